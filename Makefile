@@ -1,0 +1,43 @@
+# Every target makes the virtual environment first, if it is not there.
+#   make demo    find targets in the bundled 16-bit scenes, and compare with the known truth
+#   make test    all tests
+#   make check   style, types, import rules
+#   make bench   speed against other codes, as ratios within one run
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check bench clean
+
+demo: $(READY)
+	$(BIN)/pinglow predict examples/images --out demo-out --save mask,overlay,csv,jsonl
+	$(BIN)/pinglow evaluate --data examples --split demo --model pinglow-fast
+	@echo "pictures: demo-out/overlays   table: demo-out/targets.csv"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench_startup.py
+	$(BIN)/python benchmarks/bench_metrics.py
+	$(BIN)/python benchmarks/bench_losses.py
+	$(BIN)/python benchmarks/bench_training.py
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	# It asks for numpy < 2 but runs without; only the tests and the benchmark use it.
+	$(BIN)/pip install --quiet --no-deps PyIRSTDMetrics
+	touch $@
+
+clean:
+	rm -rf .venv demo-out

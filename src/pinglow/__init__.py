@@ -1,0 +1,54 @@
+"""pinglow finds tiny, dim targets in infrared frames.
+
+    >>> import pinglow
+    >>> predictor = pinglow.Predictor.load("pinglow-fast")
+    >>> prediction = predictor(pinglow.read_frame("frame.png"))
+    >>> prediction.targets
+
+Importing pinglow is cheap: each public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pinglow import losses, nn
+    from pinglow.data.io import read_frame
+    from pinglow.errors import PinglowError
+    from pinglow.inference.predictor import Predictor
+    from pinglow.structures import Prediction, Target
+
+__version__ = "0.1.0"
+__all__ = [
+    "PinglowError",
+    "Prediction",
+    "Predictor",
+    "Target",
+    "__version__",
+    "losses",
+    "nn",
+    "read_frame",
+]
+
+_HOMES = {
+    "PinglowError": "pinglow.errors",
+    "Prediction": "pinglow.structures",
+    "Predictor": "pinglow.inference.predictor",
+    "Target": "pinglow.structures",
+    "read_frame": "pinglow.data.io",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562), so that importing pinglow loads no torch."""
+    if name in ("losses", "nn"):
+        return importlib.import_module(f"pinglow.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'pinglow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,224 @@
+"""pinglow data: audit folders, write synthetic scenes, list the known data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pinglow.errors import OptionError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pinglow.data.audit import Audit
+
+app = typer.Typer(no_args_is_help=True, help="Audit, make and find data sets.")
+
+_EXAMPLES = 4
+
+
+@app.command()
+def audit(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Data folders.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="F", help="Also write every finding as JSON.")
+    ] = None,
+) -> None:
+    """Look for what spoils training or a score: missing masks, leaks, near-duplicates.
+
+    Example: pinglow data audit sirst/ irstd-1k/ --json audit.json
+    """
+    import json
+    from functools import partial
+
+    from rich.console import Console
+
+    from pinglow.cli.progress import frame_progress
+    from pinglow.data.audit import audit_folder, find_image_files
+
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise OptionError(f"--json {json_file}: its folder does not exist; make it first")
+    audits = []
+    for folder in folders:
+        with frame_progress() as progress:
+            task = progress.add_task(str(folder), total=len(find_image_files(folder)))
+            audits.append(audit_folder(folder, on_frame=partial(progress.advance, task)))
+        Console().print(_audit_table(audits[-1]))
+    if json_file is not None:
+        found = [each.to_dict() for each in audits]
+        text = json.dumps(found if len(found) > 1 else found[0], indent=2)
+        json_file.write_text(f"{text}\n", encoding="utf-8")
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; new or empty.")],
+    count: Annotated[int, typer.Option(metavar="N", help="Number of scenes.")],
+    bits: Annotated[int, typer.Option(help="Bit depth: 8, 14 or 16.")] = 14,
+    kind: Annotated[
+        str, typer.Option(help="Background: cloud, sea, ground, gradient or mixed.")
+    ] = "mixed",
+    size: Annotated[str, typer.Option(metavar="WxH", help="Frame size.")] = "256x256",
+    snr: Annotated[
+        str, typer.Option(metavar="LOW-HIGH", help="Target peak over local deviation.")
+    ] = "3-12",
+    targets: Annotated[
+        str, typer.Option(metavar="LOW-HIGH", help="Targets per frame; 0-0 for none.")
+    ] = "0-3",
+    length: Annotated[
+        str, typer.Option(metavar="LOW-HIGH", help="Target length in pixels; 0 is a point.")
+    ] = "0-6",
+    cold: Annotated[float, typer.Option(help="Share of targets darker than around them.")] = 0.0,
+    bad_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Pixels stuck at 0, and as many stuck at the largest count.",
+            show_default="2, none at 8 bits",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace synthetic scenes written earlier.")
+    ] = False,
+) -> None:
+    """Write synthetic scenes with exact masks: images/, masks/, lists and scenes.csv.
+
+    Example: pinglow data synth scenes/ --count 100 --bits 14 --kind cloud --snr 4-8
+    """
+    from dataclasses import replace
+
+    from pinglow.cli.progress import frame_progress
+    from pinglow.data.backgrounds import BACKGROUNDS
+    from pinglow.data.synthetic import SENSORS, TRUTH, SceneSpec, write_dataset
+
+    if bits not in SENSORS:
+        raise OptionError(f"--bits {bits} is not offered; use 8, 14 or 16")
+    if kind not in (*BACKGROUNDS, "mixed"):
+        raise OptionError(f"--kind {kind} is unknown; use {', '.join(BACKGROUNDS)} or mixed")
+    kinds = tuple(BACKGROUNDS) if kind == "mixed" else (kind,)
+    width, height = _parse_size(size)
+    fewest, most = _parse_range("--targets", targets)
+    if fewest % 1 or most % 1:
+        raise OptionError(f"--targets {targets} counts targets; use whole numbers")
+    sensor = SENSORS[bits]
+    if bad_pixels is not None:
+        sensor = replace(sensor, dead_pixels=bad_pixels, hot_pixels=bad_pixels)
+    spec = SceneSpec(
+        kind=kinds[0],
+        width=width,
+        height=height,
+        targets=(int(fewest), int(most)),
+        snr=_parse_range("--snr", snr),
+        length=_parse_range("--length", length),
+        cold=cold,
+        sensor=sensor,
+    )
+    with frame_progress() as progress:
+        task = progress.add_task(str(out), total=count)
+        write_dataset(
+            out,
+            count,
+            spec,
+            kinds=kinds,
+            seed=seed,
+            overwrite=overwrite,
+            on_scene=lambda: progress.advance(task),
+        )
+    typer.echo(f"{out}: {count} scenes; the known truth is in {out / TRUTH}")
+
+
+@app.command("list")
+def list_datasets() -> None:
+    """Known public data sets, with their licences and how to get them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pinglow.data.datasets import KNOWN_DATASETS
+
+    table = Table("name", "title", "frames", "size", "lists", "licence")
+    for name, info in KNOWN_DATASETS.items():
+        table.add_row(
+            name,
+            info.title,
+            str(info.frames),
+            info.size,
+            ", ".join(f"{split}: {size}" for split, size in info.splits.items()) or "-",
+            info.licence,
+        )
+    Console().print(table)
+    # Outside the table, where no cell cuts an address.
+    for name, info in KNOWN_DATASETS.items():
+        typer.echo(f"{name}: {info.home}\n    {info.how_to_get}")
+
+
+def _parse_range(option: str, text: str) -> tuple[float, float]:
+    """Read "LOW-HIGH" or one number for both."""
+    import re
+
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(f"{number}(?:-{number})?", text)
+    if match is None or float(match[2] or match[1]) < float(match[1]):
+        raise OptionError(f"{option} {text} is not a range; write LOW-HIGH, for example 2-5")
+    return float(match[1]), float(match[2] or match[1])
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    """Read "WxH"."""
+    import re
+
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None:
+        raise OptionError(f"--size {text} is not a size; write WxH, for example 320x256")
+    return int(match[1]), int(match[2])
+
+
+def _audit_table(audit: Audit) -> Table:
+    """Facts first, then what needs a look, in one table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", "number", "which", title=escape(audit.folder), title_justify="left")
+    table.add_row("frames", str(audit.images), _spread(audit.frame_sizes))
+    counts = f", counts {audit.counts[0]:g} to {audit.counts[1]:g}" if audit.counts else ""
+    table.add_row("pixel types", str(len(audit.pixel_types)), _spread(audit.pixel_types) + counts)
+    table.add_row("targets, by pixels", str(audit.targets), _spread(audit.target_sizes))
+    table.add_row("target-free frames", str(len(audit.target_free)), _examples(audit.target_free))
+    lists = ", ".join(f"{split}: {size}" for split, size in audit.splits.items())
+    table.add_row("lists", str(len(audit.splits)), escape(lists), end_section=True)
+
+    findings: list[tuple[str, list[str]]] = [
+        ("broken files", list(audit.broken.values())),
+        ("frames without a mask", audit.missing_masks),
+        ("masks of another size", [f"{n}: {s}" for n, s in audit.mismatched_masks.items()]),
+        ("masks not binary", audit.non_binary_masks),
+        *((f"no image, listed in {s}", names) for s, names in audit.missing_images.items()),
+        ("images in no list", audit.unlisted if audit.splits else []),
+        *((f"LEAK: listed in {pair}", names) for pair, names in audit.test_leaks.items()),
+        ("groups of equal frames", [" = ".join(group) for group in audit.duplicates]),
+        ("groups of near-duplicates", [" ~ ".join(group) for group in audit.near_duplicates]),
+        *((f"equal across {pair}", names) for pair, names in audit.duplicates_across.items()),
+        *((f"near across {pair}", names) for pair, names in audit.near_duplicates_across.items()),
+    ]
+    for label, names in findings:
+        style = "yellow" if names else "green"
+        table.add_row(escape(label), f"[{style}]{len(names)}[/]", _examples(names))
+    return table
+
+
+def _spread(numbers: dict[str, int]) -> str:
+    """The first few entries and how many more there are."""
+    shown = [f"{label}: {number}" for label, number in list(numbers.items())[:_EXAMPLES]]
+    more = len(numbers) - len(shown)
+    return ", ".join(shown) + (f", {more} more" if more else "")
+
+
+def _examples(names: list[str]) -> str:
+    """The first few names and how many more there are, safe to print."""
+    from rich.markup import escape
+
+    more = len(names) - _EXAMPLES
+    return escape(", ".join(names[:_EXAMPLES]) + (f", {more} more" if more > 0 else ""))

@@ -1,0 +1,173 @@
+"""pinglow evaluate: score a model, or saved probability maps, against known targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pinglow.errors import OptionError
+
+if TYPE_CHECKING:
+    from pinglow.data.datasets import FrameFolder
+    from pinglow.inference.evaluation import Pair
+    from pinglow.metrics import Report
+
+
+def evaluate(
+    data: Annotated[
+        Path, typer.Option(help="Folder that holds images/, masks/ and lists of names.")
+    ],
+    split: Annotated[
+        str, typer.Option(help="List to score: its name in the folder, or the path of a .txt file.")
+    ] = "test",
+    model: Annotated[
+        str | None, typer.Option(help="A bundled model (see `pinglow models`) or a weights file.")
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of saved probability maps <name>.png at original size: value / 255, "
+            "16-bit value / 65535."
+        ),
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="strict, greedy, mshnet256 or basicirstd; may be given several times.",
+            show_default="strict",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            help="A pixel is predicted if its probability is above this, in [0, 1). "
+            "Published numbers use 0.5."
+        ),
+    ] = 0.5,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Also write the scores to this file, as fractions.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Score a model or saved probability maps on frames with known targets.
+
+    Scores of different protocols cannot be compared: the tables say which one they used, and
+    give a bootstrap 95 % interval over images.
+
+    Example: pinglow evaluate --data sirst --split test --model pinglow-fast --json scores.json
+    """
+    from json import dumps
+
+    from rich.console import Console
+
+    from pinglow.data.datasets import FrameFolder
+    from pinglow.inference.evaluation import evaluate_model, evaluate_saved
+    from pinglow.metrics import PROTOCOLS
+
+    names = list(dict.fromkeys(protocol or ["strict"]))
+    for name in names:
+        if name not in PROTOCOLS:
+            raise OptionError(f"--protocol {name!r} is unknown: choose from {', '.join(PROTOCOLS)}")
+    if (model is None) == (predictions is None):
+        raise OptionError("give either --model or --predictions: one of the two is scored")
+    if not 0 <= threshold < 1:
+        raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
+    if json is not None and not json.parent.is_dir():
+        raise OptionError(f"--json {json} is in a folder that does not exist: make it first")
+
+    rules = [PROTOCOLS[name] for name in names]
+    pairs = _with_progress(FrameFolder(data, split))
+    if model is not None:
+        from pinglow.inference.predictor import Predictor
+
+        predictor = Predictor.load(model)
+        reports = evaluate_model(pairs, predictor.probability, rules, threshold)
+    else:
+        assert predictions is not None
+        reports = evaluate_saved(pairs, predictions, rules, threshold)
+
+    console = Console()
+    for report in reports:
+        _print_report(console, report, PROTOCOLS[report.protocol].summary)
+    if json is not None:
+        scores = [report.to_dict() for report in reports]
+        text = dumps(scores[0] if len(scores) == 1 else scores, indent=2, allow_nan=False)
+        try:
+            json.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OptionError(f"--json {json} cannot be written ({error.strerror})") from error
+
+
+def _with_progress(frames: FrameFolder) -> Iterator[Pair]:
+    """Go through a list, with a bar on stderr if a person is looking at it."""
+    from pinglow.cli.progress import frame_progress
+
+    with frame_progress() as progress:
+        for index in progress.track(range(len(frames)), total=len(frames)):
+            frame, mask = frames.pair(index)
+            yield frames.names[index], frame, mask
+
+
+# Key in the report, how it is called, its factor and unit in print, decimals.
+_LINES = (
+    ("iou", "IoU", 100, "%", 2),
+    ("niou", "nIoU", 100, "%", 2),
+    ("pd", "Pd", 100, "%", 2),
+    ("fa", "Fa", 1e6, "1e-6", 2),
+    ("precision", "precision", 100, "%", 2),
+    ("recall", "recall", 100, "%", 2),
+    ("f1", "F1", 100, "%", 2),
+    ("false_alarms_per_image", "false alarms", 1, "per image", 3),
+)
+
+
+def _print_report(console: Any, report: Report, summary: str) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("")
+    table.add_column("score", justify="right", style="bold")
+    table.add_column("")
+    table.add_column("95 % interval", justify="right")
+    for key, label, factor, unit, decimals in _LINES:
+        interval = report.ci95[key]
+        table.add_row(
+            label,
+            _number(getattr(report, key), factor, decimals),
+            unit,
+            "-"
+            if interval is None
+            else "[" + ", ".join(_number(end, factor, decimals) for end in interval) + "]",
+        )
+    sizes = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    sizes.add_column("true area, px")
+    for column in ("targets", "detected", "Pd, %", "IoU where detected, %"):
+        sizes.add_column(column, justify="right")
+    for row in report.per_size:
+        sizes.add_row(
+            row.size,
+            str(row.targets),
+            str(row.detected),
+            _number(row.pd, 100, 2),
+            _number(row.iou, 100, 2),
+        )
+    roc = report.roc
+    area = f"area under Pd against Fa, up to Fa {roc.limit * 1e6:g}e-6: {_number(roc.area, 1, 4)}"
+    console.print()
+    console.print(Text.assemble((f"protocol {report.protocol}", "bold"), f": {summary}"))
+    console.print(
+        f"images: {report.images}, targets: {report.targets}, threshold: {report.threshold:g}"
+        + ("" if report.threshold == 0.5 else " (not the protocol's 0.5)"),
+        highlight=False,
+    )
+    for block in ("", table, "", sizes, "", Text(area)):
+        console.print(block)
+
+
+def _number(value: float | None, factor: float, decimals: int) -> str:
+    return "-" if value is None else f"{value * factor:.{decimals}f}"

@@ -1,0 +1,76 @@
+"""The pinglow command: one module a sub-command, loaded without torch."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pinglow import __version__
+from pinglow.cli import data
+from pinglow.cli.evaluate import evaluate
+from pinglow.cli.models import models
+from pinglow.cli.predict import predict
+from pinglow.cli.train import train
+from pinglow.errors import PinglowError
+
+
+class _Group(TyperGroup):
+    """Turns what pinglow raises on purpose into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a sub-command: exit with 2 for a user's mistake, with 130 for Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except PinglowError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            typer.echo("stopped by Ctrl-C", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(predict)
+app.command()(train)
+app.command()(evaluate)
+app.add_typer(data.app, name="data")
+app.command()(models)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pinglow {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def pinglow(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Find tiny, dim targets in infrared frames.
+
+    Start with: pinglow predict my-frames/ and look into pinglow-out/overlays.
+    """
+    # tifffile logs what is wrong with a damaged file; our own message already says it.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,93 @@
+"""pinglow train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="A recipe file, or a bundled recipe: fast, paper, mshnet. "
+            "With --resume it can be left out."
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR[:SPLIT]",
+            help="Train on this folder instead of the recipe's; repeat for several. "
+            "SPLIT names a list in it (default: train).",
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in loss.bce_weight=0.5."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run folder to make (default: runs/NAME).")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with this run folder, exactly where it stopped."),
+    ] = None,
+) -> None:
+    """Train a network by a recipe; the run folder gets weights, curves and lists.
+
+    Ctrl-C saves and stops (exit code 130), SIGTERM too (143).
+
+    Example: pinglow train fast --data my-frames:train --set steps=2000
+    """
+    import shlex
+    import sys
+
+    from rich.console import Console
+
+    from pinglow.errors import OptionError
+    from pinglow.training.fit import train as fit
+    from pinglow.training.recipe import load_recipe
+    from pinglow.training.run import TrainingInterruptedError
+
+    if run is not None and resume is not None:
+        raise OptionError("--run and --resume exclude each other; --resume names the run itself")
+    if recipe is None:
+        if resume is None:
+            raise OptionError("no recipe is given; name a file or one of fast, paper, mshnet")
+        recipe = str(resume / "recipe.toml")
+        if not Path(recipe).is_file():
+            raise OptionError(f"--resume {resume} is not a run folder; it has no recipe.toml")
+    changes = list(changes or [])
+    if data:
+        changes.append(f"data.sets=[{', '.join(_as_table(item) for item in data)}]")
+    plain = load_recipe(recipe, changes)
+    folder = resume or run or Path("runs") / plain.name
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    console.print(f"training {plain.name}: {plain.steps} steps into {folder}")
+    command = shlex.join(["pinglow", *sys.argv[1:]])
+    try:
+        task = fit(plain, folder, resume=resume is not None, command=command)
+    except TrainingInterruptedError as stop:
+        console.print(str(stop))
+        raise typer.Exit(128 + stop.signal_number) from stop
+    console.print(
+        f"best weights: {folder / 'weights.safetensors'} "
+        f"(last validation IoU {task.score:.3f}); curves: {folder / 'curves.png'}"
+    )
+
+
+def _as_table(item: str) -> str:
+    """DIR or DIR:SPLIT as a data set in TOML; a colon in a folder's own name is left alone."""
+    import json
+
+    folder, separator, split = item.rpartition(":")
+    if not separator or Path(item).is_dir():
+        folder, split = item, "train"
+    # A JSON string is a TOML string.
+    path, name = (
+        json.dumps(text, ensure_ascii=False) for text in (str(Path(folder).absolute()), split)
+    )
+    return f"{{folder = {path}, split = {name}}}"

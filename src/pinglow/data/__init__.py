@@ -1,0 +1,1 @@
+"""Frames and masks: reading, preparing, augmenting, auditing, making them."""

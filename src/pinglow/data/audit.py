@@ -1,0 +1,227 @@
+"""Look through a data folder for what spoils training or a score: what is missing, what leaks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pinglow.data.datasets import find_mask, list_splits, read_split
+from pinglow.data.duplicates import group_near_duplicates
+from pinglow.data.io import find_frames, read_frame
+from pinglow.errors import DataError, FrameError
+from pinglow.structures import binarise_mask, find_targets
+
+SIZE_BINS = {"1-9": 9, "10-25": 25, "26-49": 49, "50+": None}
+"""Target sizes in pixels: label to the largest area in it."""
+
+
+@dataclass
+class Audit:
+    """What is in a data folder. Names are frame names without a suffix, sorted.
+
+    Attributes:
+        folder: The folder.
+        images: Number of image files.
+        targets: Number of targets in all masks.
+        target_sizes: Number of targets per bin of ``SIZE_BINS``.
+        frame_sizes: Number of frames per size, "WIDTHxHEIGHT", most frequent first.
+        pixel_types: Number of frames per type: uint8, uint16, float32.
+        counts: Smallest and largest finite pixel of all frames, or None without frames.
+        broken: Image, mask or list that cannot be read, to the reason.
+        missing_masks: Frames without a mask file.
+        mismatched_masks: Frame to "image 10x20, mask 10x10".
+        non_binary_masks: Frames whose mask has values other than 0 and its maximum.
+        target_free: Frames whose mask is empty.
+        splits: Number of names per list.
+        missing_images: List to its names that have no image, where there are any.
+        unlisted: Frames in no list; empty without lists.
+        shared_names: "a & b" to the number of names in both lists; legal for train and trainval.
+        test_leaks: "a & test" to the names in a test list and in another.
+        duplicates: Groups of frames with equal pixels.
+        near_duplicates: Groups of near-duplicates, equal ones included.
+        duplicates_across: "a & b" to the frames only in b that equal a frame only in a.
+        near_duplicates_across: The same for near-duplicates.
+    """
+
+    folder: str
+    images: int = 0
+    targets: int = 0
+    target_sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIZE_BINS, 0))
+    frame_sizes: dict[str, int] = field(default_factory=dict)
+    pixel_types: dict[str, int] = field(default_factory=dict)
+    counts: tuple[float, float] | None = None
+    broken: dict[str, str] = field(default_factory=dict)
+    missing_masks: list[str] = field(default_factory=list)
+    mismatched_masks: dict[str, str] = field(default_factory=dict)
+    non_binary_masks: list[str] = field(default_factory=list)
+    target_free: list[str] = field(default_factory=list)
+    splits: dict[str, int] = field(default_factory=dict)
+    missing_images: dict[str, list[str]] = field(default_factory=dict)
+    unlisted: list[str] = field(default_factory=list)
+    shared_names: dict[str, int] = field(default_factory=dict)
+    test_leaks: dict[str, list[str]] = field(default_factory=dict)
+    duplicates: list[list[str]] = field(default_factory=list)
+    near_duplicates: list[list[str]] = field(default_factory=list)
+    duplicates_across: dict[str, list[str]] = field(default_factory=dict)
+    near_duplicates_across: dict[str, list[str]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return asdict(self)
+
+
+def audit_folder(folder: Path, on_frame: Callable[[], object] = lambda: None) -> Audit:
+    """Read every image, mask and list of a data folder once.
+
+    A broken file is listed and does not stop the audit.
+
+    Args:
+        folder: Holds images/ and usually masks/ and lists, as ``pinglow.data.datasets`` knows.
+        on_frame: Called after each frame, to show progress.
+
+    Raises:
+        DataError: The folder, or its images/, is missing or has no image.
+    """
+    paths = {path.stem: path for path in find_image_files(folder)}
+    audit = Audit(str(folder), images=len(paths))
+    hashes: dict[str, str] = {}
+    groups = group_near_duplicates(_inspect_frames(audit, folder, paths, hashes, on_frame))
+    audit.frame_sizes = dict(Counter(audit.frame_sizes).most_common())
+
+    equal = _gather(hashes)
+    near = _gather(dict(zip(hashes, groups.tolist(), strict=True)))
+    # Featureless frames have no detail to compare, yet they may be equal.
+    audit.duplicates, audit.near_duplicates = equal, _merge(equal + near)
+    _compare_lists(audit, folder, set(paths))
+    return audit
+
+
+def find_image_files(folder: Path) -> list[Path]:
+    """Every frame in the folder's images/.
+
+    Raises:
+        DataError: There is no such folder, or no frame in it.
+    """
+    if not (folder / "images").is_dir():
+        raise DataError(f"{folder} has no folder images/: name a folder that holds images/, masks/")
+    return find_frames([folder / "images"])
+
+
+def _inspect_frames(
+    audit: Audit,
+    folder: Path,
+    paths: dict[str, Path],
+    hashes: dict[str, str],
+    on_frame: Callable[[], object],
+) -> Iterator[NDArray[Any]]:
+    """Read each frame and its mask, note what is seen, and pass the frame on."""
+    for name, path in sorted(paths.items()):
+        on_frame()
+        mask = _inspect_mask(audit, folder, name)
+        try:
+            frame = read_frame(path)
+        except FrameError as error:
+            audit.broken[str(path)] = str(error)
+            continue
+        size, pixel_type = _size(frame), str(frame.dtype)
+        audit.frame_sizes[size] = audit.frame_sizes.get(size, 0) + 1
+        audit.pixel_types[pixel_type] = audit.pixel_types.get(pixel_type, 0) + 1
+        finite = frame[np.isfinite(frame)]
+        if finite.size:
+            low, high = audit.counts or (np.inf, -np.inf)
+            audit.counts = (min(low, float(finite.min())), max(high, float(finite.max())))
+        if mask is not None and mask.shape != frame.shape:
+            audit.mismatched_masks[name] = f"image {size}, mask {_size(mask)}"
+        content = f"{frame.shape}{frame.dtype}".encode() + frame.tobytes()
+        hashes[name] = hashlib.sha256(content).hexdigest()
+        yield frame
+
+
+def _inspect_mask(audit: Audit, folder: Path, name: str) -> NDArray[Any] | None:
+    """Read a frame's mask, if there is one, and note what is seen."""
+    path = find_mask(folder, name)
+    if path is None:
+        audit.missing_masks.append(name)
+        return None
+    try:
+        mask = read_frame(path)
+    except FrameError as error:
+        audit.broken[str(path)] = str(error)
+        return None
+    if np.any((mask != 0) & (mask != mask.max())):
+        audit.non_binary_masks.append(name)
+    targets = find_targets(binarise_mask(mask))
+    if not targets:
+        audit.target_free.append(name)
+    audit.targets += len(targets)
+    for target in targets:
+        audit.target_sizes[_size_bin(target.area)] += 1
+    return mask
+
+
+def _compare_lists(audit: Audit, folder: Path, images: set[str]) -> None:
+    """Hold the lists against the images, against each other, and against the duplicates."""
+    lists: dict[str, set[str]] = {}
+    for split, path in list_splits(folder).items():
+        try:
+            lists[split] = set(read_split(folder, split))
+        except DataError as error:
+            audit.broken[str(path)] = str(error)
+    audit.splits = {split: len(names) for split, names in lists.items()}
+    absent = {split: sorted(names - images) for split, names in lists.items()}
+    audit.missing_images = {split: names for split, names in absent.items() if names}
+    if lists:
+        audit.unlisted = sorted(images.difference(*lists.values()))
+    for first, second in combinations(lists, 2):
+        if "test" in first and "test" not in second:
+            first, second = second, first
+        pair = f"{first} & {second}"
+        shared = lists[first] & lists[second]
+        if shared:
+            audit.shared_names[pair] = len(shared)
+            if "test" in second and "test" not in first:
+                audit.test_leaks[pair] = sorted(shared)
+        left, right = lists[first] - shared, lists[second] - shared
+        for groups, across in (
+            (audit.duplicates, audit.duplicates_across),
+            (audit.near_duplicates, audit.near_duplicates_across),
+        ):
+            mixed = [set(group) for group in groups if left.intersection(group)]
+            found = sorted(set().union(*mixed) & right)
+            if found:
+                across[pair] = found
+
+
+def _gather(labels: dict[str, Any]) -> list[list[str]]:
+    """Names that share a label, two or more, each group sorted."""
+    groups = defaultdict(list)
+    for name, label in labels.items():
+        groups[label].append(name)
+    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+
+
+def _merge(groups: list[list[str]]) -> list[list[str]]:
+    """Join groups that share a name."""
+    joined: list[set[str]] = []
+    for group in groups:
+        touching = [other for other in joined if other.intersection(group)]
+        joined = [other for other in joined if not other.intersection(group)]
+        joined.append(set(group).union(*touching))
+    return sorted(sorted(group) for group in joined)
+
+
+def _size(image: NDArray[Any]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def _size_bin(area: int) -> str:
+    """Label of the bin that an area falls into."""
+    return next(label for label, top in SIZE_BINS.items() if top is None or area <= top)

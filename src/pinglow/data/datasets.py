@@ -1,0 +1,238 @@
+"""Data folders: where frames, masks and lists are, and the data sets that the field knows.
+
+A folder holds ``images/``, ``masks/`` and one list of names per split (``SPLIT.txt``, one name a
+line). Two published layouts are read as they are: BasicIRSTD's ``img_idx/train_NAME.txt``, and
+SIRST's ``idx_*/`` lists with ``NAME_pixels0.png`` masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pinglow.data.io import FRAME_SUFFIXES, read_frame
+from pinglow.errors import DataError
+from pinglow.structures import BoolArray, binarise_mask
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A known data set.
+
+    Attributes:
+        title: As its authors call it.
+        frames: Number of frames in all.
+        size: Width x height in pixels, or their range.
+        splits: Official lists and their lengths.
+        licence: As stated by its authors, or "none stated".
+        home: Where it is published.
+        how_to_get: What to do to have it in a folder that pinglow reads.
+    """
+
+    title: str
+    frames: int
+    size: str
+    splits: dict[str, int]
+    licence: str
+    home: str
+    how_to_get: str
+
+
+_CLONE = "clone the home page's repository; its folders are read as they are"
+_LINKED = "follow the download link on the home page; unpack to images/, masks/ and the lists"
+
+KNOWN_DATASETS: Final[dict[str, DatasetInfo]] = {
+    "sirst": DatasetInfo(
+        "SIRST v1",
+        427,
+        "100-600 wide",
+        {"train": 256, "val": 85, "trainval": 341, "test": 86},
+        "none stated",
+        "https://github.com/YimianDai/sirst",
+        _CLONE,
+    ),
+    "sirst-v2": DatasetInfo(
+        "SIRST-V2",
+        1024,
+        "up to 1918 x 1080",
+        {},
+        "none stated",
+        "https://github.com/YimianDai/open-sirst-v2",
+        _CLONE + "; contains all of SIRST v1, and about half of it has no target",
+    ),
+    "irstd-1k": DatasetInfo(
+        "IRSTD-1k",
+        1001,
+        "512 x 512",
+        {"trainval": 800, "test": 201},
+        "MIT",
+        "https://github.com/RuiZhang97/ISNet",
+        _LINKED,
+    ),
+    "nudt-sirst": DatasetInfo(
+        "NUDT-SIRST",
+        1327,
+        "256 x 256",
+        {"train": 663, "test": 664},
+        "none stated",
+        "https://github.com/YeRen123455/Infrared-Small-Target-Detection",
+        _LINKED,
+    ),
+    "sirst-uavb": DatasetInfo(
+        "SIRST-UAVB",
+        3000,
+        "640 x 512",
+        {},
+        "MIT",
+        "https://github.com/JN-Yang/PConv-SDloss-Data",
+        _LINKED,
+    ),
+    "mdvsfa": DatasetInfo(
+        "MDvsFA",
+        10100,
+        "128 x 128 to 256 x 256",
+        {"train": 10000, "test": 100},
+        "none stated",
+        "https://github.com/wanghuanphd/MDvsFA_cGAN",
+        _LINKED,
+    ),
+}
+"""Known data sets by the name that pinglow uses; "none stated" licences need the authors' leave."""
+
+
+_NOT_LISTS: Final = ("readme", "license", "licence")
+
+
+def list_splits(folder: Path) -> dict[str, Path]:
+    """Lists of a data folder by split name ("train", "test", ...).
+
+    Raises:
+        DataError: The folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; name one that holds images/ and masks/")
+    splits = {
+        path.stem: path
+        for path in sorted(folder.glob("*.txt"))
+        if path.stem.lower() not in _NOT_LISTS
+    }
+    for path in sorted(folder.glob("idx_*/*.txt")):
+        splits.setdefault(path.stem, path)
+    for path in sorted(folder.glob("img_idx/*.txt")):  # train_NUDT-SIRST.txt
+        splits.setdefault(path.stem.split("_")[0], path)
+    return splits
+
+
+def read_split(folder: Path, split: str) -> list[str]:
+    """Names in a list: a split of the folder, or the path of any .txt list.
+
+    Raises:
+        DataError: There is no such list, or it is empty.
+    """
+    path = Path(split) if split.endswith(".txt") else list_splits(folder).get(split)
+    if path is None:
+        known = ", ".join(list_splits(folder)) or "none"
+        raise DataError(f"{folder} has no list {split}.txt (lists there: {known}); name another")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a list of names: {error}") from error
+    names = [_strip_suffix(line.strip()) for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{path} names no frames; put one name a line into it")
+    return names
+
+
+def frame_path(folder: Path, name: str) -> Path | None:
+    """The image of a name, or None."""
+    return _find(folder / "images", name)
+
+
+def find_mask(folder: Path, name: str) -> Path | None:
+    """The mask of a name, plain or with SIRST's suffix, or None."""
+    return _find(folder / "masks", name) or _find(folder / "masks", f"{name}_pixels0")
+
+
+class FrameFolder:
+    """Frames and masks of one list of a data folder, in the list's order.
+
+    Args:
+        folder: Holds images/, masks/ and lists.
+        split: Name of a list in the folder, or the path of any .txt list.
+
+    Raises:
+        DataError: The list or one of its images or masks does not exist.
+    """
+
+    def __init__(self, folder: str | Path, split: str) -> None:
+        self.folder = Path(folder)
+        self.split = split
+        self.names = read_split(self.folder, split)
+        self._frames = [self._existing(frame_path, name, "image") for name in self.names]
+        self._masks = [self._existing(find_mask, name, "mask") for name in self.names]
+
+    def __len__(self) -> int:
+        """Number of frames in the list."""
+        return len(self.names)
+
+    def frame(self, index: int) -> NDArray[Any]:
+        """(H, W) counts as stored.
+
+        Raises:
+            FrameError: The file is broken.
+        """
+        return read_frame(self._frames[index])
+
+    def mask(self, index: int) -> BoolArray:
+        """(H, W) bool at the mask's own size; above half of the file's maximum is target.
+
+        Raises:
+            FrameError: The file is broken.
+        """
+        return binarise_mask(read_frame(self._masks[index]))
+
+    def pair(self, index: int) -> tuple[NDArray[Any], BoolArray]:
+        """Frame and mask of one size; a mask of another size is brought to the frame's (nearest).
+
+        SIRST's Misc_111 needs that: its image and its mask differ in size.
+        """
+        frame, mask = self.frame(index), self.mask(index)
+        return frame, resize_nearest(mask, frame.shape)
+
+    def _existing(self, find: Any, name: str, kind: str) -> Path:
+        path: Path | None = find(self.folder, name)
+        if path is None:
+            raise DataError(
+                f"{self.folder} has no {kind} for {name!r} of list {self.split!r}; "
+                "add the file or take the name out of the list"
+            )
+        return path
+
+
+def resize_nearest(mask: BoolArray, shape: tuple[int, ...]) -> BoolArray:
+    """(H, W) mask at another size, by the nearest pixel centre."""
+    if mask.shape == shape:
+        return mask
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+        for old, new in zip(mask.shape, shape, strict=True)
+    )
+    return np.asarray(mask[rows][:, columns])
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    for suffix in (".png", ".bmp", *sorted(FRAME_SUFFIXES)):
+        for spelling in (suffix, suffix.upper()):
+            path = folder / f"{name}{spelling}"
+            if path.is_file():
+                return path
+    return None
+
+
+def _strip_suffix(name: str) -> str:
+    path = Path(name)
+    return path.stem if path.suffix.lower() in FRAME_SUFFIXES else name

@@ -1,0 +1,346 @@
+"""Read one frame from a file into a 2-D array with its counts intact.
+
+A file's kind is taken from its first bytes, never from its suffix. Nothing is scaled: a 14-bit
+frame keeps its 16,384 levels until normalisation. What comes out is always (H, W) and one of
+
+=========  ===================================================================================
+uint8      8-bit frames; bilevel ones as 0 and 255; 2- and 4-bit PNGs spread over 0..255
+uint16     16-bit frames; any other integers that all lie in 0..65535
+float32    float frames, NaN and inf included; integers outside 0..65535, such as a signed
+           thermal frame with counts below zero (exact up to 2**24, then to 6e-8 of the value)
+=========  ===================================================================================
+
+Alpha is dropped. Channels that are equal collapse exactly; real colour becomes luminance
+(ITU-R BT.601, Pillow's integer formula at any bit depth). An orientation tag is not applied:
+coordinates refer to the pixels as stored.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin
+
+from pinglow.errors import DataError, FrameError
+
+FRAME_SUFFIXES: frozenset[str] = frozenset(
+    {".png", ".tif", ".tiff", ".npy", ".pgm", ".bmp", ".jpg", ".jpeg"}
+)
+MAX_PIXELS = 2**28  # 16384 x 16384
+
+_logger = logging.getLogger("pinglow")
+
+_PGM_GAP = rb"(?:\s|#[^\n]*\n)+"
+_PGM_HEADER = re.compile(
+    rb"P[25]" + _PGM_GAP + _PGM_GAP.join([rb"(\d{1,9})", rb"(\d{1,9})", rb"(\d{1,5})\s"])
+)
+# Photometric interpretations that are grey or become grey: 0 white is zero, 1 black is zero,
+# 2 RGB, 3 palette, 6 YCbCr (decoded to RGB).
+_TIFF_PHOTOMETRICS = (0, 1, 2, 3, 6)
+
+
+def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """Read a PNG, TIFF, NPY, PGM, BMP or JPEG file as one grey frame.
+
+    Args:
+        path: The file.
+        page: Which page of a multi-page TIFF, from 0; other files have page 0 only.
+        max_pixels: Refuse a frame whose header claims more pixels than this, before decoding it.
+
+    Returns:
+        (H, W) uint8, uint16 or float32, counts as stored (see the module's table).
+
+    Raises:
+        FrameError: The file is missing, empty, damaged, cut short, too large, of an unknown kind,
+            or has no such page.
+    """
+    path = Path(path)
+    reader = _find_reader(path)
+    try:
+        frame = reader(path, page, max_pixels)
+        return np.ascontiguousarray(_simplify_dtype(path, frame))
+    except FrameError:
+        raise
+    except MemoryError as error:
+        raise FrameError(
+            f"{path} does not fit into memory: cut it into smaller frames first"
+        ) from error
+    except Exception as error:  # decoders raise anything at all on damaged bytes
+        raise _damaged(path, error) from error
+
+
+def count_pages(path: str | Path) -> int:
+    """Count the frames in a file: the pages of a TIFF, otherwise 1.
+
+    Raises:
+        FrameError: The file is missing, empty, of an unknown kind, or a damaged TIFF.
+    """
+    path = Path(path)
+    if _find_reader(path) is not _read_tiff:
+        return 1
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return len(tiff.pages)
+    except Exception as error:  # as in read_frame
+        raise _damaged(path, error) from error
+
+
+def find_frames(sources: Sequence[str | Path]) -> list[Path]:
+    """List the frames that files, folders and glob patterns stand for.
+
+    A file is taken whatever its suffix. A folder stands for the frames directly in it, a pattern
+    for the frames that match it (``**`` descends); both by `FRAME_SUFFIXES`, in natural order
+    (2 before 10), without hidden files. The order of ``sources`` is kept; a file that is met
+    again is dropped.
+
+    Raises:
+        DataError: A source does not exist, or holds no frame.
+    """
+    found: dict[Path, Path] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            matches = _keep_frames(path.iterdir())
+        elif path.exists():
+            matches = [path]
+        elif glob.has_magic(str(source)):
+            matches = _keep_frames(map(Path, glob.iglob(str(source), recursive=True)))
+        else:
+            raise DataError(f"{source} does not exist: check the path")
+        if not matches:
+            kinds = ", ".join(sorted(FRAME_SUFFIXES))
+            raise DataError(f"{source} holds no frames: name a place with {kinds} files")
+        for match in matches:
+            found.setdefault(match.resolve(), match)
+    return list(found.values())
+
+
+def _keep_frames(paths: Iterable[Path]) -> list[Path]:
+    frames = (
+        path
+        for path in paths
+        if path.suffix.lower() in FRAME_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+    return sorted(frames, key=_natural_key)
+
+
+def _natural_key(path: Path) -> tuple[list[str | int], str]:
+    # re.split with a group alternates text, digits, text: like is always compared with like.
+    parts = re.split(r"(\d+)", str(path))
+    return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)], str(path)
+
+
+def _find_reader(path: Path) -> Callable[[Path, int, int], NDArray[Any]]:
+    """Choose the reader by the file's first bytes."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except FileNotFoundError:
+        raise FrameError(f"{path} does not exist: check the path") from None
+    except IsADirectoryError:
+        raise FrameError(f"{path} is a folder: name a file in it") from None
+    except (OSError, ValueError) as error:
+        raise FrameError(f"{path} cannot be opened ({error}): check its permissions") from error
+    if not start:
+        raise FrameError(f"{path} is empty: copy or export it again")
+    for signature, reader in _READERS.items():
+        if start.startswith(signature):
+            return reader
+    raise FrameError(
+        f"{path} is not a frame that pinglow reads: convert it to PNG, TIFF, NPY, PGM, BMP or JPEG"
+    )
+
+
+def _damaged(path: Path, error: Exception | str) -> FrameError:
+    detail = " ".join(str(error).split())[:120] or type(error).__name__
+    return FrameError(f"{path} is damaged or cut short ({detail}): copy or export it again")
+
+
+def _check_header(path: Path, height: int, width: int, max_pixels: int) -> None:
+    if height < 1 or width < 1:
+        raise FrameError(f"{path} has no pixels ({width} x {height}): copy or export it again")
+    if height * width > max_pixels:
+        raise FrameError(
+            f"{path} claims {width} x {height} pixels, more than the limit of {max_pixels}: "
+            "cut it into smaller frames first"
+        )
+
+
+def _check_single(path: Path, page: int) -> None:
+    if page != 0:
+        raise FrameError(f"{path} has no page {page}: it holds one frame, page 0")
+
+
+def _read_png(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
+    # Not Pillow: it cuts 16-bit RGB, RGBA and LA to 8 bits and does not verify checksums.
+    _check_single(path, page)
+    data = path.read_bytes()
+    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
+    if len(data) < 33:
+        raise _damaged(path, "no image header")
+    _check_header(path, height, width, max_pixels)
+    return _collapse_channels(path, imagecodecs.png_decode(data))
+
+
+def _read_with_pillow(
+    plugin: Callable[[Path], ImageFile.ImageFile], path: Path, page: int, max_pixels: int
+) -> NDArray[Any]:
+    # The plug-in itself, not Image.open: that guesses other kinds (MPO) and brings its own pixel
+    # limit, with a warning below ours.
+    _check_single(path, page)
+    with plugin(path) as image:
+        _check_header(path, image.height, image.width, max_pixels)
+        if image.mode in ("1", "L"):
+            return np.array(image)
+        return _collapse_channels(path, np.array(image.convert("RGB")))
+
+
+def _read_pgm(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
+    # Not Pillow: it stretches counts to the full range when maxval is not 255 or 65535.
+    _check_single(path, page)
+    data = path.read_bytes()
+    header = _PGM_HEADER.match(data)
+    if header is None:
+        raise _damaged(path, "no PGM header")
+    width, height, top = (int(number) for number in header.groups())
+    _check_header(path, height, width, max_pixels)
+    if not 1 <= top <= 65535:
+        raise _damaged(path, f"maxval is {top}")
+    if data.startswith(b"P5"):
+        counts = np.frombuffer(
+            data, ">u2" if top > 255 else "u1", count=height * width, offset=header.end()
+        )
+    else:
+        words = data[header.end() :].split()[: height * width]
+        counts = np.array([int(word) for word in words], dtype=np.uint32)
+        if counts.max(initial=0) > top:
+            raise _damaged(path, f"a count is above maxval {top}")
+        counts = counts.astype(np.uint16 if top > 255 else np.uint8)
+    return counts.reshape(height, width)
+
+
+def _read_npy(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
+    # Mapped first: that reads the header alone and compares what it claims with the file's size.
+    _check_single(path, page)
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    shape = mapped.shape
+    if len(shape) == 3 and 1 in (shape[0], shape[2]):
+        shape = shape[1:] if shape[0] == 1 else shape[:2]
+    if len(shape) != 2:
+        raise FrameError(f"{path} holds an array of shape {shape}: save one (H, W) array per file")
+    _check_header(path, shape[0], shape[1], max_pixels)
+    return np.array(mapped).reshape(shape)
+
+
+def _read_tiff(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
+    with tifffile.TiffFile(path) as tiff:
+        pages = len(tiff.pages)
+        if not 0 <= page < pages:
+            raise FrameError(f"{path} has no page {page}: choose 0 to {pages - 1}")
+        ifd: Any = tiff.pages[page]
+        _check_header(path, ifd.imagelength, ifd.imagewidth, max_pixels)
+        _check_tiff_data(path, ifd, tiff.filehandle.size, max_pixels)
+        counts = ifd.asarray()
+        if ifd.photometric == 3:
+            counts = np.moveaxis(_shorten_palette(ifd.colormap)[:, counts], 0, -1)
+        elif counts.ndim == 3 and ifd.axes.startswith("S"):
+            counts = np.moveaxis(counts, 0, -1)
+        if ifd.photometric == 0 and counts.dtype.kind in "bu":
+            counts = counts ^ counts.dtype.type((1 << ifd.bitspersample) - 1)
+        return _collapse_channels(path, counts)
+
+
+def _check_tiff_data(path: Path, ifd: Any, file_size: int, max_pixels: int) -> None:
+    """Check a page's claims against the file: tifffile allocates first and fills gaps with 0."""
+    samples = ifd.samplesperpixel
+    if ifd.imagedepth != 1 or samples > 4 or ifd.photometric not in _TIFF_PHOTOMETRICS:
+        raise FrameError(
+            f"{path} holds a volume, {samples} bands or an unusual colour space: "
+            "save grey or RGB frames"
+        )
+    if ifd.tilelength * ifd.tilewidth > max(max_pixels, 4 * ifd.imagelength * ifd.imagewidth):
+        raise _damaged(path, f"a tile of {ifd.tilewidth} x {ifd.tilelength} pixels")
+    segments = list(zip(ifd.dataoffsets, ifd.databytecounts, strict=True))
+    if len(segments) < math.prod(ifd.chunked) or any(
+        offset < 1 or size < 1 or offset + size > file_size for offset, size in segments
+    ):
+        raise _damaged(path, "image data missing")
+    claimed = ifd.imagelength * ifd.imagewidth * samples * ifd.bitspersample // 8
+    if ifd.compression == 1 and sum(ifd.databytecounts) < claimed:
+        raise _damaged(path, f"{claimed} bytes of image data claimed, fewer stored")
+
+
+def _shorten_palette(palette: NDArray[np.uint16]) -> NDArray[Any]:
+    """Bring a (3, N) palette of 8-bit colours back from its 16-bit entries."""
+    high = palette >> 8
+    eight_bit = (palette == high * 256) | (palette == high * 257)
+    return high.astype(np.uint8) if eight_bit.all() else palette
+
+
+def _collapse_channels(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
+    """(H, W), or (H, W, C) with C = 1 grey, 2 grey-alpha, 3 RGB, 4 RGB-alpha -> (H, W)."""
+    if counts.ndim == 2:
+        return counts
+    if counts.ndim != 3 or counts.shape[2] > 4:
+        raise FrameError(f"{path} holds an array of shape {counts.shape}: save grey or RGB frames")
+    if counts.shape[2] < 3:
+        return counts[..., 0]
+    red, green, blue = (counts[..., channel] for channel in range(3))
+    if np.array_equal(red, green) and np.array_equal(red, blue):
+        return red
+    _warn_colour()
+    if counts.dtype in (np.uint8, np.uint16):
+        # Pillow's 16.16 fixed point; the sum of a 16-bit frame just fits into 32 bits.
+        red, green, blue = (channel.astype(np.uint32) for channel in (red, green, blue))
+        grey = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+        return np.asarray(grey, dtype=counts.dtype)
+    return np.asarray(0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+@functools.cache
+def _warn_colour() -> None:
+    """Warn about colour; cached, so that a process says it once."""
+    _logger.warning("some frames are in colour: reading their luminance (said once)")
+
+
+def _simplify_dtype(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
+    """Map any real dtype to uint8, uint16 or float32 without losing counts (module's table)."""
+    kind = counts.dtype.kind
+    if kind == "b":
+        return np.where(counts, np.uint8(255), np.uint8(0))
+    if kind == "u" and counts.itemsize <= 2:
+        return counts.astype(counts.dtype.newbyteorder("="), copy=False)
+    if kind in "iu":
+        fits = counts.min() >= 0 and counts.max() <= 65535
+        return counts.astype(np.uint16 if fits else np.float32)
+    if kind == "f":
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf
+            return counts.astype(np.float32, copy=False)
+    raise FrameError(f"{path} holds {counts.dtype} values: save integers or floats")
+
+
+_READERS: dict[bytes, Callable[[Path, int, int], NDArray[Any]]] = {
+    b"\x89PNG\r\n\x1a\n": _read_png,
+    b"II*\0": _read_tiff,
+    b"MM\0*": _read_tiff,
+    b"II+\0": _read_tiff,
+    b"MM\0+": _read_tiff,
+    b"\x93NUMPY": _read_npy,
+    b"P2": _read_pgm,
+    b"P5": _read_pgm,
+    b"BM": functools.partial(_read_with_pillow, BmpImagePlugin.BmpImageFile),
+    b"\xff\xd8\xff": functools.partial(_read_with_pillow, JpegImagePlugin.JpegImageFile),
+}

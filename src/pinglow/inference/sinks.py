@@ -1,0 +1,301 @@
+"""Write what was found in each frame: mask, overlay, CSV table, JSON lines.
+
+A sink takes one `FrameRecord` after the other. The tables are written and flushed line by line and
+an image appears under its name only when it is whole, so an interrupted job leaves valid files.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pinglow.errors import DataError
+from pinglow.structures import Prediction, Target
+
+
+@dataclass(frozen=True, eq=False)
+class FrameRecord:
+    """One frame and what was found in it.
+
+    Attributes:
+        source: The file that holds the frame.
+        page: Its page there, from 0.
+        name: What its output files are called, unique within a job.
+        frame: (H, W) counts as read.
+        prediction: The network's answer, of the same size.
+    """
+
+    source: Path
+    page: int
+    name: str
+    frame: NDArray[Any]
+    prediction: Prediction
+
+
+class Sink(Protocol):
+    """Anything that takes records one by one."""
+
+    def write(self, record: FrameRecord) -> None:
+        """Write one frame's results."""
+
+    def close(self) -> None:
+        """Release what is open; what was written stays valid."""
+
+
+class MaskSink:
+    """masks/<name>_mask.png: 255 on target pixels, 0 elsewhere, at the frame's own size."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder ``masks`` in ``folder``."""
+        self._folder = folder / "masks"
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, record: FrameRecord) -> None:
+        """Write the mask of one frame."""
+        mask = Image.fromarray(record.prediction.mask.astype(np.uint8) * 255)
+        _save_whole(mask, self._folder / f"{record.name}_mask.png")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class OverlaySink:
+    """overlays/<name>_overlay.png: the frame for a person, see `draw_overlay`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder ``overlays`` in ``folder``."""
+        self._folder = folder / "overlays"
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, record: FrameRecord) -> None:
+        """Draw and write the overlay of one frame."""
+        overlay = draw_overlay(record.frame, record.prediction.targets)
+        _save_whole(overlay, self._folder / f"{record.name}_overlay.png")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class CsvSink:
+    """targets.csv: one row a target; a frame without any has no row."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start ``targets.csv`` in ``folder``, anew."""
+        self._file = (folder / "targets.csv").open("w", encoding="utf-8", newline="")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._rows.writerow(
+            ("source", "frame", "x", "y", "left", "top", "width", "height", "area", "score")
+        )
+        self._file.flush()
+
+    def write(self, record: FrameRecord) -> None:
+        """Add the targets of one frame."""
+        start = (_printable(record.source), record.page)
+        for target in map(_describe, record.prediction.targets):
+            x, y, bbox, area, score = target.values()
+            self._rows.writerow((*start, x, y, *bbox, area, score))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class JsonlSink:
+    """targets.jsonl: one line of JSON a frame, also where nothing was found.
+
+    ``{"source", "frame", "width", "height", "targets": [{"x", "y", "bbox": [x, y, w, h], "area",
+    "score"}]}``; x and y are rounded to 0.001 px, the score to 0.0001.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Start ``targets.jsonl`` in ``folder``, anew."""
+        self._file = (folder / "targets.jsonl").open("w", encoding="utf-8")
+
+    def write(self, record: FrameRecord) -> None:
+        """Add the line of one frame."""
+        height, width = record.prediction.mask.shape
+        line = {
+            "source": _printable(record.source),
+            "frame": record.page,
+            "width": width,
+            "height": height,
+            "targets": [_describe(target) for target in record.prediction.targets],
+        }
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+SINKS: dict[str, Callable[[Path], Sink]] = {
+    "mask": MaskSink,
+    "overlay": OverlaySink,
+    "csv": CsvSink,
+    "jsonl": JsonlSink,
+}
+
+
+@contextmanager
+def open_sinks(names: Sequence[str], folder: Path) -> Iterator[list[Sink]]:
+    """Open the named `SINKS` in ``folder``, which is made if need be, and close them at the end.
+
+    Raises:
+        DataError: The folder cannot be written to, at the start or at any time before the end.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            yield [stack.enter_context(closing(SINKS[name](folder))) for name in names]
+    except OSError as error:
+        raise DataError(
+            f"cannot write results to {folder} ({error.strerror or error}): "
+            "free space there or choose another folder"
+        ) from error
+
+
+def _describe(target: Target) -> dict[str, Any]:
+    return {
+        "x": round(target.x, 3),
+        "y": round(target.y, 3),
+        "bbox": list(target.bbox),
+        "area": target.area,
+        "score": round(target.score, 4),
+    }
+
+
+def _printable(path: Path) -> str:
+    # A file name need not be valid UTF-8; the tables are.
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _save_whole(image: Image.Image, path: Path) -> None:
+    part = path.with_name(f"{path.name}.part")
+    try:
+        image.save(part, "PNG")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+# --- the overlay ---------------------------------------------------------------------------------
+
+_SMALLEST, _LARGEST = 512, 2048  # the long side of the frame as shown, px
+_INSETS, _INSET, _GAP = 4, 125, 4  # four insets and three gaps are as wide as the smallest frame
+_CROP = 25  # px of the frame in an inset, each shown as a block of 5 x 5
+_LABELS = 20  # more labels than this hide the picture
+_LINE = 20
+_MARK, _TEXT, _GROUND = (255, 176, 0), (235, 235, 235), (24, 24, 24)
+
+
+def draw_overlay(frame: NDArray[Any], targets: Sequence[Target]) -> Image.Image:
+    """Draw a frame so that a person can judge its targets.
+
+    The contrast is stretched between percentiles; a small frame is enlarged by a whole factor
+    without smoothing, a very large one is reduced. A thin box stands clear of each target, with
+    its rank and score; below, the four best targets are enlarged with their own contrast.
+
+    Args:
+        frame: (H, W) counts; NaN and inf are shown black.
+        targets: What was found in it, best first.
+    """
+    height, width = frame.shape
+    scale = _choose_scale(max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shown = Image.fromarray(_stretch(frame, 0.5, 99.9))
+    shown = shown.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
+
+    best = targets[:_INSETS]
+    strip = _LINE + (_INSET + _LINE if best else 0)
+    canvas = Image.new("RGB", (max(size[0], _SMALLEST), size[1] + strip), _GROUND)
+    canvas.paste(shown, (0, 0))  # Pillow turns grey into RGB here
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(13)
+    for rank in range(len(targets), 0, -1):  # the best last, on top
+        label = f"{rank}: {targets[rank - 1].score:.2f}" if rank <= _LABELS else ""
+        _draw_mark(draw, font, targets[rank - 1], label, scale, size)
+
+    count = "no target" if not targets else f"{len(targets)} target{'s' * (len(targets) > 1)}"
+    summary = f"{count} in {width} x {height} pixels"
+    draw.text((_GAP, size[1] + 2), summary, fill=_TEXT, font=font)
+    for place, target in enumerate(best):
+        left, top = place * (_INSET + _GAP), size[1] + _LINE
+        canvas.paste(_draw_inset(frame, target), (left, top))
+        caption = f"{place + 1}: {target.score:.2f}, {target.area} px"
+        draw.text((left + _GAP, top + _INSET + 2), caption, fill=_TEXT, font=font)
+    return canvas
+
+
+def _choose_scale(long_side: int) -> float:
+    if long_side > _LARGEST:
+        return _LARGEST / long_side
+    return math.ceil(_SMALLEST / long_side)
+
+
+def _stretch(frame: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """(H, W) counts -> uint8, the two percentiles at 0 and 255."""
+    step = max(1, math.isqrt(frame.size // 2**20))  # a million pixels are enough to tell
+    sample = frame[::step, ::step].astype(np.float64)
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return np.zeros(frame.shape, np.uint8)
+    bottom, top = np.percentile(sample, (low, high))
+    if top <= bottom:  # flat but for a few pixels
+        bottom, top = sample.min(), sample.max()
+    shown = frame.astype(np.float32)  # worked on in place: frames may be large
+    shown[~np.isfinite(shown)] = bottom
+    shown -= bottom
+    shown *= 255 / max(top - bottom, 1e-30)
+    return np.asarray(shown.clip(0, 255, out=shown).round(out=shown), dtype=np.uint8)
+
+
+def _draw_mark(
+    draw: ImageDraw.ImageDraw,
+    font: Any,
+    target: Target,
+    label: str,
+    scale: float,
+    size: tuple[int, int],
+) -> None:
+    """Draw a box clear of the target, the label above it or, at the upper edge, below."""
+    left, top, width, height = target.bbox
+    clear = 5 + scale / 2
+    box = (
+        left * scale - clear,
+        top * scale - clear,
+        (left + width) * scale + clear,
+        (top + height) * scale + clear,
+    )
+    # Kept inside the frame, so that the box of a target at its edge still closes.
+    x0, y0 = (max(0.0, value) for value in box[:2])
+    x1, y1 = (min(limit - 1.0, value) for limit, value in zip(size, box[2:], strict=True))
+    draw.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=_MARK)
+    if label:
+        x = max(0.0, min(x0, size[0] - draw.textlength(label, font=font)))
+        y = y0 - 17 if y0 >= 17 else y1 + 2
+        draw.text((x, y), label, fill=_MARK, font=font, stroke_width=2, stroke_fill=_GROUND)
+
+
+def _draw_inset(frame: NDArray[Any], target: Target) -> Image.Image:
+    """Cut the target out with its surroundings, stretch and enlarge it."""
+    side = max(_CROP, 2 * max(target.bbox[2:]) + 1)
+    left, top = (round(centre) - side // 2 for centre in (target.x, target.y))
+    rows = slice(max(0, top), min(frame.shape[0], top + side))
+    columns = slice(max(0, left), min(frame.shape[1], left + side))
+    crop = Image.new("RGB", (side, side), _GROUND)
+    stretched = Image.fromarray(_stretch(frame[rows, columns], 0, 100))
+    crop.paste(stretched, (columns.start - left, rows.start - top))
+    return crop.resize((_INSET, _INSET), Image.Resampling.NEAREST)

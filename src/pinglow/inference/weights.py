@@ -1,0 +1,152 @@
+"""Model files: safetensors with a card in the metadata, so that a file says all about itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from pinglow.data.prepare import NORMALISATION, InputRule
+from pinglow.errors import ModelError
+from pinglow.nn import NETWORKS
+
+_KEY: Final = "pinglow"
+
+
+class ModelCard(BaseModel):
+    """What a model is, how it reads frames, where it comes from and what it reaches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    network: dict[str, Any] = Field(description="type (a key of NETWORKS) and its arguments")
+    parameters: int
+    normalisation: str = NORMALISATION
+    input_rule: InputRule = InputRule()
+    threshold: float = Field(default=0.5, ge=0, lt=1)
+    data: list[dict[str, Any]] = Field(default=[], description="name, split, frames, licence")
+    training: dict[str, Any] = Field(default={}, description="steps, minutes, machine, ...")
+    scores: list[dict[str, Any]] = Field(default=[], description="data, protocol and figures")
+    recipe: str = Field(default="", description="the recipe, TOML")
+    command: str = Field(default="", description="the command that trained it")
+    licence: str = "Apache-2.0"
+
+
+def bundled_models() -> dict[str, Path]:
+    """The weights that come with pinglow, by name."""
+    folder = Path(str(resources.files("pinglow"))) / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def read_card(name_or_path: str | Path) -> ModelCard:
+    """The card of a bundled model or of a weights file.
+
+    Raises:
+        ModelError: The name is unknown, or the file is damaged or not pinglow's.
+    """
+    path = _resolve(name_or_path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file: {error}") from error
+    if _KEY not in metadata:
+        raise ModelError(f"{path} has no pinglow card; use weights that pinglow train has written")
+    try:
+        card = ModelCard.model_validate_json(metadata[_KEY])
+    except ValidationError as error:
+        raise ModelError(
+            f"{path} has a card that this version of pinglow does not understand "
+            f"({error.error_count()} faults); update pinglow or train again"
+        ) from error
+    if card.normalisation != NORMALISATION:
+        raise ModelError(
+            f"{path} wants normalisation {card.normalisation!r}, this version has "
+            f"{NORMALISATION!r}; use the version of pinglow that wrote it"
+        )
+    return card
+
+
+def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
+    """The network of a bundled model or of a weights file, in eval mode, and its card.
+
+    Raises:
+        ModelError: As `read_card`, or network and weights do not fit together.
+    """
+    from safetensors.torch import load_file
+
+    card = read_card(name_or_path)
+    path = _resolve(name_or_path)
+    try:
+        network = build_network(card.network)
+    except ModelError as error:
+        raise ModelError(f"{path} cannot be used: {error}") from error
+    try:
+        network.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{path} holds weights of another network than its card says; train or export it again"
+        ) from error
+    return network.eval(), card
+
+
+def build_network(config: dict[str, Any]) -> nn.Module:
+    """A new network from {"type": a key of NETWORKS, **arguments}.
+
+    Raises:
+        ModelError: The type is unknown or its arguments do not fit.
+    """
+    arguments = dict(config)
+    kind = arguments.pop("type", None)
+    if kind not in NETWORKS:
+        raise ModelError(f"network type {kind!r} is unknown; use one of {sorted(NETWORKS)}")
+    try:
+        return NETWORKS[kind](**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"network {kind} cannot be built: {error}") from error
+
+
+def save_model(path: Path, network: nn.Module, card: ModelCard) -> None:
+    """Write weights and card to a safetensors file, whole or not at all."""
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    content = save(tensors, metadata={_KEY: json.dumps(card.model_dump(mode="json"))})
+    write_atomically(path, content)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target, fsync and rename: the old file stays until the new one is whole.
+
+    The temporary file lies in the target's folder, because a rename across file systems is a copy
+    that can be torn.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # a full disk, or Ctrl-C
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _resolve(name_or_path: str | Path) -> Path:
+    bundled = bundled_models()
+    if str(name_or_path) in bundled:
+        return bundled[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    names = ", ".join(bundled) or "none"
+    raise ModelError(
+        f"model {str(name_or_path)!r} is neither a file nor a bundled model; bundled: {names}"
+    )

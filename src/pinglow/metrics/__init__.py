@@ -1,0 +1,8 @@
+"""Scoring: named protocols, a scorer that merges exactly, and its report."""
+
+from __future__ import annotations
+
+from pinglow.metrics.protocol import PROTOCOLS, THRESHOLDS, Protocol, Scorer
+from pinglow.metrics.report import Report
+
+__all__ = ["PROTOCOLS", "THRESHOLDS", "Protocol", "Report", "Scorer"]

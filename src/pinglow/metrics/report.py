@@ -1,0 +1,268 @@
+"""Scores from counts: every ratio that a report prints, its interval, and what it means.
+
+A ratio without a denominator is None (JSON null, printed "-"), never NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pinglow.metrics.pixel import IntArray
+
+FloatArray = NDArray[np.float64]
+
+RESAMPLES = 2000
+ROC_LIMIT = 1e-4
+"""The area under the ROC is taken up to this Fa (100 false pixels in a million)."""
+
+SIZES: tuple[tuple[int, int | None], ...] = ((1, 9), (10, 25), (26, 49), (50, None))
+"""Rows of the size table: smallest and largest true area in pixels."""
+
+
+class ImageCounts(NamedTuple):
+    """What one image adds at the operating threshold."""
+
+    pixels: int
+    intersection: int
+    union: int
+    targets: int
+    components: int
+    matches: int
+    false_pixels: int
+
+
+class SizeCounts(NamedTuple):
+    """What the targets of one size add up to; the last two over matched pairs only."""
+
+    targets: int
+    detected: int
+    intersection: int
+    union: int
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """Scores of the targets of one size.
+
+    Attributes:
+        size: True area in pixels, such as ``10-25`` or ``50+``.
+        targets: How many there are.
+        detected: How many were matched.
+        pd: detected / targets.
+        iou: Intersection / union, summed over the pairs of a detected target and the component
+            matched to it: how well the found ones are outlined.
+    """
+
+    size: str
+    targets: int
+    detected: int
+    pd: float | None
+    iou: float | None
+
+
+@dataclass(frozen=True)
+class Roc:
+    """Pd against Fa over thresholds.
+
+    Neither has to fall as the threshold rises: a false blob can shrink until its centroid is near
+    a target, and a true one can break in two.
+
+    Attributes:
+        thresholds: Rising.
+        pd: At each threshold.
+        fa: At each threshold.
+        area: The mean, over Fa from 0 to `limit`, of the best Pd reached without exceeding that Fa
+            (0 where every threshold exceeds it); in [0, 1].
+        limit: See `ROC_LIMIT`.
+    """
+
+    thresholds: tuple[float, ...]
+    pd: tuple[float | None, ...]
+    fa: tuple[float | None, ...]
+    area: float | None
+    limit: float = ROC_LIMIT
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of a set of images under one protocol; all ratios are fractions.
+
+    Attributes:
+        protocol: Name of the protocol.
+        threshold: A pixel is predicted above this probability.
+        images: How many.
+        targets: True targets in them.
+        iou: Summed intersection / summed union of pixels.
+        niou: Mean over images of intersection / union; 1 where truth and prediction are empty.
+        pd: Matched true targets / true targets.
+        fa: Pixels of false components / all pixels.
+        precision: Matched components / predicted components.
+        recall: Equal to pd; the usual partner of precision.
+        f1: Harmonic mean of the two, 2 matches / (targets + predicted components).
+        false_alarms_per_image: Unmatched predicted components / images.
+        ci95: Bootstrap 95 % interval over images (percentiles) of each ratio above, or None
+            where it is undefined.
+        per_size: Scores per true area.
+        roc: Pd against Fa.
+    """
+
+    protocol: str
+    threshold: float
+    images: int
+    targets: int
+    iou: float | None
+    niou: float | None
+    pd: float | None
+    fa: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    false_alarms_per_image: float | None
+    ci95: dict[str, tuple[float, float] | None]
+    per_size: tuple[SizeRow, ...]
+    roc: Roc
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, dicts and numbers, ready for JSON."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def make_report(
+    protocol: str,
+    threshold: float,
+    thresholds: Sequence[float],
+    images: IntArray,
+    sizes: IntArray,
+    roc: IntArray,
+    seed: int = 0,
+) -> Report:
+    """Turn counts into scores.
+
+    Args:
+        protocol: Name of the protocol.
+        threshold: The operating threshold.
+        thresholds: The K thresholds of the ROC.
+        images: (N, 7) one row of `ImageCounts` per image, in any order.
+        sizes: (4, 4) one row of `SizeCounts` per row of `SIZES`.
+        roc: (K, 2) matches and false pixels summed over images.
+        seed: Of the bootstrap.
+    """
+    # A fixed order makes the bootstrap independent of the order in which images came.
+    images = images[np.lexsort(images.T)]
+    # nIoU is a mean of per-image ratios: as one more column, every score is a ratio of sums.
+    union = images[:, ImageCounts._fields.index("union")]
+    overlap = images[:, ImageCounts._fields.index("intersection")]
+    image_iou = np.where(union > 0, overlap / np.maximum(union, 1), 1.0)
+    columns = np.column_stack([images, image_iou, np.ones(len(images))])
+
+    total = columns.sum(axis=0)
+    total[-2] = math.fsum(image_iou)  # rounded once, as all other sums are whole numbers
+    point = {key: _defined(value) for key, value in _ratios(total).items()}
+    resampled = _ratios(_resampled_sums(columns, seed))
+    targets = int(total[ImageCounts._fields.index("targets")])
+    pixels = total[ImageCounts._fields.index("pixels")]
+    pd = tuple(_defined(_divide(matches, targets)) for matches, _ in roc)
+    fa = tuple(_defined(_divide(false_pixels, pixels)) for _, false_pixels in roc)
+    return Report(
+        protocol=protocol,
+        threshold=threshold,
+        images=len(images),
+        targets=targets,
+        ci95={key: _interval(values) for key, values in resampled.items()},
+        per_size=tuple(
+            SizeRow(
+                size=f"{low}+" if high is None else f"{low}-{high}",
+                targets=int(row.targets),
+                detected=int(row.detected),
+                pd=_defined(_divide(row.detected, row.targets)),
+                iou=_defined(_divide(row.intersection, row.union)),
+            )
+            for (low, high), row in zip(SIZES, map(SizeCounts._make, sizes), strict=True)
+        ),
+        roc=Roc(tuple(thresholds), pd, fa, _roc_area(pd, fa)),
+        **point,
+    )
+
+
+def _ratios(sums: FloatArray) -> dict[str, FloatArray]:
+    """Every score from (..., 9) sums of the image counts, nIoU and the number of images."""
+    counts = ImageCounts._make(np.moveaxis(sums[..., :-2], -1, 0))
+    niou, images = sums[..., -2], sums[..., -1]
+    return {
+        "iou": _divide(counts.intersection, counts.union),
+        "niou": _divide(niou, images),
+        "pd": _divide(counts.matches, counts.targets),
+        "fa": _divide(counts.false_pixels, counts.pixels),
+        "precision": _divide(counts.matches, counts.components),
+        "recall": _divide(counts.matches, counts.targets),
+        "f1": _divide(2 * counts.matches, counts.targets + counts.components),
+        "false_alarms_per_image": _divide(counts.components - counts.matches, images),
+    }
+
+
+def _divide(numerator: Any, denominator: Any) -> FloatArray:
+    """Divide, with NaN (which does not leave this module) where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(
+        np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    )
+    ratio = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=ratio, where=denominator != 0)
+    return ratio
+
+
+def _defined(value: FloatArray) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _resampled_sums(columns: FloatArray, seed: int) -> FloatArray:
+    """Sum (N, C) columns over `RESAMPLES` draws of N images with replacement: (R, C)."""
+    count = len(columns)
+    if count == 0:
+        return np.zeros((RESAMPLES, columns.shape[1]))
+    generator = np.random.default_rng(seed)
+    # How often each image is drawn, times the columns; in blocks that bound the memory.
+    block = max(1, min(RESAMPLES, 2_000_000 // count))
+    sums = []
+    for start in range(0, RESAMPLES, block):
+        size = min(block, RESAMPLES - start)
+        drawn = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        sums.append(times.astype(np.float64) @ columns)
+    return np.concatenate(sums)
+
+
+def _interval(values: FloatArray) -> tuple[float, float] | None:
+    """95 % percentile interval of the resamples in which a ratio is defined."""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return None
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _roc_area(pd: Sequence[float | None], fa: Sequence[float | None]) -> float | None:
+    """Area under the rising staircase of the best Pd, see `Roc.area`."""
+    points = [(f, p) for f, p in zip(fa, pd, strict=True) if f is not None and p is not None]
+    if not points:
+        return None
+    area = best = reached = 0.0
+    for next_fa, next_pd in sorted([*((f, p) for f, p in points if f < ROC_LIMIT), (ROC_LIMIT, 0)]):
+        area += best * (next_fa - reached)
+        reached, best = next_fa, max(best, next_pd)
+    return area / ROC_LIMIT
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists, all the way down."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,178 @@
+"""GaussianConv2d, a drop-in for nn.Conv2d with a Gaussian × pinwheel shape on its taps.
+
+Source: arXiv 2604.09991 (the place of the convolution in YOLOv8 and RetinaNet). Bank modes,
+`from_conv` and folding are ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from pinglow.nn.kernel import GaussianPinwheelKernel, Orientation
+
+
+class GaussianConv2d(nn.Conv2d):
+    """nn.Conv2d whose weight is multiplied by a Gaussian × pinwheel kernel.
+
+    Takes nn.Conv2d's arguments and has its state keys, plus its own scalars under ``kernel.``.
+    With a large sigma and ``orientation="none"`` it equals nn.Conv2d. At 3 × 3 the four-arm mask
+    is all ones, so it acts only with fewer arms or larger kernels.
+
+    Args:
+        orientation: See `GaussianPinwheelKernel`.
+        arms: Arms of the mask, or bars of the bank.
+        clip: Clip the mask to a disc of radius k // 2.
+        sigma: Start of sigma, in taps.
+        sigma_per_channel: Learn one sigma per output channel instead of one per layer.
+
+    Raises:
+        ValueError: The kernel size is even and a mask is asked for, or another value is impossible.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: str | int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        orientation: Orientation = "fixed",
+        arms: int = 4,
+        clip: bool = False,
+        sigma: float = 1.5,
+        sigma_per_channel: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+        height, width = self.kernel_size
+        channels = out_channels if sigma_per_channel else 1
+        self.kernel = GaussianPinwheelKernel(
+            (height, width), orientation, arms, clip, sigma, channels
+        ).to(device=device, dtype=dtype)
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, sigma: float = 1.5) -> Self:
+        """Wrap a trained layer without changing its outputs.
+
+        The mask is off and the free weights are divided by the Gaussian, so that their product is
+        the trained weight.
+
+        Args:
+            conv: The trained layer.
+            sigma: Start of sigma, in taps.
+
+        Raises:
+            ValueError: The Gaussian is too narrow for the kernel: it vanishes at the edge.
+        """
+        layer = cls(
+            **_conv_arguments(conv), orientation="none", sigma=sigma, **_placement(conv.weight)
+        )
+        with torch.no_grad():
+            gaussian = layer.kernel()[0].unsqueeze(1)  # (1, 1, kh, kw)
+            if gaussian.min() < torch.finfo(gaussian.dtype).tiny:
+                raise ValueError(
+                    f"sigma {sigma} is too narrow for kernel_size {conv.kernel_size}; enlarge it"
+                )
+            layer.weight.copy_(conv.weight / gaussian)
+            if conv.bias is not None and layer.bias is not None:
+                layer.bias.copy_(conv.bias)
+        return layer.train(conv.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C_in, H, W) to (N, C_out, H', W')."""
+        if self.kernel.bank_size == 1:
+            return self._conv_forward(x, self._shaped_weight(), self.bias)
+        responses = self._conv_forward(x, self._shaped_weight(), None)
+        return _add_bias(self.kernel.reduce(responses), self.bias)
+
+    def fold(self) -> nn.Conv2d:
+        """Multiply the kernel into the weight: a plain nn.Conv2d with equal outputs.
+
+        Raises:
+            ValueError: The orientation is "max" or "steered", which no single convolution equals;
+                `fold_kernels` handles these.
+        """
+        self.kernel.require_single()
+        return _plain_conv(self, self._shaped_weight(), self.bias)
+
+    def to_plain(self) -> nn.Module:
+        """The same layer of plain convolutions: `fold`, or for a bank one n-fold convolution."""
+        if self.kernel.bank_size == 1:
+            return self.fold()
+        return FoldedBank(_plain_conv(self, self._shaped_weight(), None), self.kernel, self.bias)
+
+    def _shaped_weight(self) -> Tensor:
+        """(C_out · bank, C_in / groups, kh, kw), a channel's bank side by side, so groups hold."""
+        shape: Tensor = self.kernel()  # (bank, 1 or C_out, kh, kw)
+        weight = self.weight * shape.unsqueeze(2)  # (bank, C_out, C_in / groups, kh, kw)
+        return weight.transpose(0, 1).flatten(0, 1)
+
+
+class FoldedBank(nn.Module):
+    """A bank of n plain kernels per output channel in one convolution, and their reduction.
+
+    Args:
+        conv: The n-fold convolution without bias, a channel's kernels side by side.
+        kernel: Whose ``reduce`` joins the bank; copied.
+        bias: (C_out,), added after the reduction.
+    """
+
+    def __init__(
+        self, conv: nn.Conv2d, kernel: GaussianPinwheelKernel, bias: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.conv = conv
+        self.kernel = copy.deepcopy(kernel)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C_in, H, W) to (N, C_out, H', W')."""
+        responses: Tensor = self.conv(x)
+        return _add_bias(self.kernel.reduce(responses), self.bias)
+
+
+def _add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias.reshape(-1, 1, 1)
+
+
+def _conv_arguments(conv: nn.Conv2d) -> dict[str, Any]:
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
+    arguments = {name: getattr(conv, name) for name in (*names, "groups", "padding_mode")}
+    return arguments | {"bias": conv.bias is not None}
+
+
+def _placement(weight: Tensor) -> dict[str, Any]:
+    return {"device": weight.device, "dtype": weight.dtype}
+
+
+def _plain_conv(layer: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A plain convolution placed as ``layer`` is, with these values."""
+    arguments = _conv_arguments(layer) | {"out_channels": len(weight), "bias": bias is not None}
+    conv = nn.Conv2d(**arguments, **_placement(weight))
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        if bias is not None and conv.bias is not None:
+            conv.bias.copy_(bias)
+    return conv.train(layer.training)

@@ -1,0 +1,106 @@
+"""Targets and predictions: the one definition of what a target is.
+
+A target is an 8-connected component of a binary mask. Coordinates are pixel indices: the centre of
+the top-left pixel is (0, 0), x goes right and y goes down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float32]
+
+_EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One target in a frame, in the frame's own pixels.
+
+    Attributes:
+        x: Unweighted centroid, pixel-index coordinate to the right.
+        y: Unweighted centroid, pixel-index coordinate downwards.
+        bbox: Smallest box around the target as (left, top, width, height) in whole pixels.
+        area: Number of pixels, at least 1.
+        score: Largest probability inside the target, in [0, 1].
+    """
+
+    x: float
+    y: float
+    bbox: tuple[int, int, int, int]
+    area: int
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the network says about one frame.
+
+    Attributes:
+        probability: (H, W) float32 in [0, 1], at the frame's own size.
+        threshold: A pixel belongs to the mask if its probability is above this, in [0, 1).
+        mask: (H, W) bool, ``probability > threshold``.
+        targets: The components of the mask, highest score first.
+    """
+
+    probability: FloatArray
+    threshold: float = 0.5
+    mask: BoolArray = field(init=False)
+    targets: tuple[Target, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the mask and the targets, once."""
+        mask = self.probability > self.threshold
+        object.__setattr__(self, "mask", mask)
+        object.__setattr__(self, "targets", find_targets(mask, self.probability))
+
+
+def binarise_mask(mask: NDArray[Any]) -> BoolArray:
+    """Turn a published (H, W) mask of any type into bool: above half its own maximum.
+
+    Some published masks hold soft or compressed edges (85 of IRSTD-1k's), so "not zero" would
+    grow their targets. An all-zero mask has no target pixels.
+    """
+    if mask.dtype == np.bool_:
+        return mask
+    top = float(mask.max(initial=0))
+    return np.asarray(mask > top / 2, dtype=np.bool_)
+
+
+def label_targets(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
+    """Number the 8-connected components of an (H, W) bool mask 1..n in raster order.
+
+    Returns:
+        (H, W) int32 labels (0 is background) and n.
+    """
+    labels, count = ndimage.label(mask, structure=_EIGHT_CONNECTED)
+    return np.asarray(labels, dtype=np.int32), int(count)
+
+
+def find_targets(mask: BoolArray, probability: FloatArray | None = None) -> tuple[Target, ...]:
+    """Every target of an (H, W) bool mask, highest score first, ties in raster order.
+
+    Without a probability map every score is 1.
+    """
+    labels, _ = label_targets(mask)
+    targets = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[rows, columns] == number
+        ys, xs = np.nonzero(inside)
+        score = 1.0 if probability is None else float(probability[rows, columns][inside].max())
+        targets.append(
+            Target(
+                x=float(columns.start + xs.mean()),
+                y=float(rows.start + ys.mean()),
+                bbox=(columns.start, rows.start, inside.shape[1], inside.shape[0]),
+                area=len(xs),
+                score=score,
+            )
+        )
+    return tuple(sorted(targets, key=lambda target: -target.score))

@@ -1,0 +1,171 @@
+"""Training and validation frames, cut from the same lists and held in memory where they fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from pinglow.data.datasets import FrameFolder
+from pinglow.data.duplicates import group_near_duplicates
+from pinglow.data.prepare import normalize_frame
+from pinglow.data.transforms import random_view
+from pinglow.errors import DataError
+from pinglow.structures import BoolArray, FloatArray, find_targets
+from pinglow.training.recipe import DataSet, Recipe
+
+_MEMORY_SHARE: Final = 0.5  # of the free memory
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One data set's list, cut in two; its name is the folder's, told apart where two are equal."""
+
+    name: str
+    dataset: DataSet
+    frames: FrameFolder
+    training: list[int]
+    validation: list[int]
+
+
+def cut_validation(recipe: Recipe) -> list[Cut]:
+    """Cut validation frames from every training list, whole near-duplicate groups at a time.
+
+    Groups are drawn by the recipe's seed until the share is reached, so the cut depends only on
+    the frames and the recipe, and no near-copy of a validation frame in its list is trained on.
+
+    Raises:
+        DataError: A folder, list, image or mask is missing, a frame is in two of the lists, or
+            all frames of a list are near-duplicates of each other.
+        FrameError: An image is broken.
+    """
+    folders = [Path(recipe.data.root) / dataset.folder for dataset in recipe.data.sets]
+    parts = [
+        FrameFolder(folder, dataset.split)
+        for folder, dataset in zip(folders, recipe.data.sets, strict=True)
+    ]
+    _refuse_shared_frames(parts)
+    cuts: list[Cut] = []
+    for dataset, frames in zip(recipe.data.sets, parts, strict=True):
+        groups = group_near_duplicates(frames.frame(index) for index in range(len(frames)))
+        validation = _draw_groups(groups, recipe.data.validation, recipe.seed)
+        if not validation:
+            raise DataError(
+                f"list {frames.split!r} of {frames.folder} has only near-duplicates of one frame, "
+                "so no validation frames can be cut from it; add frames of another scene"
+            )
+        training = sorted(set(range(len(frames))) - set(validation))
+        name = frames.folder.absolute().name
+        if any(name == cut.name for cut in cuts):
+            name = f"{name}-{len(cuts) + 1}"
+        cuts.append(Cut(name, dataset, frames, training, validation))
+    return cuts
+
+
+def _draw_groups(groups: NDArray[np.int64], share: float, seed: int) -> list[int]:
+    """Whole groups at random up to a share of the frames; empty if there is one group only."""
+    members: list[list[int]] = [
+        np.flatnonzero(groups == group).tolist() for group in range(groups.max() + 1)
+    ]
+    if len(members) == 1:
+        return []
+    wanted = min(max(1, round(share * len(groups))), len(groups) - 1)
+    drawn: list[int] = []
+    for group in np.random.default_rng(seed).permutation(len(members)):
+        if len(drawn) + len(members[group]) <= wanted:
+            drawn += members[group]
+    return sorted(drawn or min(members, key=lambda group: len(group)))
+
+
+def _refuse_shared_frames(parts: list[FrameFolder]) -> None:
+    seen: dict[tuple[Path, str], str] = {}
+    for number, frames in enumerate(parts, start=1):
+        here = f"{number} ({frames.split!r})"
+        for name in frames.names:
+            there = seen.setdefault((frames.folder.resolve(), name), here)
+            if there != here:
+                raise DataError(
+                    f"frame {name!r} of {frames.folder} is in data sets {there} and {here}, so it "
+                    "could be trained on and validated with; take it out of one list"
+                )
+
+
+class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
+    """The batches of a run, of which batch number n depends on the seed and n alone.
+
+    That is what makes a resumed run equal to an uninterrupted one.
+
+    Args:
+        recipe: Batch size, augmentation, weights of the data sets, seed, steps.
+        cuts: The frames.
+        start: Number of the first batch.
+
+    Yields:
+        Images and masks, each (batch, 1, crop, crop) float32.
+    """
+
+    def __init__(self, recipe: Recipe, cuts: list[Cut], start: int = 0) -> None:
+        super().__init__()
+        self._start = start
+        self._recipe = recipe
+        self._frames = [(cut.frames, index) for cut in cuts for index in cut.training]
+        weights = [cut.dataset.weight for cut in cuts for _ in cut.training]
+        self._shares = np.cumsum(weights) / np.sum(weights)
+        self._shares[-1] = 1  # whatever the rounding
+        self._stored: dict[int, tuple[FloatArray, BoolArray, NDArray[np.int64]]] = {}
+        self._room = _free_memory() * _MEMORY_SHARE
+
+    # No __len__: Lightning would take what is left after resuming for the length of an epoch,
+    # and begin the same batches again in the next.
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches from number ``start`` on."""
+        for number in range(self._start, self._recipe.steps):
+            yield self.batch(number)
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Batch by its number: images and masks (batch, 1, crop, crop)."""
+        random = np.random.default_rng([self._recipe.seed, number])
+        views = []
+        for draw in random.random(self._recipe.batch_size):
+            frame, mask, corners = self._load(int(np.searchsorted(self._shares, draw)))
+            scale = self._recipe.input_rule.scale(*frame.shape)
+            views.append(
+                random_view(frame, mask, corners, scale, self._recipe.augmentation, random)
+            )
+        images, masks = zip(*views, strict=True)
+        return torch.stack(images), torch.stack(masks)
+
+    def _load(self, index: int) -> tuple[FloatArray, BoolArray, NDArray[np.int64]]:
+        """Normalised frame, mask and a pixel of each target; kept while memory lasts."""
+        if index in self._stored:
+            return self._stored[index]
+        folder, position = self._frames[index]
+        counts, mask = folder.pair(position)
+        corners = [(round(target.y), round(target.x)) for target in find_targets(mask)]
+        item = (
+            normalize_frame(counts),
+            mask,
+            np.array(corners, dtype=np.int64).reshape(-1, 2),
+        )
+        size = item[0].nbytes + item[1].nbytes
+        if size < self._room:
+            self._room -= size
+            self._stored[index] = item
+        return item
+
+
+def _free_memory() -> float:
+    """Bytes that can be used without swapping; 1 GiB where the system does not say."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return 2.0**30

@@ -1,0 +1,178 @@
+"""From a recipe to a run folder."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import tomli_w
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from pinglow.data.datasets import KNOWN_DATASETS
+from pinglow.errors import RecipeError
+from pinglow.inference.weights import ModelCard
+from pinglow.structures import BoolArray
+from pinglow.training.batches import Cut, TrainingBatches, cut_validation
+from pinglow.training.checkpoint import SafeCheckpointIO
+from pinglow.training.progress import StepsBar
+from pinglow.training.recipe import Recipe
+from pinglow.training.run import RunKeeper, check_run, describe_run
+from pinglow.training.task import SegmentationTask, ValidationFrame
+
+
+def train(
+    recipe: Recipe,
+    run: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    progress: bool = True,
+) -> SegmentationTask:
+    """Train by a recipe until its last step; see `pinglow.training.run` for what a run leaves.
+
+    Args:
+        recipe: What to do.
+        run: The run folder, new, or with ``resume`` one that was interrupted.
+        resume: Go on from the folder's last.ckpt, to the same result as without interruption.
+        command: The command line, for the weights' card.
+        progress: Show a progress bar with the time left.
+
+    Returns:
+        The task, with the network in it.
+
+    Raises:
+        RecipeError: The folder and the recipe do not fit together, or the run is finished.
+        DataError: A data folder, list, image or mask is missing, or no validation frames can be
+            cut; see `cut_validation`.
+        FrameError: An image is broken.
+        ModelError: The checkpoint to resume from is torn.
+        TrainingInterruptedError: A signal asked to stop; everything is saved.
+    """
+    check_run(run, recipe, resume)
+    checkpoint = run / "last.ckpt" if resume else None
+    start = _finished_steps(checkpoint, recipe) if checkpoint else 0
+    cuts = cut_validation(recipe)
+    describe_run(run, recipe, cuts, resume)
+    lightning.seed_everything(recipe.seed, verbose=False)
+    task = SegmentationTask(recipe)
+    batches = TrainingBatches(recipe, cuts, start)
+    callbacks: list[Callback] = [StepsBar()] if progress else []
+    callbacks.append(RunKeeper(run, _card(recipe, task, cuts, command)))
+    with _quiet_lightning():
+        trainer = _build_trainer(recipe, run, callbacks)
+        trainer.fit(
+            task,
+            DataLoader(batches, batch_size=None),
+            DataLoader(ValidationFrames(cuts), batch_size=None, collate_fn=_as_is),
+            ckpt_path=checkpoint,
+        )
+    return task
+
+
+def _finished_steps(checkpoint: Path, recipe: Recipe) -> int:
+    steps: int = SafeCheckpointIO().load_checkpoint(checkpoint)["global_step"]
+    if steps >= recipe.steps:
+        raise RecipeError(
+            f"{checkpoint.parent} has done all of its {recipe.steps} steps; "
+            "start a new run to train for longer"
+        )
+    return steps
+
+
+def _build_trainer(recipe: Recipe, run: Path, callbacks: list[Callback]) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+        max_steps=recipe.steps,
+        max_epochs=-1,
+        val_check_interval=recipe.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=recipe.optimizer.gradient_clip or None,
+        logger=TensorBoardLogger(run, name="", version="tensorboard"),
+        log_every_n_steps=min(50, recipe.validate_every),
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+class ValidationFrames(Dataset[ValidationFrame]):
+    """The validation frames of all data sets: (name, counts, mask)."""
+
+    def __init__(self, cuts: list[Cut]) -> None:
+        self._items = [(cut, index) for cut in cuts for index in cut.validation]
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self._items)
+
+    def __getitem__(self, number: int) -> tuple[str, NDArray[Any], BoolArray]:
+        """Data set, (H, W) counts and (H, W) mask."""
+        cut, index = self._items[number]
+        return cut.name, *cut.frames.pair(index)
+
+
+def _as_is(item: Any) -> Any:
+    """Frames stay numpy arrays of counts: inference does the rest."""
+    return item
+
+
+def _card(recipe: Recipe, task: SegmentationTask, cuts: list[Cut], command: str) -> ModelCard:
+    data = []
+    for cut in cuts:
+        known = KNOWN_DATASETS.get(cut.frames.folder.absolute().name)
+        data.append(
+            {
+                "name": known.title if known else cut.name,
+                "split": cut.dataset.split,
+                "frames": len(cut.training),
+                "held out for validation": len(cut.validation),
+                "licence": known.licence if known else "not known to pinglow",
+            }
+        )
+    return ModelCard(
+        name=recipe.name,
+        network={"type": recipe.network.type, **task.network.config},
+        parameters=sum(each.numel() for each in task.network.parameters()),
+        input_rule=recipe.input_rule,
+        data=data,
+        training={
+            "steps": recipe.steps,
+            "batch_size": recipe.batch_size,
+            "torch": torch.__version__,
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+        },
+        recipe=tomli_w.dumps(recipe.model_dump(mode="json")),
+        command=command,
+    )
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning from advising what does not apply: batches are made in the main process."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # Its own use of torch, from torch 2.9 on.
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,207 @@
+"""Recipes: a training run as one validated TOML file."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pinglow.data.prepare import InputRule
+from pinglow.data.transforms import Augmentation
+from pinglow.errors import ModelError, RecipeError
+from pinglow.inference.weights import build_network
+from pinglow.losses import LOSSES
+
+_Positive = Annotated[int, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkSection(_Section):
+    """The network: see `pinglow.nn.PinwheelUNet`."""
+
+    type: Literal["PinwheelUNet"] = "PinwheelUNet"
+    in_channels: Literal[1] = 1
+    widths: tuple[_Positive, ...] = (16, 32, 64, 128)
+    depths: tuple[_Positive, ...] = (1, 1, 1, 1)
+    attention: str = "learned"
+    patch: int = Field(default=2, ge=1)
+
+
+class LossSection(_Section):
+    """The loss after its warm-up, and what is added to it."""
+
+    name: str = Field(default="scale", description="a key of pinglow.losses.LOSSES")
+    options: dict[str, Any] = Field(default={"variant": "diff"}, description="its arguments")
+    warmup_steps: int = Field(default=0, ge=0, description="steps with the plain soft IoU first")
+    bce_weight: float = Field(default=0.0, ge=0, description="weight of added BCE (ours)")
+
+
+class OptimizerSection(_Section):
+    """The optimiser and its learning rate over the steps."""
+
+    name: Literal["adamw", "adagrad"] = "adamw"
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = Field(default=500, ge=0, description="linear, from 0")
+    gradient_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0: off")
+
+
+class DataSet(_Section):
+    """One list of one data folder."""
+
+    folder: str
+    split: str = "trainval"
+    weight: float = Field(default=1.0, gt=0, description="how often a frame of it is drawn")
+
+
+class DataSection(_Section):
+    """What to train on; validation frames are cut from the same lists."""
+
+    root: str = Field(default=".", description="folders are relative to this one")
+    sets: tuple[DataSet, ...] = Field(min_length=1)
+    validation: float = Field(
+        default=0.1, gt=0, lt=1, description="share of each list, cut by near-duplicate group"
+    )
+
+
+class Recipe(_Section):
+    """A training run."""
+
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="of the weights and the run folder")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    steps: int = Field(gt=0)
+    batch_size: int = Field(default=8, gt=0)
+    validate_every: int = Field(default=1000, gt=0, description="steps; also saves a checkpoint")
+    ema_decay: float = Field(
+        default=0.999, ge=0, lt=1, description="moving average of the weights; 0: off"
+    )
+    network: NetworkSection = NetworkSection()
+    loss: LossSection = LossSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    data: DataSection
+    augmentation: Augmentation = Augmentation()
+    input_rule: InputRule = InputRule()
+
+
+def load_recipe(name_or_path: str | Path, changes: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply changes.
+
+    Args:
+        name_or_path: Path of a TOML file, or the name of a bundled recipe.
+        changes: Items "section.key=value", the value in TOML (a bare word is a string).
+
+    Raises:
+        RecipeError: The file cannot be read, a key is unknown, or a value is out of range.
+    """
+    path = _find(name_or_path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path} is not readable TOML: {error}") from error
+    for change in changes or []:
+        _apply(content, change)
+    return parse_recipe(content, str(path))
+
+
+def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
+    """Validate a recipe's content; ``source`` names it in errors.
+
+    Raises:
+        RecipeError: A key is unknown or a value out of range; the first fault is named.
+    """
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, source)) from error
+    if recipe.steps % recipe.validate_every:
+        raise RecipeError(
+            f"{source}: steps is {recipe.steps}, not a multiple of validate_every "
+            f"({recipe.validate_every}); change one of them"
+        )
+    if recipe.loss.name not in LOSSES:
+        raise RecipeError(
+            f"{source}: loss.name is {recipe.loss.name!r}; use one of {', '.join(LOSSES)}"
+        )
+    loss = LOSSES[recipe.loss.name]
+    for key in recipe.loss.options:
+        known = list(inspect.signature(loss).parameters)
+        if key not in known:
+            raise RecipeError(_explain_unknown(source, ["loss", "options", key], known))
+    try:
+        loss(**recipe.loss.options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{source}: loss.options does not fit: {error}") from error
+    try:
+        build_network(recipe.network.model_dump())
+    except ModelError as error:
+        raise RecipeError(f"{source}: {error}") from error
+    return recipe
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    package = Path(str(resources.files("pinglow")))
+    # In a wheel the recipes lie inside the package, in a checkout beside src.
+    folders = [package / "recipes", package.parents[1] / "recipes"]
+    bundled = {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
+    if str(name_or_path) in bundled:
+        return bundled[str(name_or_path)]
+    raise RecipeError(
+        f"recipe {str(name_or_path)!r} is neither a file nor a bundled recipe; "
+        f"bundled: {', '.join(bundled) or 'none'}"
+    )
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    key, separator, text = change.partition("=")
+    if not separator or not key.strip():
+        raise RecipeError(f"--set {change!r} is not of the form key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        inner = content.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {change!r}: {section} is a value, not a section")
+        content = inner
+    content[last] = value
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    fault = error.errors()[0]
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join(location)
+    if fault["type"] == "extra_forbidden":
+        return _explain_unknown(source, location, _keys_beside(location))
+    return f"{source}: {key}: {fault['msg']}"
+
+
+def _explain_unknown(source: str, location: list[str], known: list[str]) -> str:
+    nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
+    return f"{source}: key {'.'.join(location)!r} is unknown; {hint}"
+
+
+def _keys_beside(location: list[str]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        if part.isdigit():
+            model = DataSet
+        elif part in model.model_fields:
+            inner = model.model_fields[part].annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                model = inner
+    return list(model.model_fields)

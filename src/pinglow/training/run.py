@@ -1,0 +1,263 @@
+"""A run folder: what a training run leaves behind, and keeps up to date while it goes.
+
+recipe.toml            the recipe with all changes applied
+splits/NAME.training.txt, NAME.validation.txt
+metrics.csv            a row per validation
+curves.png             the same, drawn
+weights.safetensors    the best network so far, with its card
+best.ckpt, last.ckpt   to go on from
+tensorboard/
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import lightning
+import tomli_w
+from lightning.pytorch.callbacks import Callback
+
+from pinglow.errors import DataError, PinglowError, RecipeError
+from pinglow.inference.weights import ModelCard, save_model, write_atomically
+from pinglow.training.batches import Cut
+from pinglow.training.recipe import Recipe, load_recipe
+from pinglow.training.task import SegmentationTask
+
+_FIGURES: Final = ("iou", "niou", "pd", "fa")
+
+
+class TrainingInterruptedError(PinglowError):
+    """Training was asked to stop by a signal, whose number is kept; everything is saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def check_run(run: Path, recipe: Recipe, resume: bool) -> None:
+    """See whether a run folder can be begun, or gone on with by this recipe.
+
+    Raises:
+        RecipeError: A new run would overwrite one, there is nothing to resume, or the recipe to
+            resume is another.
+    """
+    stored, checkpoint = run / "recipe.toml", run / "last.ckpt"
+    if not resume:
+        if checkpoint.exists():
+            raise RecipeError(
+                f"{run} holds a run already; add --resume {run}, or name another folder"
+            )
+        if stored.exists():
+            raise RecipeError(
+                f"{run} holds a run that has saved nothing yet; wait, delete it if it was killed, "
+                "or name another folder"
+            )
+        if run.exists() and not run.is_dir():
+            raise RecipeError(f"{run} is a file; name a folder for the run")
+        return
+    if not (stored.is_file() and checkpoint.is_file()):
+        raise RecipeError(f"{run} has no saved run to go on with; train without --resume")
+    if load_recipe(stored) != recipe:
+        raise RecipeError(f"{stored} differs from the recipe given; resume with {stored} itself")
+
+
+def describe_run(run: Path, recipe: Recipe, cuts: list[Cut], resume: bool) -> None:
+    """Write the recipe and the lists of training and validation frames, a pair per data set.
+
+    Raises:
+        DataError: A resumed run's lists are not what the data gives now.
+    """
+    (run / "splits").mkdir(parents=True, exist_ok=True)
+    for cut in cuts:
+        parts = {"training": cut.training, "validation": cut.validation}
+        for part, indices in parts.items():
+            names = "".join(f"{cut.frames.names[index]}\n" for index in indices)
+            path = run / "splits" / f"{cut.name}.{part}.txt"
+            if resume and path.is_file() and path.read_text(encoding="utf-8") != names:
+                raise DataError(
+                    f"{cut.frames.folder} has changed since the run began ({path} is another "
+                    "list); bring the frames back, or start a new run"
+                )
+            path.write_text(names, encoding="utf-8")
+    if not resume:
+        content = tomli_w.dumps(recipe.model_dump(mode="json"))
+        write_atomically(run / "recipe.toml", content.encode())
+
+
+class RunKeeper(Callback):
+    """Writes rows, curves, weights and checkpoints; turns SIGINT and SIGTERM into a clean stop."""
+
+    def __init__(self, run: Path, card: ModelCard) -> None:
+        self.run = run
+        self.card = card
+        self.best = -1.0
+        self.minutes = 0.0
+        self._started = time.monotonic()
+        self._losses: list[float] = []
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to know."""
+        return {"best": self.best, "minutes": self._elapsed(), "losses": self._losses}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up from `state_dict`."""
+        self.best = state_dict["best"]
+        self.minutes = state_dict["minutes"]
+        self._losses = list(state_dict["losses"])
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Start the clock and listen to signals."""
+        self._started = time.monotonic()
+        self._drop_rows_after(trainer.global_step)
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may listen
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._remember)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Collect the loss; stop if asked to, but never between a step and its validation."""
+        self._losses.append(float(outputs["loss"].detach()))
+        assert isinstance(pl_module, SegmentationTask)
+        if self._signal is not None and trainer.global_step % pl_module.recipe.validate_every:
+            trainer.save_checkpoint(self.run / "last.ckpt")
+            self._stop(trainer.global_step)
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Write everything that this validation changes; stop if asked to."""
+        assert isinstance(pl_module, SegmentationTask)
+        self._append_row(trainer, pl_module)
+        if pl_module.score > self.best:
+            self.best = pl_module.score
+            save_model(
+                self.run / "weights.safetensors",
+                pl_module.trained_network,
+                self._finished_card(trainer, pl_module),
+            )
+            trainer.save_checkpoint(self.run / "best.ckpt")
+        self._losses = []
+        trainer.save_checkpoint(self.run / "last.ckpt")
+        draw_curves(self.run)
+        if trainer.global_step < pl_module.recipe.steps:
+            self._stop(trainer.global_step)
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Give the signals back."""
+        self._give_back_signals()
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        """Give the signals back."""
+        self._give_back_signals()
+
+    def _give_back_signals(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        """First signal: finish the step. A second one ends the process at once."""
+        self._signal = number
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+
+    def _stop(self, step: int) -> None:
+        if self._signal is not None:
+            raise TrainingInterruptedError(
+                f"stopped at step {step}, everything is saved; "
+                f"go on with: pinglow train --resume {shlex.quote(str(self.run))}",
+                self._signal,
+            )
+
+    def _elapsed(self) -> float:
+        return self.minutes + (time.monotonic() - self._started) / 60
+
+    def _append_row(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+        row: dict[str, Any] = {
+            "step": trainer.global_step,
+            "minutes": round(self._elapsed(), 2),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": sum(self._losses) / max(1, len(self._losses)),
+            "val_score": task.score,
+        }
+        for name, report in task.reports.items():
+            row |= {f"{name}_{key}": getattr(report, key) for key in _FIGURES}
+        path = self.run / "metrics.csv"
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _drop_rows_after(self, step: int) -> None:
+        """A run that goes on from an older step writes these rows again."""
+        path = self.run / "metrics.csv"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # A killed writer may leave a part of a line.
+        whole = [line.split(",") for line in lines if line.count(",") == lines[0].count(",")]
+        kept = [row for row in whole[1:] if int(row[0]) <= step]
+        if kept:
+            content = "".join(",".join(row) + "\n" for row in [whole[0], *kept])
+            write_atomically(path, content.encode())
+        else:
+            path.unlink(missing_ok=True)
+
+    def _finished_card(self, trainer: lightning.Trainer, task: SegmentationTask) -> ModelCard:
+        scores = [
+            {"data": name, "split": "validation cut", "protocol": "strict", "images": report.images}
+            | {key: getattr(report, key) for key in _FIGURES}
+            for name, report in task.reports.items()
+        ]
+        training = self.card.training | {
+            "best_step": trainer.global_step,
+            "minutes": round(self._elapsed(), 1),
+        }
+        return self.card.model_copy(update={"scores": scores, "training": training})
+
+
+def draw_curves(run: Path) -> None:
+    """Draw curves.png from metrics.csv: validation IoU and training loss against minutes."""
+    from matplotlib.figure import Figure
+
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    minutes = [float(row["minutes"]) for row in rows]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for column in rows[0]:
+        if column.endswith("_iou"):
+            values = [float(row[column] or "nan") for row in rows]
+            left.plot(minutes, values, marker=".", label=column.removesuffix("_iou"))
+    left.set(xlabel="minutes of training", ylabel="validation IoU (strict)", ylim=(0, 1))
+    left.legend()
+    right.plot(minutes, [float(row["train_loss"]) for row in rows], marker=".")
+    right.set(xlabel="minutes of training", ylabel="training loss")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(run / "curves.png", dpi=110)

@@ -1,0 +1,151 @@
+"""The Lightning module: network, loss with its warm-up, optimiser, moving average, validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, cast
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+from pinglow.inference.predictor import predict_probability
+from pinglow.inference.weights import build_network
+from pinglow.losses import LOSSES, SoftIoULoss
+from pinglow.metrics import PROTOCOLS, Report, Scorer
+from pinglow.nn import PinwheelUNet
+from pinglow.structures import BoolArray
+from pinglow.training.recipe import OptimizerSection, Recipe
+
+ValidationFrame = tuple[str, NDArray[Any], BoolArray]
+
+
+class SegmentationTask(lightning.LightningModule):
+    """Trains a PinwheelUNet by a recipe.
+
+    ``training_step`` takes images and masks (N, 1, H, W); ``validation_step`` takes one
+    (data set, frame, mask) and scores it under the strict protocol, as it will be used: the whole
+    frame, through the same path as inference, with the averaged weights.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        network = build_network(recipe.network.model_dump())
+        self.network = cast(PinwheelUNet, network.to(memory_format=torch.channels_last))
+        self.average = (
+            AveragedModel(
+                self.network, multi_avg_fn=_moving_average(recipe.ema_decay), use_buffers=True
+            )
+            if recipe.ema_decay
+            else None
+        )
+        self.loss = LOSSES[recipe.loss.name](**recipe.loss.options)
+        self.warmup_loss = SoftIoULoss()
+        self.scorers: dict[str, Scorer] = {}
+        self.reports: dict[str, Report] = {}
+
+    @property
+    def trained_network(self) -> nn.Module:
+        """The network to use: the moving average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Mean loss over the fused output and the levels' own."""
+        images, masks = batch
+        images = images.contiguous(memory_format=torch.channels_last)
+        warm = self.global_step < self.recipe.loss.warmup_steps
+        criterion = self.warmup_loss if warm else self.loss
+        fused, *sides = self.network.forward_pyramid(images)
+        losses = [self._loss(criterion, fused, masks)]
+        for level, side in enumerate(sides):
+            truth = F.max_pool2d(masks, 2**level, ceil_mode=True) if level else masks
+            losses.append(self._loss(criterion, side, truth))
+        loss = torch.stack(losses).mean()
+        self.log("train/loss", loss.detach())
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and let the moving average follow."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self.scorers = {}
+
+    def validation_step(self, batch: ValidationFrame, _: int) -> None:
+        """Score one frame."""
+        name, frame, mask = batch
+        probability = predict_probability(self.trained_network, frame, self.recipe.input_rule)
+        scorer = self.scorers.setdefault(name, Scorer(PROTOCOLS["strict"], thresholds=(0.5,)))
+        scorer.update(probability, mask)
+
+    def on_validation_epoch_end(self) -> None:
+        """Report each data set; ``val/score`` is their mean IoU."""
+        self.reports = {name: scorer.compute() for name, scorer in self.scorers.items()}
+        for name, report in self.reports.items():
+            for key in ("iou", "niou", "pd", "fa"):
+                value = getattr(report, key)
+                self.log(f"val/{name}/{key}", float("nan") if value is None else value)
+        self.log("val/score", self.score)
+
+    @property
+    def score(self) -> float:
+        """Mean IoU over the data sets of the last validation."""
+        return sum(report.iou or 0.0 for report in self.reports.values()) / max(
+            1, len(self.reports)
+        )
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build the optimiser and its schedule."""
+        section = self.recipe.optimizer
+        kinds = {"adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
+        parameters: Iterable[nn.Parameter] = self.network.parameters()
+        optimizer = kinds[section.name](
+            parameters, lr=section.learning_rate, weight_decay=section.weight_decay
+        )
+        schedule = LambdaLR(optimizer, _learning_rate_factor(section, self.recipe.steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _loss(self, criterion: nn.Module, logits: Tensor, masks: Tensor) -> Tensor:
+        loss: Tensor = criterion(logits, masks)
+        if self.recipe.loss.bce_weight:
+            bce = F.binary_cross_entropy_with_logits(logits.float(), masks)
+            loss = loss + self.recipe.loss.bce_weight * bce
+        return loss
+
+
+def _learning_rate_factor(section: OptimizerSection, steps: int) -> Any:
+    def factor(step: int) -> float:
+        warm = min(1.0, (step + 1) / (section.warmup_steps + 1))
+        if section.schedule == "constant":
+            return warm
+        done = max(0, step - section.warmup_steps) / max(1, steps - section.warmup_steps)
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    return factor
+
+
+def _moving_average(decay: float) -> Any:
+    """Exponential moving average that follows closely at the start, then at ``decay``."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
+        keep = min(decay, (1 + int(count)) / (10 + int(count)))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, 1 - keep)
+        else:  # BatchNorm's counters
+            torch._foreach_copy_(averages, currents)
+
+    return update

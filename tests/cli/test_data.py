@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from pinglow.cli.data import app
+from pinglow.data.datasets import KNOWN_DATASETS
+from pinglow.errors import DataError, OptionError, PinglowError
+
+
+def run(*arguments: str | Path) -> Result:
+    # Wide enough that no table wraps a name.
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(word) for word in arguments])
+
+
+def run_well(*arguments: str | Path) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refusal(*arguments: str | Path) -> PinglowError:
+    error = run(*arguments).exception
+    assert isinstance(error, PinglowError)
+    return error
+
+
+def test_synth_writes_what_was_asked(tmp_path: Path) -> None:
+    out = tmp_path / "scenes"
+    said = run_well(
+        "synth", out, "--count", "8", "--bits", "8", "--kind", "sea", "--size", "96x64",
+        "--snr", "5-6", "--targets", "1-2", "--length", "3", "--cold", "1", "--seed", "4",
+    )  # fmt: skip
+    assert str(out) in said
+    frames = [np.asarray(Image.open(path)) for path in sorted((out / "images").iterdir())]
+    assert len(frames) == 8
+    assert {(frame.shape, str(frame.dtype)) for frame in frames} == {((64, 96), "uint8")}
+    with (out / "scenes.csv").open(newline="") as file:
+        truth = list(csv.DictReader(file))
+    assert {row["kind"] for row in truth} == {"sea"}
+    assert all(5 <= float(row["snr"]) <= 6 for row in truth)
+    assert all(float(row["length"]) == 3 for row in truth)
+    assert all(float(row["amplitude"]) < 0 for row in truth)
+    assert {row["targets"] for row in truth} == {"1", "2"}
+
+
+def test_synth_defaults_are_mixed_16_bit_files_of_14_bits(tmp_path: Path) -> None:
+    run_well("synth", tmp_path / "s", "--count", "4", "--size", "64x64")
+    with (tmp_path / "s" / "scenes.csv").open(newline="") as file:
+        kinds = {row["kind"] for row in csv.DictReader(file)}
+    assert kinds == {"cloud", "sea", "ground", "gradient"}
+    frame = np.asarray(Image.open(tmp_path / "s" / "images" / "000000.png"))
+    assert frame.dtype == np.uint16
+    assert 255 < frame.max() < 2**14
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bits", "12"], "--bits 12"),
+        (["--kind", "lava"], "--kind lava"),
+        (["--size", "64"], "--size 64"),
+        (["--size", "16x16"], "16x16"),
+        (["--size", "99999x64"], "99999x64"),
+        (["--snr", "9-3"], "--snr 9-3"),
+        (["--snr", "-3"], "--snr -3"),
+        (["--length", "a-b"], "--length a-b"),
+        (["--targets", "0.5-2"], "--targets 0.5-2"),
+        (["--targets", "900"], "do not fit"),
+        (["--cold", "2"], "cold 2"),
+        (["--count", "0"], "count 0"),
+    ],
+)
+def test_synth_refuses_impossible_options(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    error = refusal("synth", tmp_path / "s", "--count", "1", *arguments)
+    assert isinstance(error, OptionError)
+    assert message in str(error)
+    assert "\n" not in str(error)
+
+
+def test_synth_refuses_a_folder_in_use_unless_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert isinstance(refusal("synth", tmp_path, "--count", "1", "--overwrite"), DataError)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+    small = ["--count", "1", "--size", "64x64"]
+    run_well("synth", tmp_path / "s", *small)
+    assert "--overwrite" in str(refusal("synth", tmp_path / "s", *small))
+    run_well("synth", tmp_path / "s", *small, "--overwrite")
+
+
+def test_audit_prints_and_writes_its_findings(tmp_path: Path) -> None:
+    for name, seed in (("a", "1"), ("b", "2")):
+        run_well("synth", tmp_path / name, "--count", "5", "--size", "64x64", "--seed", seed)
+    (tmp_path / "a" / "masks" / "000003.png").unlink()
+    said = run_well(
+        "audit", tmp_path / "a", tmp_path / "b", "--json", tmp_path / "audit.json"
+    )  # fmt: skip
+    assert "000003" in said
+    first, second = json.loads((tmp_path / "audit.json").read_text())
+    assert first["missing_masks"] == ["000003"]
+    assert second["missing_masks"] == []
+
+    run_well("audit", tmp_path / "b", "--json", tmp_path / "audit.json")
+    assert json.loads((tmp_path / "audit.json").read_text()) == second
+
+
+def test_audit_names_with_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
+    run_well("synth", tmp_path / "s", "--count", "1", "--size", "64x64")
+    (tmp_path / "s" / "images" / "000000.png").rename(tmp_path / "s" / "images" / "[red]x.png")
+    assert "[red]x" in run_well("audit", tmp_path / "s")
+
+
+def test_audit_refuses_what_is_no_data_folder(tmp_path: Path) -> None:
+    assert str(tmp_path / "no") in str(refusal("audit", tmp_path / "no"))
+    error = refusal("audit", tmp_path, "--json", tmp_path / "no" / "audit.json")
+    assert isinstance(error, OptionError)
+
+
+def test_list_names_every_known_data_set() -> None:
+    said = run_well("list")
+    for name, info in KNOWN_DATASETS.items():
+        assert name in said
+        assert info.home in said
+        assert info.licence in said
+
+
+def test_the_module_is_light() -> None:
+    code = (
+        "import sys, pinglow.cli.data; print({'numpy', 'torch', 'rich.table'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" not in done.stdout
+    assert "numpy" not in done.stdout

@@ -1,0 +1,160 @@
+"""pinglow evaluate, from a folder to its tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from pinglow.cli.main import app
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three frames: one target found, one missed, one frame without a target."""
+    for part in ("images", "masks", "found"):
+        (tmp_path / part).mkdir()
+    for index in range(3):
+        mask = np.zeros((40, 60), dtype=np.uint8)
+        if index < 2:
+            mask[10:13, 20:24] = 255
+        frame = np.random.default_rng(index).integers(0, 99, size=mask.shape, dtype=np.uint8)
+        found = mask if index != 1 else np.zeros_like(mask)
+        for part, image in [("images", frame), ("masks", mask), ("found", found)]:
+            Image.fromarray(image).save(tmp_path / part / f"f{index}.png")
+    (tmp_path / "test.txt").write_text("f0\nf1\nf2\n")
+    (tmp_path / "one.txt").write_text("f0\n")
+    return tmp_path
+
+
+def run(folder: Path, *arguments: Any) -> Result:
+    command = ["evaluate", "--data", folder, *arguments]
+    return CliRunner().invoke(app, [str(argument) for argument in command])
+
+
+def test_scores_saved_predictions(folder: Path) -> None:
+    out = folder / "scores.json"
+    result = run(folder, "--split", "test", "--predictions", folder / "found", "--json", out)
+    assert result.exit_code == 0, result.output
+    scores = json.loads(out.read_text())
+    assert scores["protocol"] == "strict"
+    assert (scores["images"], scores["targets"]) == (3, 2)
+    assert (scores["iou"], scores["niou"], scores["pd"], scores["fa"]) == (0.5, 2 / 3, 0.5, 0)
+    assert (scores["precision"], scores["recall"], scores["f1"]) == (1, 0.5, 2 / 3)
+    assert scores["ci95"]["pd"] == [0, 1]
+    assert [row["targets"] for row in scores["per_size"]] == [0, 2, 0, 0]
+
+
+def test_tables_say_the_protocol_and_print_percent_and_millionths(folder: Path) -> None:
+    Image.fromarray(np.full((40, 60), 255, np.uint8)).save(folder / "found" / "f2.png")
+    result = run(folder, "--predictions", folder / "found")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert "protocol strict: original size, optimal one-to-one matching" in result.stdout
+    assert "images: 3, targets: 2, threshold: 0.5\n" in result.stdout
+    assert ["Pd", "50.00", "%", "[0.00,", "100.00]"] in lines
+    assert ["Fa", "333333.33", "1e-6", "[0.00,", "1000000.00]"] in lines
+    assert ["10-25", "2", "1", "50.00", "100.00"] in lines
+    assert ["1-9", "0", "0", "-", "-"] in lines
+
+
+def test_several_protocols_give_a_list(folder: Path) -> None:
+    out = folder / "scores.json"
+    saved = ["--predictions", folder / "found", "--json", out]
+    result = run(folder, "--protocol", "greedy", "--protocol", "strict", *saved)
+    assert result.exit_code == 0, result.output
+    assert [scores["protocol"] for scores in json.loads(out.read_text())] == ["greedy", "strict"]
+    assert result.stdout.index("protocol greedy") < result.stdout.index("protocol strict")
+
+
+def test_undefined_is_null_and_a_dash(folder: Path) -> None:
+    (folder / "empty.txt").write_text("f2\n")
+    out = folder / "scores.json"
+    result = run(folder, "--split", "empty", "--predictions", folder / "found", "--json", out)
+    scores = json.loads(out.read_text())
+    assert (scores["pd"], scores["ci95"]["pd"], scores["niou"]) == (None, None, 1)
+    assert ["Pd", "-", "%", "-"] in [line.split() for line in result.stdout.splitlines()]
+
+
+def test_split_may_be_a_path_and_another_threshold_is_pointed_out(folder: Path) -> None:
+    result = run(
+        folder, "--split", folder / "one.txt", "--predictions", folder / "found", "--threshold", 0.3
+    )
+    assert "images: 1, targets: 1, threshold: 0.3 (not the protocol's 0.5)" in result.stdout
+
+
+def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pinglow.inference import predictor
+
+    class Bright:
+        def probability(self, frame: Any) -> Any:
+            return (frame > 200).astype(np.float32)
+
+    for index in range(3):
+        mask = np.array(Image.open(folder / "masks" / f"f{index}.png"))
+        Image.fromarray(np.maximum(mask, 50)).save(folder / "images" / f"f{index}.png")
+    monkeypatch.setattr(predictor.Predictor, "load", lambda model: {"bright": Bright()}[model])
+    protocols = ["strict", "greedy", "mshnet256", "basicirstd"]
+    out = folder / "scores.json"
+    result = run(
+        folder, "--model", "bright", "--json", out, *(f"--protocol={name}" for name in protocols)
+    )
+    assert result.exit_code == 0, result.output
+    scores = json.loads(out.read_text())
+    assert [(score["protocol"], score["pd"], score["fa"]) for score in scores] == [
+        (name, 1, 0) for name in protocols
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --model or --predictions"),
+        (["--model", "m", "--predictions", "found"], "give either --model or --predictions"),
+        (
+            ["--predictions", "found", "--protocol", "lenient"],
+            "choose from strict, greedy, mshnet256",
+        ),
+        (["--predictions", "found", "--protocol", "mshnet256"], "cannot score saved predictions"),
+        (["--predictions", "found", "--protocol", "basicirstd"], "cannot score saved predictions"),
+        (["--predictions", "found", "--threshold", "128"], "--threshold 128.0 is out of range"),
+        (["--predictions", "nowhere"], "nowhere is not a folder"),
+        (["--predictions", "images", "--split", "val"], "has no list val.txt"),
+        (["--predictions", "found", "--json", "no/where.json"], "--json no/where.json"),
+        (["--predictions", "found", "--json", "found"], "--json found cannot be written"),
+    ],
+)
+def test_mistakes_end_in_one_clear_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    result = run(folder, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_missing_and_a_misfitting_prediction_are_named(folder: Path) -> None:
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "found" / "f1.png")
+    result = run(folder, "--predictions", folder / "found")
+    assert result.exit_code == 2
+    assert "f1.png is 6 x 4 but its mask is 60 x 40" in result.stderr
+    (folder / "found" / "f1.png").unlink()
+    assert "f1.png is missing" in run(folder, "--predictions", folder / "found").stderr
+
+
+def test_importing_the_command_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, pinglow.cli.evaluate;"
+        "print([m for m in ('numpy', 'scipy', 'torch', 'rich.table') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import pinglow
+from pinglow.cli.main import _Group, app
+from pinglow.errors import FrameError, OptionError
+
+RAISED: dict[str, BaseException] = {
+    "frame": FrameError("a.png is empty: copy it again"),
+    "option": OptionError("--x 3 is odd: give an even number"),
+    "ctrl-c": KeyboardInterrupt(),
+    "bug": ZeroDivisionError("a bug"),
+}
+
+
+@pytest.fixture
+def failing() -> typer.Typer:
+    """An application with pinglow's group and a command that raises what it is told to."""
+    application = typer.Typer(cls=_Group)
+    application.callback()(lambda: None)
+
+    @application.command()
+    def fail(kind: str) -> None:
+        raise RAISED[kind]
+
+    return application
+
+
+@pytest.mark.parametrize("kind", ["frame", "option"])
+def test_mistakes_are_one_line_on_stderr_and_exit_code_2(failing: typer.Typer, kind: str) -> None:
+    result = CliRunner().invoke(failing, ["fail", kind])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == f"error: {RAISED[kind]}\n"
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(failing: typer.Typer) -> None:
+    result = CliRunner().invoke(failing, ["fail", "ctrl-c"])
+    assert result.exit_code == 130
+    assert result.stderr == "stopped by Ctrl-C\n"
+
+
+def test_bugs_are_not_hidden(failing: typer.Typer) -> None:
+    assert CliRunner().invoke(failing, ["fail", "bug"]).exception is RAISED["bug"]
+
+
+def test_no_arguments_prints_the_help() -> None:
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 0
+    assert result.stdout.strip() == CliRunner().invoke(app, ["--help"]).stdout.strip()
+
+
+def test_the_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"pinglow {pinglow.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["predict"], ["gone"], ["predict", "x", "--gone"]])
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr
+
+
+def _list_commands(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """List every command that takes arguments or options."""
+    if not hasattr(command, "commands"):
+        return [path] if command.params else []
+    inner = command.commands
+    return [leaf for name in inner for leaf in _list_commands(inner[name], (*path, name))]
+
+
+@pytest.mark.parametrize("path", _list_commands(typer.main.get_command(app)), ids=" ".join)
+def test_every_command_says_what_it_does_with_an_example(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0
+    assert f"pinglow {' '.join(path)}" in result.stdout.partition("Example")[2]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, pinglow.cli.main as m\n"
+        "try: m.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'PIL', 'lightning', 'pydantic'}\n"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.endswith("heavy: []\n")
+    assert "predict" in result.stdout

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from torch import nn
+from typer.testing import CliRunner
+
+from pinglow.cli.main import app
+from pinglow.inference.weights import ModelCard, save_model
+
+CARD = ModelCard(
+    name="tiny",
+    network={"type": "fast", "width": 8},
+    parameters=12345,
+    threshold=0.4,
+    data=[
+        {"name": "clouds", "licence": "none stated", "frames": 3},
+        {"name": "sea", "licence": "CC0 [1.0]"},
+    ],
+    scores=[{"data": "clouds", "protocol": "strict", "iou": 0.71234, "pd": None}],
+    recipe="[optimiser]\nname = 'adamw'",
+    command="pinglow train fast",
+)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_model(path, nn.Linear(1, 1), CARD)
+    monkeypatch.setattr("pinglow.inference.weights.bundled_models", lambda: {"tiny": path})
+    monkeypatch.setenv("COLUMNS", "100")
+    return path
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["models", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_list_has_one_row_a_model(weights: Path) -> None:
+    (row,) = [line for line in run().splitlines() if "tiny" in line]
+    for cell in ("12,345", "0.4", "clouds, sea", "Apache-2.0"):
+        assert cell in row
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_card_shows_everything_it_holds(weights: Path, by_path: bool) -> None:
+    text = run(str(weights) if by_path else "tiny")
+    for field in CARD.model_dump():
+        assert field in text
+    for value in ("type fast, width 8", "none stated", "CC0 [1.0]", "0.7123", "name = 'adamw'"):
+        assert value in text
+
+
+def test_json_is_the_card_itself(weights: Path) -> None:
+    assert json.loads(run("tiny", "--json")) == CARD.model_dump(mode="json")
+    assert json.loads(run("--json")) == [CARD.model_dump(mode="json")]
+
+
+def test_no_bundled_models_is_an_empty_list(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pinglow.inference.weights.bundled_models", dict)
+    assert json.loads(run("--json")) == []
+
+
+def test_an_unknown_model_is_refused_by_name(weights: Path) -> None:
+    result = CliRunner().invoke(app, ["models", "gone"])
+    assert result.exit_code == 2
+    assert "'gone'" in result.stderr
+    assert "tiny" in result.stderr

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from pinglow.cli.main import app
+from pinglow.structures import Prediction
+
+Run = Callable[..., Result]
+
+
+def find_bright(frame: NDArray[Any]) -> Prediction:
+    return Prediction((frame > 100).astype(np.float32))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run `pinglow predict` in an empty folder with a predictor that finds bright pixels."""
+    asked: list[tuple[str, float | None]] = []
+
+    def load(name: str, *, threshold: float | None = None) -> Callable[..., Prediction]:
+        asked.append((name, threshold))
+        return find_bright
+
+    monkeypatch.setattr("pinglow.inference.predictor.Predictor.load", load)
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: str) -> Result:
+        result = CliRunner().invoke(app, ["predict", *arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    invoke.asked = asked  # type: ignore[attr-defined]
+    return invoke
+
+
+def save_frames(folder: Path, count: int, *, target: bool = True) -> None:
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        frame = np.full((20, 30), 50, dtype=np.uint8)
+        frame[4:6, 7:9] = 200 if target else 50
+        Image.fromarray(frame).save(folder / f"f{number}.png")
+
+
+def test_a_folder_goes_in_and_targets_come_out(run: Run) -> None:
+    save_frames(Path("in"), 3)
+    result = run("in")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("3 frames, 3 targets, ")
+    assert result.stdout.endswith("s a frame. Results are in pinglow-out.\n")
+    assert result.stderr == ""  # no progress bar where there is no terminal
+    assert run.asked == [("pinglow-fast", None)]  # type: ignore[attr-defined]
+    written = sorted(path.name for path in Path("pinglow-out").iterdir())
+    assert written == ["overlays", "targets.csv", "targets.jsonl"]
+    lines = Path("pinglow-out/targets.jsonl").read_text().splitlines()
+    assert [json.loads(line)["source"] for line in lines] == [
+        str(Path("in") / f"f{number}.png") for number in range(3)
+    ]
+    assert json.loads(lines[0])["targets"][0]["bbox"] == [7, 4, 2, 2]
+
+
+def test_options_are_handed_on(run: Run) -> None:
+    save_frames(Path("in"), 2)
+    result = run(
+        "in/*0.png", "in", "--model", "m", "--threshold", "0.25", "--out", "o/p", "--save", "mask"
+    )
+    assert result.exit_code == 0
+    assert run.asked == [("m", 0.25)]  # type: ignore[attr-defined]
+    names = sorted(path.relative_to("o").as_posix() for path in Path("o").rglob("*.*"))
+    assert names == ["p/masks/f0_mask.png", "p/masks/f1_mask.png"]
+
+
+def test_nothing_found_is_a_clean_answer(run: Run) -> None:
+    save_frames(Path("in"), 1, target=False)
+    result = run("in")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("1 frame, 0 targets, ")
+    assert json.loads(Path("pinglow-out/targets.jsonl").read_text())["targets"] == []
+
+
+def test_broken_frames_are_listed_and_the_others_go_on(run: Run) -> None:
+    save_frames(Path("in"), 2)
+    Path("in/f1.png").write_text("not a picture")
+    result = run("in")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("1 frame, 1 target, ")
+    assert result.stderr.count("\n") == 1
+    assert "warning: left out: in" in result.stderr
+    assert "f1.png is not a frame" in result.stderr
+
+
+def test_only_broken_frames_is_an_error(run: Run) -> None:
+    Path("broken.png").touch()
+    result = run("broken.png")
+    assert result.exit_code == 2
+    assert "broken.png is empty" in result.stderr
+    assert "error: none of the 1 frames could be read" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone"], "error: gone does not exist"),
+        (["in", "--save", "csv,xml"], "error: --save 'xml' is unknown: choose from mask, overlay"),
+        (["in", "--save", ""], "error: --save '' is unknown"),
+        (["in", "--out", "in/f0.png"], "is a file: name a folder"),
+        (["in", "--out", "in/f0.png/deeper"], "error: cannot write results to"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(
+    run: Run, arguments: list[str], message: str
+) -> None:
+    save_frames(Path("in"), 1)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not Path("pinglow-out").exists()
+
+
+def test_ctrl_c_says_where_the_results_are(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_frames(Path("in"), 3)
+    frames = iter([50, 60])
+
+    def interrupt_third(frame: NDArray[Any]) -> Prediction:
+        if next(frames, None) is None:
+            raise KeyboardInterrupt
+        return find_bright(frame)
+
+    monkeypatch.setattr(
+        "pinglow.inference.predictor.Predictor.load", lambda name, threshold: interrupt_third
+    )
+    result = run("in")
+    assert result.exit_code == 130
+    assert result.stderr == "The results so far are in pinglow-out.\nstopped by Ctrl-C\n"
+    assert len(Path("pinglow-out/targets.jsonl").read_text().splitlines()) == 2

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pinglow.data.audit import audit_folder
+from pinglow.data.backgrounds import cloud
+from pinglow.errors import DataError
+
+
+def save(path: Path, image: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def scene(seed: int) -> NDArray[np.uint8]:
+    return (cloud(np.random.default_rng(seed), 80, 100) * 200).astype(np.uint8)
+
+
+def mask(*areas: int) -> NDArray[np.uint8]:
+    """A mask with one horizontal bar of each area, on every fourth row."""
+    drawn = np.zeros((80, 100), dtype=np.uint8)
+    for index, area in enumerate(areas):
+        drawn[4 * index + 1, 1 : area + 1] = 255
+    return drawn
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six frames, each with one target, in three lists; nothing is wrong."""
+    for index in range(6):
+        save(tmp_path / "images" / f"f{index}.png", scene(index))
+        save(tmp_path / "masks" / f"f{index}.png", mask(5))
+    (tmp_path / "train.txt").write_text("f0\nf1\n")
+    (tmp_path / "val.txt").write_text("f2\nf3\n")
+    (tmp_path / "trainval.txt").write_text("f0\nf1\nf2\nf3\n")
+    (tmp_path / "test.txt").write_text("f4\nf5\n")
+    return tmp_path
+
+
+def test_a_clean_folder(folder: Path) -> None:
+    seen: list[None] = []
+    audit = audit_folder(folder, on_frame=lambda: seen.append(None))
+    assert len(seen) == audit.images == audit.targets == 6
+    assert audit.frame_sizes == {"100x80": 6}
+    assert audit.pixel_types == {"uint8": 6}
+    assert audit.splits == {"test": 2, "train": 2, "trainval": 4, "val": 2}
+    assert audit.shared_names == {"train & trainval": 2, "trainval & val": 2}
+    for finding in (
+        "broken", "missing_masks", "mismatched_masks", "non_binary_masks", "target_free",
+        "missing_images", "unlisted", "test_leaks", "duplicates", "near_duplicates",
+        "duplicates_across", "near_duplicates_across",
+    ):  # fmt: skip
+        assert not getattr(audit, finding), finding
+
+
+def test_target_sizes_at_the_edges_of_the_bins(folder: Path) -> None:
+    save(folder / "masks" / "f0.png", mask(1, 9, 10, 25, 26, 49, 50, 98))
+    audit = audit_folder(folder)
+    assert audit.target_sizes == {"1-9": 2 + 5, "10-25": 2, "26-49": 2, "50+": 2}
+    assert audit.targets == 8 + 5
+
+
+def test_masks_that_are_missing_of_another_size_soft_or_empty(folder: Path) -> None:
+    (folder / "masks" / "f0.png").unlink()
+    save(folder / "masks" / "f1.png", mask(5)[:40])
+    soft = mask(5)
+    soft[1, 7] = 60
+    save(folder / "masks" / "f2.png", soft)
+    save(folder / "masks" / "f3.png", mask())
+    save(folder / "masks" / "f4.png", mask(5) // 255)
+    audit = audit_folder(folder)
+    assert audit.missing_masks == ["f0"]
+    assert audit.mismatched_masks == {"f1": "image 100x80, mask 100x40"}
+    assert audit.non_binary_masks == ["f2"]
+    assert audit.target_free == ["f3"]
+    assert audit.targets == 4
+
+
+def test_broken_files_are_listed_and_do_not_stop_the_audit(folder: Path) -> None:
+    (folder / "images" / "f1.png").write_bytes(b"not an image")
+    (folder / "masks" / "f2.png").write_bytes(b"")
+    (folder / "val.txt").write_text("")
+    audit = audit_folder(folder)
+    broken = {"images/f1.png", "masks/f2.png", "val.txt"}
+    assert set(audit.broken) == {str(folder / name) for name in broken}
+    assert audit.images == 6
+    assert audit.frame_sizes == {"100x80": 5}
+    assert audit.missing_masks == []
+
+
+def test_depth_and_counts(folder: Path) -> None:
+    save(folder / "images" / "f1.png", (scene(1) * np.uint16(20) + np.uint16(6000)))
+    audit = audit_folder(folder)
+    assert audit.pixel_types == {"uint8": 5, "uint16": 1}
+    assert audit.counts == (0, 6000 + 20 * float(scene(1).max()))
+
+
+def test_lists_against_images_and_each_other(folder: Path) -> None:
+    (folder / "train.txt").write_text("f0\nf1\nf4\ngone\n")
+    (folder / "trainval.txt").write_text("f0\nf1\nf2\n")
+    (folder / "val.txt").write_text("f2\n")
+    audit = audit_folder(folder)
+    assert audit.missing_images == {"train": ["gone"]}
+    assert audit.unlisted == ["f3"]
+    assert audit.test_leaks == {"train & test": ["f4"]}
+    assert audit.shared_names["train & test"] == 1
+
+
+def test_duplicates_across_lists(folder: Path) -> None:
+    # f4 (test) repeats f0 (train); f5 (test) is f2 (val) with more contrast and a target.
+    save(folder / "images" / "f4.png", scene(0))
+    brighter = (scene(2) * 1.2 + 3).astype(np.uint8)
+    brighter[40:43, 50:53] = 255
+    save(folder / "images" / "f5.png", brighter)
+    audit = audit_folder(folder)
+    assert audit.duplicates == [["f0", "f4"]]
+    assert audit.near_duplicates == [["f0", "f4"], ["f2", "f5"]]
+    assert audit.duplicates_across == {"train & test": ["f4"], "trainval & test": ["f4"]}
+    assert audit.near_duplicates_across == {
+        "train & test": ["f4"],
+        "trainval & test": ["f4", "f5"],
+        "val & test": ["f5"],
+    }
+
+
+def test_equal_featureless_frames_count_as_near_duplicates(folder: Path) -> None:
+    for name in ("f0", "f5"):
+        save(folder / "images" / f"{name}.png", np.full((80, 100), 9, dtype=np.uint8))
+    assert audit_folder(folder).near_duplicates == [["f0", "f5"]]
+
+
+def test_no_lists(folder: Path) -> None:
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    audit = audit_folder(folder)
+    assert audit.splits == {}
+    assert audit.unlisted == []
+
+
+def test_to_dict_survives_json(folder: Path) -> None:
+    found = audit_folder(folder).to_dict()
+    again = json.loads(json.dumps(found))
+    assert again["images"] == 6
+    assert again["counts"] == list(found["counts"])
+
+
+def test_no_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder images/"):
+        audit_folder(tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="images"):
+        audit_folder(tmp_path)
+
+
+def test_sirst_is_as_known(shared_data: Path) -> None:
+    audit = audit_folder(shared_data / "sirst")
+    assert audit.images == 427
+    assert audit.splits == {"test": 86, "train": 256, "trainval": 341, "val": 85}
+    assert list(audit.mismatched_masks) == ["Misc_111"]
+    assert audit.test_leaks == {}
+    assert ["Misc_27", "Misc_31"] in audit.near_duplicates

@@ -1,0 +1,508 @@
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image
+
+from pinglow.data import io as frame_io
+from pinglow.data.io import count_pages, find_frames, read_frame
+from pinglow.errors import DataError, FrameError
+
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
+RNG = np.random.default_rng(7)
+GREY8 = RNG.integers(0, 256, (23, 37), dtype=np.uint8)
+GREY16 = RNG.integers(0, 65536, (23, 37), dtype=np.uint16)
+
+
+def as_png(counts: NDArray[Any]) -> bytes:
+    return bytes(imagecodecs.png_encode(counts))
+
+
+def as_pillow(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def as_tiff(counts: NDArray[Any], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, counts, **{"photometric": "minisblack", **options})
+    return buffer.getvalue()
+
+
+def as_npy(counts: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, counts)
+    return buffer.getvalue()
+
+
+def as_pgm(counts: NDArray[Any], top: int, *, plain: bool = False) -> bytes:
+    height, width = counts.shape
+    head = f"P{2 if plain else 5}\n# a comment\n{width} {height}\n{top}\n".encode()
+    if plain:
+        return head + b"\n".join(b" ".join(b"%d" % n for n in row) for row in counts.tolist())
+    return head + counts.astype(">u2" if top > 255 else "u1").tobytes()
+
+
+def read_bytes(folder: Path, data: bytes, name: str = "frame.bin", **options: Any) -> NDArray[Any]:
+    path = folder / name
+    path.write_bytes(data)
+    return read_frame(path, **options)
+
+
+def check(folder: Path, data: bytes, expected: NDArray[Any], **options: Any) -> None:
+    frame = read_bytes(folder, data, **options)
+    assert frame.dtype == expected.dtype
+    assert frame.dtype.isnative
+    assert frame.flags.c_contiguous
+    np.testing.assert_array_equal(frame, expected)
+
+
+# --- counts survive ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_integer_counts_survive_in_every_format(
+    tmp_path_factory: pytest.TempPathFactory, dtype: str, data: st.DataObject
+) -> None:
+    counts = data.draw(hnp.arrays(dtype, SHAPES))
+    folder = tmp_path_factory.getbasetemp()
+    top = int(np.iinfo(dtype).max)
+    wide = counts.astype(f">{dtype}")
+    for encoded in (
+        as_png(counts),
+        as_tiff(counts),
+        as_tiff(counts, byteorder=">"),
+        as_tiff(counts, bigtiff=True, compression="zlib", predictor=True),
+        as_tiff(counts, compression="lzw", rowsperstrip=3),
+        as_tiff(counts, tile=(16, 16), compression="zstd"),
+        as_npy(counts),
+        as_npy(wide),
+        as_npy(np.asfortranarray(counts)),
+        as_pgm(counts, top),
+        as_pgm(counts, top, plain=True),
+    ):
+        check(folder, encoded, counts)
+
+
+def test_a_single_channel_axis_of_an_array_is_dropped(tmp_path: Path) -> None:
+    check(tmp_path, as_npy(GREY16[..., None]), GREY16)
+    check(tmp_path, as_npy(GREY16[None]), GREY16)
+
+
+@settings(max_examples=25, deadline=None)
+@given(counts=hnp.arrays("f4", SHAPES))  # NaN, inf and subnormals included
+def test_float_counts_survive(
+    tmp_path_factory: pytest.TempPathFactory, counts: NDArray[Any]
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    check(folder, as_npy(counts), counts)
+    check(folder, as_tiff(counts), counts)
+    check(folder, as_tiff(counts, byteorder=">", compression="zlib"), counts)
+
+
+@settings(max_examples=40, deadline=None)
+@given(counts=hnp.arrays(st.sampled_from(["i1", "i2", ">i2", "i4", "u4", "i8"]), SHAPES))
+def test_other_integers_widen_to_the_nearest_value(
+    tmp_path_factory: pytest.TempPathFactory, counts: NDArray[Any]
+) -> None:
+    frame = read_bytes(tmp_path_factory.getbasetemp(), as_npy(counts))
+    exact = counts.astype(np.float64)
+    if exact.min() >= 0 and exact.max() <= 65535:
+        assert frame.dtype == np.uint16
+        np.testing.assert_array_equal(frame, exact)
+    else:
+        assert frame.dtype == np.float32
+        np.testing.assert_allclose(frame, exact, rtol=2**-24)
+        small = np.abs(exact) <= 2**24
+        np.testing.assert_array_equal(frame[small], exact[small])
+
+
+def test_signed_thermal_tiff_keeps_counts_below_zero(tmp_path: Path) -> None:
+    counts = np.array([[-32768, -1], [0, 32767]], dtype=np.int16)
+    check(tmp_path, as_tiff(counts), counts.astype(np.float32))
+
+
+def test_doubles_become_singles_and_overflow_to_inf(tmp_path: Path) -> None:
+    counts = np.array([[1.5, -2.0], [1e300, np.nan]])
+    expected = np.array([[1.5, -2.0], [np.inf, np.nan]], dtype=np.float32)
+    check(tmp_path, as_npy(counts), expected)
+
+
+@pytest.mark.parametrize("top", [4095, 16383])
+def test_pgm_counts_are_not_stretched_to_the_full_range(tmp_path: Path, top: int) -> None:
+    counts = (GREY16 % (top + 1)).astype(np.uint16)
+    check(tmp_path, as_pgm(counts, top), counts)
+
+
+def test_a_14_bit_gradient_keeps_all_its_levels(tmp_path: Path) -> None:
+    levels = np.arange(2**14, dtype=np.uint16).reshape(128, 128)
+    for encoded in (as_png(levels), as_tiff(levels), as_npy(levels), as_pgm(levels, 2**14 - 1)):
+        assert len(np.unique(read_bytes(tmp_path, encoded))) == 2**14
+
+
+# --- modes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grey", [GREY8, GREY16], ids=["8-bit", "16-bit"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4], ids=["L", "LA", "RGB", "RGBA"])
+def test_equal_channels_collapse_exactly_and_alpha_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, grey: NDArray[Any], channels: int
+) -> None:
+    alpha = np.flip(grey)
+    planes = {1: [grey], 2: [grey, alpha], 3: [grey] * 3, 4: [grey, grey, grey, alpha]}[channels]
+    stack = np.squeeze(np.stack(planes, axis=-1))
+    check(tmp_path, as_png(stack), grey)
+    photometric = "rgb" if channels > 2 else "minisblack"
+    extra = {2: [2], 4: [2]}.get(channels)
+    if channels > 1:
+        for planar in ("contig", "separate"):
+            data = np.moveaxis(stack, -1, 0) if planar == "separate" else stack
+            encoded = as_tiff(
+                data, photometric=photometric, planarconfig=planar, extrasamples=extra
+            )
+            check(tmp_path, encoded, grey)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+def test_pillow_modes(tmp_path: Path, kind: str) -> None:
+    image = Image.fromarray(GREY8)
+    modes = ["L", "P", "RGB"] + (["RGBA", "LA"] if kind != "BMP" else [])
+    for mode in modes:
+        check(tmp_path, as_pillow(image.convert(mode), kind), GREY8)
+    bilevel = np.where(GREY8 > 99, np.uint8(255), np.uint8(0))
+    check(tmp_path, as_pillow(Image.fromarray(GREY8 > 99), kind), bilevel)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_a_shuffled_grey_palette_gives_the_greys_not_the_indices(tmp_path: Path, kind: str) -> None:
+    greys = RNG.permutation(256).astype(np.uint8)
+    image = Image.fromarray(GREY8)
+    image.putpalette(np.repeat(greys, 3).tobytes())
+    check(tmp_path, as_pillow(image, kind), greys[GREY8])
+
+
+def test_a_16_bit_palette_keeps_16_bits(tmp_path: Path) -> None:
+    greys = RNG.permutation(65536)[:256].astype(np.uint16)
+    encoded = as_tiff(GREY8, photometric="palette", colormap=np.stack([greys] * 3))
+    check(tmp_path, encoded, greys[GREY8])
+
+
+@pytest.mark.parametrize("grey", [GREY8, GREY16, GREY8 > 99], ids=["8", "16", "1"])
+def test_white_is_zero_tiffs_are_turned_over(tmp_path: Path, grey: NDArray[Any]) -> None:
+    top = True if grey.dtype == bool else np.iinfo(grey.dtype).max
+    encoded = as_tiff(grey, photometric="miniswhite")
+    expected = grey ^ top
+    check(tmp_path, encoded, expected * np.uint8(255) if grey.dtype == bool else expected)
+
+
+def test_packed_12_bit_tiff(tmp_path: Path) -> None:
+    counts = GREY16[:, :36] % 4096
+    encoded = as_tiff(counts, bitspersample=12)
+    assert len(encoded) < counts.nbytes  # two counts in three bytes
+    check(tmp_path, encoded, counts)
+
+
+def test_jpeg_is_what_pillow_decodes(tmp_path: Path) -> None:
+    smooth = np.add.outer(np.arange(40), np.arange(50)).astype(np.uint8)
+    encoded = as_pillow(Image.fromarray(smooth), "JPEG", quality=95)
+    check(tmp_path, encoded, np.asarray(Image.open(io.BytesIO(encoded))))
+    grey_in_colour = as_pillow(Image.fromarray(smooth).convert("RGB"), "JPEG", quality=95)
+    frame = read_bytes(tmp_path, grey_in_colour)
+    assert np.abs(frame.astype(int) - smooth).max() <= 3
+
+
+def test_colour_becomes_luminance_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame_io._warn_colour.cache_clear()
+    colour = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    luminance = np.asarray(Image.fromarray(colour).convert("L"))
+    with caplog.at_level(logging.WARNING, logger="pinglow"):
+        for encoded in (as_png(colour), as_tiff(colour, photometric="rgb")):
+            check(tmp_path, encoded, luminance)
+    assert [record.name for record in caplog.records] == ["pinglow"]
+    # 16-bit colour by the same weights (ITU-R BT.601), with all its levels.
+    deep = RNG.integers(0, 65536, (40, 50, 3), dtype=np.uint16)
+    deep[0, 0] = 65535
+    frame = read_bytes(tmp_path, as_png(deep))
+    np.testing.assert_allclose(frame, deep @ [0.299, 0.587, 0.114], atol=1.5)
+    assert frame[0, 0] == 65535
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def test_every_page_of_a_tiff(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    stack = RNG.integers(0, 16384, (5, 9, 11), dtype=np.uint16)
+    with tifffile.TiffWriter(path) as writer:
+        for page in stack:
+            writer.write(page, contiguous=False)
+    assert count_pages(path) == 5
+    for number, page in enumerate(stack):
+        np.testing.assert_array_equal(read_frame(path, page=number), page)
+    for number in (-1, 5):
+        with pytest.raises(FrameError, match=r"stack\.tif has no page -?\d: choose 0 to 4"):
+            read_frame(path, page=number)
+
+
+@pytest.mark.parametrize("name", ["stack.tif", "imagej.tif"])
+def test_a_stack_written_in_one_go_has_all_its_pages(tmp_path: Path, name: str) -> None:
+    stack = RNG.integers(0, 16384, (4, 9, 11), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / name, stack, imagej=name == "imagej.tif", photometric="minisblack")
+    assert count_pages(tmp_path / name) == 4
+    for number, page in enumerate(stack):
+        np.testing.assert_array_equal(read_frame(tmp_path / name, page=number), page)
+
+
+def test_other_kinds_have_one_page(tmp_path: Path) -> None:
+    for encoded in (as_png(GREY8), as_npy(GREY8), as_pgm(GREY8, 255)):
+        (tmp_path / "frame").write_bytes(encoded)
+        assert count_pages(tmp_path / "frame") == 1
+        with pytest.raises(FrameError, match="no page 1"):
+            read_frame(tmp_path / "frame", page=1)
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"just some text\n", "is not a frame that pinglow reads"),
+        (b"PK\x03\x04 a zip", "is not a frame that pinglow reads"),
+        (as_npy(np.zeros((2, 3, 4))), r"shape \(2, 3, 4\)"),
+        (as_npy(np.zeros(7)), r"shape \(7,\)"),
+        (as_npy(np.zeros((0, 4))), "has no pixels"),
+        (as_npy(np.zeros((2, 2), dtype=complex)), "complex128 values"),
+        (as_npy(np.zeros((2, 2), dtype="S3")), "values: save integers or floats"),
+        (as_tiff(np.zeros((4, 5, 6), np.uint8), volumetric=True, tile=(16, 16, 16)), "volume"),
+        (as_tiff(np.zeros((8, 8, 7), np.uint8), planarconfig="contig"), "7 bands"),
+        (b"P5\n3 3\n0\n123456789", "maxval is 0"),
+        (b"P5\nx 3\n255\n123456789", "no PGM header"),
+        (b"P2\n2 1\n9\n4 10\n", "above maxval"),
+        (b"P2\n2 1\n9\n4 x\n", "damaged"),
+    ],
+)
+def test_wrong_files_are_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "wrong.png"
+    path.write_bytes(content)
+    with pytest.raises(FrameError, match=message) as caught:
+        read_frame(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickles_are_never_loaded(tmp_path: Path) -> None:
+    np.save(tmp_path / "evil.npy", np.array([[print, 1]], dtype=object), allow_pickle=True)
+    with pytest.raises(FrameError, match=r"evil\.npy"):
+        read_frame(tmp_path / "evil.npy")
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    for function in (read_frame, count_pages):
+        with pytest.raises(FrameError, match=r"gone\.png does not exist"):
+            function(tmp_path / "gone.png")
+        with pytest.raises(FrameError, match="is a folder"):
+            function(tmp_path)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(5000))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+def tiff_header(width: int, height: int, *, compression: str | None = None) -> bytes:
+    data = bytearray(as_tiff(np.zeros((64, 64), np.uint16), compression=compression))
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page: Any = tiff.pages[0]
+        tags = [
+            (page.tags[code], size) for code, size in ((256, width), (257, height), (278, height))
+        ]
+    for tag, size in tags:
+        assert tag.count == 1
+        # Rewrite the whole entry as one 32-bit number.
+        data[tag.offset + 2 : tag.offset + 12] = struct.pack("<HII", 4, 1, size)
+    return bytes(data)
+
+
+def npy_header(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    fields = {"descr": "<u2", "fortran_order": False, "shape": (height, width)}
+    np.lib.format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue() + bytes(500)
+
+
+def bmp_header(width: int, height: int) -> bytes:
+    data = bytearray(as_pillow(Image.fromarray(GREY8), "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+def jpeg_header(width: int, height: int) -> bytes:
+    data = bytearray(as_pillow(Image.fromarray(GREY8), "JPEG"))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (png_header(30000, 30000), "30000 x 30000 pixels"),
+        (tiff_header(30000, 30000), "30000 x 30000 pixels"),
+        (tiff_header(30000, 30000, compression="zlib"), "30000 x 30000 pixels"),
+        (jpeg_header(30000, 30000), "30000 x 30000 pixels"),
+        (bmp_header(30000, 30000), "30000 x 30000 pixels"),
+        (npy_header(30000, 30000), "damaged or cut short"),
+        (b"P5\n30000 30000\n255\n" + bytes(99), "30000 x 30000 pixels"),
+        # Within the limit of pixels, yet far more than the file holds.
+        (tiff_header(12000, 12000), "bytes of image data claimed"),
+        (npy_header(12000, 12000), "damaged or cut short"),
+        (b"P5\n12000 12000\n255\n" + bytes(99), "damaged or cut short"),
+    ],
+)
+def test_header_bombs_are_refused_before_allocation(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "bomb"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FrameError, match=message):
+            read_frame(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_the_limit_is_an_argument(tmp_path: Path) -> None:
+    (tmp_path / "frame.png").write_bytes(as_png(GREY8))
+    assert read_frame(tmp_path / "frame.png", max_pixels=GREY8.size).size == GREY8.size
+    with pytest.raises(FrameError, match=f"limit of {GREY8.size - 1}"):
+        read_frame(tmp_path / "frame.png", max_pixels=GREY8.size - 1)
+
+
+SMOOTH = np.add.outer(np.arange(23), np.arange(37)).astype(np.uint8)
+SAMPLES: dict[str, Callable[[], bytes]] = {
+    "png8": lambda: as_png(GREY8),
+    "png16": lambda: as_png(GREY16),
+    "png-rgb16": lambda: as_png(np.stack([GREY16] * 3, axis=-1)),
+    "png-palette": lambda: as_pillow(Image.fromarray(GREY8).convert("P"), "PNG"),
+    "tiff": lambda: as_tiff(GREY16),
+    "tiff-lzw": lambda: as_tiff(GREY16, compression="lzw", rowsperstrip=5),
+    "tiff-zlib-tiles": lambda: as_tiff(GREY16, compression="zlib", tile=(16, 16)),
+    "tiff-float": lambda: as_tiff(GREY16.astype(np.float32)),
+    "tiff-palette": lambda: as_pillow(Image.fromarray(GREY8).convert("P"), "TIFF"),
+    "tiff-jpeg": lambda: as_tiff(SMOOTH, compression="jpeg", tile=(16, 16)),
+    "npy": lambda: as_npy(GREY16),
+    "pgm": lambda: as_pgm(GREY16, 65535),
+    "pgm-plain": lambda: as_pgm(GREY8, 255, plain=True),
+    "bmp": lambda: as_pillow(Image.fromarray(GREY8), "BMP"),
+    "jpeg": lambda: as_pillow(Image.fromarray(SMOOTH), "JPEG"),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_file_cut_short_is_refused_or_whole(tmp_path: Path, name: str) -> None:
+    whole = SAMPLES[name]()
+    expected = read_bytes(tmp_path, whole)
+    cuts = {*range(0, 40, 3), *np.linspace(40, len(whole) - 1, 40, dtype=int).tolist()}
+    refused = 0
+    for cut in sorted(cuts):
+        (tmp_path / "cut").write_bytes(whole[:cut])
+        try:
+            frame = read_frame(tmp_path / "cut")
+        except FrameError:
+            refused += 1
+        else:  # only bytes after the last pixel are missing
+            if name == "pgm-plain":  # the last number may lose a digit
+                np.testing.assert_array_equal(frame.ravel()[:-1], expected.ravel()[:-1])
+            else:
+                np.testing.assert_array_equal(frame, expected)
+    assert refused > 0.6 * len(cuts)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.filterwarnings("ignore")
+def test_flipped_bits_never_raise_anything_else(tmp_path: Path, name: str) -> None:
+    whole = SAMPLES[name]()
+    random = np.random.default_rng(3)
+    positions = [*range(0, min(120, len(whole)), 2), *random.integers(0, len(whole), 40)]
+    for position in positions:
+        broken = bytearray(whole)
+        broken[position] ^= 1 << int(random.integers(8))
+        (tmp_path / "broken").write_bytes(broken)
+        try:
+            frame = read_frame(tmp_path / "broken", max_pixels=2**20)
+        except FrameError:
+            continue
+        assert frame.ndim == 2
+        assert frame.dtype in (np.uint8, np.uint16, np.float32)
+
+
+# --- finding frames ------------------------------------------------------------------------------
+
+
+def test_find_frames_in_files_folders_and_patterns(tmp_path: Path) -> None:
+    for name in ("f10.png", "f2.PNG", "f1.tif", ".hidden.png", "notes.txt", "odd.raw"):
+        (tmp_path / name).touch()
+    (tmp_path / "inner.png").mkdir()
+    (tmp_path / "inner.png" / "deep.bmp").touch()
+
+    def names(*sources: str | Path) -> list[str]:
+        return [path.name for path in find_frames(sources)]
+
+    assert names(tmp_path) == ["f1.tif", "f2.PNG", "f10.png"]
+    assert names(f"{tmp_path}/f1*") == ["f1.tif", "f10.png"]
+    assert sorted(names(f"{tmp_path}/**/*")) == ["deep.bmp", "f1.tif", "f10.png", "f2.PNG"]
+    assert names(tmp_path / "odd.raw") == ["odd.raw"]
+    assert names(tmp_path / "f10.png", tmp_path) == ["f10.png", "f1.tif", "f2.PNG"]
+    assert names(tmp_path, tmp_path / "inner.png" / ".." / "f2.PNG") == names(tmp_path)
+
+
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "f[1].png").touch()
+    assert find_frames([tmp_path / "f[1].png"]) == [tmp_path / "f[1].png"]
+
+
+def test_find_frames_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png does not exist"):
+        find_frames([tmp_path / "gone.png"])
+    for source in (tmp_path, tmp_path / "*.png"):
+        with pytest.raises(DataError, match="holds no frames"):
+            find_frames([source])
+
+
+def test_real_frames_read_as_pillow_reads_them(shared_data: Path) -> None:
+    for path in find_frames([shared_data / "sirst" / "images"])[:5]:
+        np.testing.assert_array_equal(read_frame(path), np.asarray(Image.open(path)))

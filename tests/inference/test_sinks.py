@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import csv
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pinglow.errors import DataError
+from pinglow.inference.sinks import (
+    SINKS,
+    CsvSink,
+    FrameRecord,
+    JsonlSink,
+    MaskSink,
+    draw_overlay,
+    open_sinks,
+)
+from pinglow.structures import Prediction, Target
+
+MARK = (255, 176, 0)
+
+
+def make_record(
+    name: str = "frame", *spots: tuple[int, int, float], shape: tuple[int, int] = (40, 60)
+) -> FrameRecord:
+    """Make a record with one 3 x 3 target a spot (left, top, score)."""
+    probability = np.zeros(shape, np.float32)
+    for left, top, score in spots:
+        probability[top : top + 3, left : left + 3] = score
+    frame = np.random.default_rng(0).normal(8000, 20, shape).astype(np.uint16)
+    return FrameRecord(Path(f"{name}.png"), 0, name, frame, Prediction(probability))
+
+
+def marked(image: Image.Image) -> NDArray[np.bool_]:
+    return np.all(np.asarray(image) == MARK, axis=-1)
+
+
+def test_mask_is_0_and_255_at_the_frames_size(tmp_path: Path) -> None:
+    record = make_record("a", (5, 6, 0.9))
+    MaskSink(tmp_path).write(record)
+    mask = np.asarray(Image.open(tmp_path / "masks" / "a_mask.png"))
+    np.testing.assert_array_equal(mask, np.where(record.prediction.mask, 255, 0))
+    assert mask.dtype == np.uint8
+
+
+def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
+    records = [make_record("a", (5, 6, 0.51234567), (30, 20, 0.9)), make_record("b")]
+    with open_sinks(["csv", "jsonl"], tmp_path / "new" / "out") as sinks:
+        for record in records:
+            for sink in sinks:
+                sink.write(record)
+    out = tmp_path / "new" / "out"
+    lines = [json.loads(line) for line in (out / "targets.jsonl").read_text().splitlines()]
+    assert lines[0] == {
+        "source": "a.png",
+        "frame": 0,
+        "width": 60,
+        "height": 40,
+        "targets": [
+            {"x": 31.0, "y": 21.0, "bbox": [30, 20, 3, 3], "area": 9, "score": 0.9},
+            {"x": 6.0, "y": 7.0, "bbox": [5, 6, 3, 3], "area": 9, "score": 0.5123},
+        ],
+    }
+    assert lines[1] == {**lines[0], "source": "b.png", "targets": []}
+    with (out / "targets.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert " ".join(rows[0]) == "source frame x y left top width height area score"
+    flat = [
+        {
+            "source": line["source"],
+            "frame": line["frame"],
+            "x": target["x"],
+            "y": target["y"],
+            **dict(zip(("left", "top", "width", "height"), target["bbox"], strict=True)),
+            "area": target["area"],
+            "score": target["score"],
+        }
+        for line in lines
+        for target in line["targets"]
+    ]
+    assert rows == [{key: str(value) for key, value in row.items()} for row in flat]
+
+
+def test_centroids_are_rounded_to_thousandths(tmp_path: Path) -> None:
+    probability = np.zeros((9, 9), np.float32)
+    probability[[1, 1, 2], [1, 2, 1]] = 0.75
+    record = FrameRecord(Path("f.png"), 3, "f", np.zeros((9, 9)), Prediction(probability))
+    sink = JsonlSink(tmp_path)
+    sink.write(record)
+    sink.close()
+    line = json.loads((tmp_path / "targets.jsonl").read_text())
+    assert line["frame"] == 3
+    assert (line["targets"][0]["x"], line["targets"][0]["y"]) == (1.333, 1.333)
+
+
+@pytest.mark.parametrize("kind", [CsvSink, JsonlSink])
+def test_tables_are_on_disk_after_every_frame(tmp_path: Path, kind: Any) -> None:
+    sink = kind(tmp_path)
+    (path,) = tmp_path.iterdir()
+    sizes = [path.stat().st_size]
+    for name in "ab":
+        sink.write(make_record(name, (5, 6, 0.9)))
+        sizes.append(path.stat().st_size)
+        assert path.read_bytes().endswith(b"\n")
+    sink.close()
+    assert sizes[0] < sizes[1] < sizes[2] == path.stat().st_size
+
+
+def test_odd_file_names_keep_the_tables_readable(tmp_path: Path) -> None:
+    odd = Path('a,"b"\n\udcff.png')  # a comma, quotes, a line break and a byte that is not UTF-8
+    record = FrameRecord(
+        odd, 0, "odd", np.zeros((40, 60)), make_record("a", (5, 6, 0.9)).prediction
+    )
+    with open_sinks(["csv", "jsonl"], tmp_path) as sinks:
+        for sink in sinks:
+            sink.write(record)
+    expected = 'a,"b"\n\\udcff.png'
+    assert json.loads((tmp_path / "targets.jsonl").read_text("utf-8"))["source"] == expected
+    with (tmp_path / "targets.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["source"] for row in csv.DictReader(file)] == [expected]
+
+
+def test_an_interrupted_image_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = MaskSink(tmp_path)
+    sink.write(make_record("a"))
+    before = (tmp_path / "masks" / "a_mask.png").read_bytes()
+
+    def interrupt(image: Image.Image, path: Path, kind: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sink.write(make_record("a", (5, 6, 0.9)))
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["a_mask.png"]
+    assert (tmp_path / "masks" / "a_mask.png").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with (
+        pytest.raises(DataError, match=r"cannot write results to .*taken"),
+        open_sinks(["csv"], tmp_path / "taken"),
+    ):
+        pass
+
+
+def test_every_sink_can_be_opened_by_name(tmp_path: Path) -> None:
+    with open_sinks(list(SINKS), tmp_path) as sinks:
+        for sink in sinks:
+            sink.write(make_record("a", (5, 6, 0.9)))
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
+    assert written == [
+        "masks/a_mask.png",
+        "overlays/a_overlay.png",
+        "targets.csv",
+        "targets.jsonl",
+    ]
+
+
+# --- the overlay ---------------------------------------------------------------------------------
+
+
+def test_a_small_frame_is_enlarged_and_a_huge_one_reduced() -> None:
+    assert draw_overlay(np.zeros((40, 60)), ()).size[0] == 60 * 9
+    assert draw_overlay(np.zeros((1000, 600)), ()).size[0] == 600
+    assert draw_overlay(np.zeros((3000, 6000), np.uint16), ()).size[0] == 2048
+    for shape in ((1, 1), (1, 5000), (5000, 1)):
+        assert min(draw_overlay(np.zeros(shape), ()).size) >= 20
+
+
+def test_the_box_surrounds_the_target_without_covering_it() -> None:
+    record = make_record("a", (20, 22, 0.9))
+    plain = np.asarray(draw_overlay(record.frame, ()))
+    overlay = draw_overlay(record.frame, record.prediction.targets)
+    scale = 9
+    inside = np.s_[22 * scale : 25 * scale, 20 * scale : 23 * scale]
+    np.testing.assert_array_equal(np.asarray(overlay)[inside], plain[inside])
+    marks = marked(overlay)
+    rows, columns = np.nonzero(marks)
+    assert rows.min() < 22 * scale < 25 * scale < rows.max()
+    assert columns.min() < 20 * scale < 23 * scale < columns.max()
+    assert np.hypot(rows - 23.5 * scale, columns - 21.5 * scale).max() < 12 * scale
+
+
+def test_no_target_leaves_the_picture_unmarked_and_says_so() -> None:
+    record = make_record()
+    overlay = draw_overlay(record.frame, ())
+    assert not marked(overlay).any()
+    text = np.asarray(overlay)[40 * 9 :]
+    assert text.shape[0] == 20
+    assert (text > 128).any()
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (57, 0), (0, 37), (57, 37)])
+def test_targets_in_the_corners_stay_visible(corner: tuple[int, int]) -> None:
+    record = make_record("a", (*corner, 0.9))
+    picture = marked(draw_overlay(record.frame, record.prediction.targets))[: 40 * 9, : 60 * 9]
+    assert picture.any(axis=1).sum() > 20
+    assert picture.any(axis=0).sum() > 20
+
+
+def test_the_inset_shows_a_dim_target_that_the_whole_frame_hides() -> None:
+    ramp = np.linspace(0, 16000, 400)[None].repeat(200, axis=0)
+    ramp[100:103, 200:203] += 300  # 2 % of the frame's range
+    target = Target(201.0, 101.0, (200, 100, 3, 3), 9, 0.9)
+    overlay = np.asarray(draw_overlay(ramp.astype(np.uint16), [target]))[..., 0].astype(int)
+    inset = overlay[200 * 2 + 20 :, :125][:125]
+    centre, border = inset[55:70, 55:70].mean(), inset[55:70, 30:45].mean()
+    assert centre - border > 50
+    whole = overlay[: 200 * 2, : 400 * 2]
+    assert abs(whole[202, 402] - whole[300, 402]) < 15
+
+
+def test_frames_of_any_values_can_be_drawn() -> None:
+    target = Target(5.0, 5.0, (5, 5, 1, 1), 1, 0.9)
+    broken = np.full((20, 20), np.nan, np.float32)
+    mixed = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
+    mixed[0, :3] = np.nan, np.inf, -np.inf
+    for frame in (broken, mixed, np.full((20, 20), 7), np.full((20, 20), 3e38, np.float32)):
+        draw_overlay(frame, [target])
+    assert np.asarray(draw_overlay(mixed, ()))[: 20 * 26, : 20 * 26].std() > 20
+    assert not np.asarray(draw_overlay(mixed, ()))[2, 2].any()
+
+
+def test_a_frame_full_of_false_alarms_can_be_drawn() -> None:
+    probability = np.zeros((200, 200), np.float32)
+    probability[::2, ::2] = 0.9
+    overlay = draw_overlay(np.zeros((200, 200)), Prediction(probability).targets)
+    assert marked(overlay).mean() > 0.1
+
+
+def test_drawing_a_large_frame_needs_little_memory() -> None:
+    frame = np.zeros((4096, 4096), np.uint16)
+    frame[::7] = 900
+    tracemalloc.start()
+    draw_overlay(frame, ())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * frame.size
