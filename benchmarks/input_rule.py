@@ -51,9 +51,8 @@ def main() -> None:
                 f"| {100 * (report.iou or 0):.1f} | {100 * (report.niou or 0):.1f} "
                 f"| {100 * (report.pd or 0):.1f} | {1e6 * (report.fa or 0):.1f} |"
             )
-        print(
-            f"| {rule.long_side} | {rule.max_scale:g} | mean | {100 * total / len(lists):.1f} | | | |"
-        )
+        mean = 100 * total / len(lists)
+        print(f"| {rule.long_side} | {rule.max_scale:g} | mean | {mean:.1f} | | | |")
 
 
 if __name__ == "__main__":

@@ -102,10 +102,10 @@ class GaussianConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) to (N, C_out, H', W')."""
-        if self.kernel.bank_size == 1:
-            return self._conv_forward(x, self._shaped_weight(), self.bias)
-        responses = self._conv_forward(x, self._shaped_weight(), None)
-        return _add_bias(self.kernel.reduce(responses), self.bias)
+        bank = self.kernel.bank_size > 1
+        bias = None if bank else self.bias  # a bank's bias comes after the reduction
+        responses: Tensor = self._conv_forward(x, self._shaped_weight(), bias)
+        return _add_bias(self.kernel.reduce(responses), self.bias) if bank else responses
 
     def fold(self) -> nn.Conv2d:
         """Multiply the kernel into the weight: a plain nn.Conv2d with equal outputs.

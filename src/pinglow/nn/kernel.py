@@ -154,8 +154,9 @@ class GaussianPinwheelKernel(nn.Module):
         """
         if self.bank_size == 1:
             return responses
-        n, _, height, width = responses.shape
-        banked = responses.reshape(n, -1, self.bank_size, height, width)  # (N, C, bank, H, W)
+        n, maps, height, width = responses.shape
+        channels = maps // self.bank_size
+        banked = responses.reshape(n, channels, self.bank_size, height, width)
         if self.orientation == "steered":
             return steer(banked, self.log_sharpness.exp())
         return largest(banked)

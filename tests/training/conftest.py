@@ -1,0 +1,62 @@
+"""A tiny data set and a recipe that trains on it in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pinglow.data.synthetic import SceneSpec, write_dataset
+from pinglow.training.recipe import Recipe, parse_recipe
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Runs repeat bit for bit on one thread only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder of ten small scenes with bright targets, eight in train.txt."""
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    spec = SceneSpec(width=64, height=64, targets=(1, 2), snr=(20, 30), length=(2, 6))
+    write_dataset(folder, 10, spec, kinds=("gradient",), seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_recipe(scenes: Path) -> Callable[..., Recipe]:
+    """Return a function from changes, section by section, to a tiny recipe on the scenes."""
+
+    def make(**changes: Any) -> Recipe:
+        content: dict[str, Any] = {
+            "name": "tiny",
+            "seed": 3,
+            "steps": 10,
+            "batch_size": 2,
+            "validate_every": 5,
+            "ema_decay": 0.9,
+            "network": {"widths": [4, 8], "depths": [1, 1]},
+            "loss": {"warmup_steps": 4},
+            "optimizer": {"warmup_steps": 2},
+            "data": {
+                "root": str(scenes.parent),
+                "sets": [{"folder": "scenes", "split": "train"}],
+                "validation": 0.25,
+            },
+            "augmentation": {"crop": 32},
+            "input_rule": {"max_scale": 1.0},
+        }
+        for key, value in changes.items():
+            inner = content.get(key)
+            content[key] = inner | value if isinstance(inner, dict) else value
+        return parse_recipe(content, "test")
+
+    return make

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pinglow.errors import ModelError
+from pinglow.training.checkpoint import SafeCheckpointIO
+
+CHECKPOINT: dict[str, Any] = {
+    "global_step": 7,
+    "state_dict": {"weight": torch.arange(12.0).reshape(3, 4), "count": torch.tensor(3)},
+    "optimizer_states": [{"state": {0: {"step": torch.tensor(7.0)}}, "groups": [{"lr": 0.1}]}],
+    "losses": [0.5, 0.25],
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "run" / "last.ckpt"
+    SafeCheckpointIO().save_checkpoint(CHECKPOINT, file)
+    return file
+
+
+def load(path: Path) -> dict[str, Any]:
+    return SafeCheckpointIO().load_checkpoint(path)
+
+
+def test_what_is_saved_is_loaded(path: Path) -> None:
+    loaded = load(path)
+    assert loaded["global_step"] == 7
+    assert loaded["losses"] == [0.5, 0.25]
+    assert loaded["optimizer_states"][0]["groups"] == [{"lr": 0.1}]
+    for key, value in CHECKPOINT["state_dict"].items():
+        assert torch.equal(loaded["state_dict"][key], value)
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_removing_is_quiet(path: Path) -> None:
+    for _ in range(2):
+        SafeCheckpointIO().remove_checkpoint(path)
+        assert not path.exists()
+
+
+def test_a_torn_file_is_refused_wherever_it_was_torn(path: Path) -> None:
+    content = path.read_bytes()
+    for length in (*range(0, 70), *random.Random(0).sample(range(70, len(content)), 60)):
+        path.write_bytes(content[:length])
+        with pytest.raises(ModelError, match=r"last\.ckpt"):
+            load(path)
+
+
+def test_a_changed_byte_is_refused_wherever_it_is(path: Path) -> None:
+    content = path.read_bytes()
+    for place in (*range(0, 60), *random.Random(1).sample(range(60, len(content)), 60)):
+        changed = bytearray(content)
+        changed[place] ^= 0x10
+        path.write_bytes(changed)
+        with pytest.raises(ModelError, match=r"last\.ckpt"):
+            load(path)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(ModelError, match="torn or was changed"):
+        load(path)
+
+
+def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"gone\.ckpt cannot be read: No such file"):
+        load(tmp_path / "gone.ckpt")
+    with pytest.raises(ModelError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+    torch.save(CHECKPOINT, tmp_path / "plain.ckpt")
+    with pytest.raises(ModelError, match=r"plain\.ckpt is not a pinglow training checkpoint"):
+        load(tmp_path / "plain.ckpt")
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("wrapped", [True, False], ids=["torch.save", "bare pickle"])
+def test_a_pickle_bomb_is_refused(tmp_path: Path, path: Path, wrapped: bool) -> None:
+    struck = tmp_path / "struck"
+    if wrapped:
+        SafeCheckpointIO().save_checkpoint({"state_dict": Bomb(struck)}, path)
+    else:
+        bomb = pickle.dumps(Bomb(struck), protocol=2)
+        path.write_bytes(b"pinglow checkpoint 1\n" + hashlib.sha256(bomb).digest() + bomb)
+    with pytest.raises(ModelError, match="more than tensors and numbers"):
+        load(path)
+    assert not struck.exists()
+
+
+def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    code = (
+        "import sys, torch\n"
+        "from pinglow.training.checkpoint import SafeCheckpointIO\n"
+        "number = int(sys.argv[2])\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    number += 1\n"
+        "    content = {'number': number, 'weight': torch.full((500_000,), float(number))}\n"
+        "    SafeCheckpointIO().save_checkpoint(content, sys.argv[1])\n"
+    )
+    last = 0
+    for delay in (0.2, 0.31):
+        command = [sys.executable, "-c", code, str(path), str(last)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"ready\n"
+            deadline = time.monotonic() + 60
+            before = path.stat().st_mtime_ns if path.exists() else 0
+            while not (path.exists() and path.stat().st_mtime_ns != before):
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            time.sleep(delay)
+            writer.send_signal(signal.SIGKILL)
+        loaded = load(path)
+        assert loaded["number"] > last
+        assert (loaded["weight"] == loaded["number"]).all()
+        last = loaded["number"]

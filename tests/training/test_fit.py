@@ -1,0 +1,289 @@
+"""Whole runs of a tiny network: what they leave, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pinglow.data.datasets import FrameFolder
+from pinglow.errors import DataError, ModelError, RecipeError
+from pinglow.inference.predictor import Predictor
+from pinglow.inference.weights import read_card
+from pinglow.training.batches import TrainingBatches
+from pinglow.training.checkpoint import SafeCheckpointIO
+from pinglow.training.fit import train
+from pinglow.training.recipe import Recipe, load_recipe, parse_recipe
+from pinglow.training.run import TrainingInterruptedError
+
+MakeRecipe = Callable[..., Recipe]
+AT: dict[int, Callable[[], object]] = {}
+"""What happens while batch number n is made."""
+
+
+@pytest.fixture(autouse=True)
+def _events(monkeypatch: pytest.MonkeyPatch) -> None:
+    AT.clear()
+    make = TrainingBatches.batch
+
+    def batch(self: TrainingBatches, number: int) -> Any:
+        AT.pop(number, lambda: None)()
+        return make(self, number)
+
+    monkeypatch.setattr(TrainingBatches, "batch", batch)
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing is slow, and tested elsewhere."""
+    monkeypatch.setattr("pinglow.training.run.draw_curves", lambda run: None)
+
+
+def recipe_with(make_recipe: MakeRecipe, optimizer: str) -> Recipe:
+    return make_recipe(
+        optimizer={"name": optimizer, "learning_rate": 0.01},
+        loss={"options": {"variant": "diff", "location": True}},
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(
+    make_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Return a function to an uninterrupted run with an optimiser."""
+    runs: dict[str, Path] = {}
+
+    def get(optimizer: str) -> Path:
+        if optimizer not in runs:
+            runs[optimizer] = tmp_path_factory.mktemp("finished") / optimizer
+            train(recipe_with(make_recipe, optimizer), runs[optimizer], progress=False)
+        return runs[optimizer]
+
+    return get
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "minutes"} for row in csv.DictReader(file)]
+
+
+def assert_equal(one: Any, other: Any, place: str = "") -> None:
+    assert type(one) is type(other), place
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), place
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), place
+        for key in one:
+            assert_equal(one[key], other[key], f"{place}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), place
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_equal(*pair, f"{place}.{index}")
+    else:
+        assert one == other, place
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        one, two = (SafeCheckpointIO().load_checkpoint(path / name) for path in (run, other))
+        for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
+            assert_equal(one[key], two[key], key)
+    assert_equal(*(load_file(path / "weights.safetensors") for path in (run, other)))
+    assert rows(run) == rows(other)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch", "number"),
+    [
+        # The step of batch 4 is followed by a validation.
+        ("adamw", 0, signal.SIGTERM),
+        ("adamw", 2, signal.SIGINT),
+        ("adamw", 4, signal.SIGTERM),
+        ("adamw", 5, signal.SIGINT),
+        ("adamw", 7, signal.SIGTERM),
+        ("adagrad", 6, signal.SIGINT),
+    ],
+)
+@pytest.mark.usefixtures("no_curves")
+def test_a_run_stopped_by_a_signal_goes_on_to_the_same_result(
+    make_recipe: MakeRecipe,
+    finished: Callable[[str], Path],
+    tmp_path: Path,
+    optimizer: str,
+    batch: int,
+    number: int,
+) -> None:
+    run = tmp_path / "a run"
+    whole = finished(optimizer)
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    AT[batch] = lambda: os.kill(os.getpid(), number)
+    with pytest.raises(TrainingInterruptedError) as raised:
+        train(recipe_with(make_recipe, optimizer), run, progress=False)
+    assert raised.value.signal_number == number
+    assert f"pinglow train --resume '{run}'" in str(raised.value)
+    assert "everything is saved" in str(raised.value)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    step = SafeCheckpointIO().load_checkpoint(run / "last.ckpt")["global_step"]
+    # Batches are made one ahead of the step that uses them.
+    assert step in (max(batch, 1), batch + 1)
+    assert f"stopped at step {step}," in str(raised.value)
+    train(load_recipe(run / "recipe.toml"), run, resume=True, progress=False)
+    assert_same_run(run, whole)
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_run_stopped_again_and_again_goes_on_to_the_same_result(
+    make_recipe: MakeRecipe, finished: Callable[[str], Path], tmp_path: Path
+) -> None:
+    recipe, run = recipe_with(make_recipe, "adamw"), tmp_path / "run"
+    for resume, batch in ((False, 1), (True, 3), (True, 5), (True, 8)):
+        AT[batch] = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(TrainingInterruptedError):
+            train(recipe, run, resume=resume, progress=False)
+    train(recipe, run, resume=True, progress=False)
+    assert_same_run(run, finished("adamw"))
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def cut_power() -> None:
+    raise PowerCutError
+
+
+@pytest.mark.parametrize("line", ["", "10,0.1,0.0", "1", "10,0.1,0.002,0.9,0.1,0.1,0.1,0.1,0.1\n"])
+@pytest.mark.usefixtures("no_curves")
+def test_a_run_that_died_goes_on_from_its_last_checkpoint(
+    make_recipe: MakeRecipe, finished: Callable[[str], Path], tmp_path: Path, line: str
+) -> None:
+    recipe, run = recipe_with(make_recipe, "adamw"), tmp_path / "run"
+    AT[8] = cut_power
+    with pytest.raises(PowerCutError):
+        train(recipe, run, progress=False)
+    with (run / "metrics.csv").open("a") as file:
+        file.write(line)  # as much of the next row as was written
+    train(recipe, run, resume=True, progress=False)
+    assert_same_run(run, finished("adamw"))
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_run_that_died_before_its_first_checkpoint_has_nothing_to_resume(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    recipe, run = make_recipe(), tmp_path / "run"
+    AT[2] = cut_power
+    with pytest.raises(PowerCutError):
+        train(recipe, run, progress=False)
+    with pytest.raises(RecipeError, match="no saved run"):
+        train(recipe, run, resume=True, progress=False)
+    with pytest.raises(RecipeError, match="delete it if it was killed"):
+        train(recipe, run, progress=False)
+
+
+def test_a_run_folder_is_complete(
+    make_recipe: MakeRecipe, finished: Callable[[str], Path], scenes: Path
+) -> None:
+    run, recipe = finished("adamw"), recipe_with(make_recipe, "adamw")
+    assert {path.name for path in run.iterdir()} == {
+        "recipe.toml", "splits", "metrics.csv", "curves.png", "weights.safetensors",
+        "best.ckpt", "last.ckpt", "tensorboard",
+    }  # fmt: skip
+    assert load_recipe(run / "recipe.toml") == recipe
+    assert [row["step"] for row in rows(run)] == ["5", "10"]
+    (events,) = (run / "tensorboard").glob("events.*")
+    for tag in (b"train/loss", b"val/score", b"val/scenes/iou"):
+        assert tag in events.read_bytes()
+    card = read_card(run / "weights.safetensors")
+    assert card.name == "tiny"
+    assert card.network["widths"] == [4, 8]
+    assert card.input_rule == recipe.input_rule
+    assert parse_recipe(__import__("tomllib").loads(card.recipe), "card") == recipe
+    (data,) = card.data
+    assert (data["name"], data["split"], data["licence"]) == (
+        "scenes", "train", "not known to pinglow",
+    )  # fmt: skip
+    assert data["frames"] + data["held out for validation"] == len(FrameFolder(scenes, "train"))
+    assert card.training["steps"] == 10
+    assert card.training["best_step"] in (5, 10)
+    assert card.training["minutes"] >= 0
+    (score,) = card.scores
+    best = next(row for row in rows(run) if row["step"] == str(card.training["best_step"]))
+    assert f"{score['iou']}" == best["scenes_iou"]
+    assert score["images"] == data["held out for validation"]
+
+
+def test_the_weights_predict_what_was_validated(
+    make_recipe: MakeRecipe, finished: Callable[[str], Path], scenes: Path
+) -> None:
+    run = finished("adamw")
+    predictor = Predictor.load(run / "weights.safetensors")
+    frames = FrameFolder(scenes, str(run / "splits" / "scenes.validation.txt"))
+    shared = union = 0
+    for index in range(len(frames)):
+        frame, mask = frames.pair(index)
+        found = predictor(frame).mask
+        shared += (found & mask).sum()
+        union += (found | mask).sum()
+    best = max(float(row["val_score"]) for row in rows(run))
+    assert (shared / union if union else 0.0) == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_network_learns(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(
+        steps=120,
+        batch_size=4,
+        validate_every=40,
+        network={"widths": [8, 16]},
+        loss={"warmup_steps": 20, "bce_weight": 5.0},
+        optimizer={"learning_rate": 0.02, "warmup_steps": 5},
+    )
+    train(recipe, tmp_path / "run", progress=False)
+    losses = [float(row["train_loss"]) for row in rows(tmp_path / "run")]
+    assert losses[-1] < 0.7 * losses[0]
+    assert float(rows(tmp_path / "run")[-1]["val_score"]) > 0.4
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_finished_run_is_not_resumed(
+    make_recipe: MakeRecipe, finished: Callable[[str], Path]
+) -> None:
+    with pytest.raises(RecipeError, match="has done all of its 10 steps"):
+        train(recipe_with(make_recipe, "adamw"), finished("adamw"), resume=True, progress=False)
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_torn_checkpoint_is_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    AT[1] = lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(TrainingInterruptedError):
+        train(make_recipe(), tmp_path / "run", progress=False)
+    path = tmp_path / "run" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"last\.ckpt is torn"):
+        train(make_recipe(), tmp_path / "run", resume=True, progress=False)
+
+
+def test_missing_data_leaves_no_run_behind(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(data={"root": str(tmp_path / "gone")})
+    with pytest.raises(DataError, match="gone"):
+        train(recipe, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_the_terminal_shows_the_scores_and_nothing_of_the_machinery(
+    make_recipe: MakeRecipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(make_recipe(steps=4, validate_every=2), tmp_path / "run")
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    lines = shown.err.strip().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["step 2", "step 4"]

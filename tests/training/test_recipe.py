@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from pinglow.errors import RecipeError
+from pinglow.training.recipe import Recipe, load_recipe, parse_recipe
+
+BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+MINIMAL: dict[str, Any] = {
+    "name": "least",
+    "steps": 1000,
+    "data": {"sets": [{"folder": "f"}]},
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "least.toml"
+    file.write_text(tomli_w.dumps(MINIMAL))
+    return file
+
+
+@pytest.mark.parametrize("file", BUNDLED, ids=lambda file: file.stem)
+def test_every_bundled_recipe_is_valid_by_path_and_by_name(file: Path) -> None:
+    assert load_recipe(file) == load_recipe(file.stem)
+
+
+def test_the_bundled_recipes() -> None:
+    assert [file.stem for file in BUNDLED] == ["fast", "mshnet", "paper"]
+
+
+def test_the_papers_recipe_is_the_papers_setting() -> None:
+    paper = load_recipe("paper")
+    assert paper.network.widths == (16, 32, 64, 128, 256)
+    assert paper.network.depths == (1, 2, 2, 2, 2)
+    assert (paper.network.patch, paper.network.attention) == (1, "learned")
+    assert (paper.optimizer.name, paper.optimizer.learning_rate) == ("adagrad", 0.05)
+    assert (paper.batch_size, paper.augmentation.crop) == (4, 256)
+    epoch = 720 / paper.batch_size
+    assert paper.steps == 400 * epoch
+    assert paper.loss.warmup_steps == 5 * epoch
+    assert paper.loss.options == {"variant": "diff", "location": True}
+    assert paper.loss.bce_weight == 0
+    assert paper.input_rule.scale(256, 256) == 1
+
+
+def test_mshnet_differs_from_the_paper_in_attention_and_weight_only() -> None:
+    paper, mshnet = (load_recipe(name).model_dump() for name in ("paper", "mshnet"))
+    assert paper["network"].pop("attention") == "learned"
+    assert mshnet["network"].pop("attention") == "free"
+    assert paper["loss"]["options"].pop("variant") == "diff"
+    assert mshnet["loss"]["options"].pop("variant") == "variance"
+    assert paper.pop("name") != mshnet.pop("name")
+    assert paper == mshnet
+
+
+def test_a_recipe_survives_its_own_toml(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+    recipe: Recipe = make_recipe(loss={"options": {"variant": "mobius", "smooth": 2}})
+    (tmp_path / "again.toml").write_text(tomli_w.dumps(recipe.model_dump(mode="json")))
+    assert load_recipe(tmp_path / "again.toml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "unknown", "nearest"),
+    [
+        ("stepz=3", "stepz", "steps"),
+        ("optimiser.name=adamw", "optimiser", "optimizer"),
+        ("optimizer.learning_rat=0.1", "optimizer.learning_rat", "learning_rate"),
+        ("network.width=[8, 16]", "network.width", "widths"),
+        ("loss.bce=1", "loss.bce", "bce_weight"),
+        ("loss.options.varient=diff", "loss.options.varient", "variant"),
+        ("data.rot=x", "data.rot", "root"),
+        ("data.sets=[{foldr = 'f'}]", "data.sets.0.foldr", "folder"),
+        ("augmentation.target_bais=1", "augmentation.target_bais", "target_bias"),
+        ("input_rule.longside=64", "input_rule.longside", "long_side"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(
+    path: Path, change: str, unknown: str, nearest: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"'{unknown}' is unknown; did you mean '{nearest}'"):
+        load_recipe(path, [change])
+
+
+def test_a_key_that_resembles_none_gets_the_list(path: Path) -> None:
+    with pytest.raises(RecipeError, match="'qqq' is unknown; known keys: name, seed, steps"):
+        load_recipe(path, ["qqq=1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("steps=0", "steps"),
+        ("steps=many", "steps"),
+        ("seed=-1", "seed"),
+        ("seed=4294967296", "seed"),
+        ("name=../elsewhere", "name"),
+        ("batch_size=", "batch_size"),
+        ("ema_decay=1", "ema_decay"),
+        ("network.type=YOLO", "network.type"),
+        ("network.widths=[0, 8, 8, 8]", "network.widths"),
+        ("network.widths=[8, 16]", "widths and depths"),
+        ("network.attention=mystic", "mystic"),
+        ("network=3", "network"),
+        ("loss.name=scales", "loss.name"),
+        ("loss.options.variant=best", "loss.options"),
+        ("loss.options.smooth=0", "loss.options"),
+        ("optimizer.name=sgd", "optimizer.name"),
+        ("optimizer.learning_rate=0", "optimizer.learning_rate"),
+        ("data.sets=[]", "data.sets"),
+        ("data.validation=0", "data.validation"),
+        ("data.sets=[{folder = 'f', weight = 0}]", "data.sets.0.weight"),
+        ("augmentation.scale=[0.0, 1.0]", "augmentation.scale"),
+        ("augmentation.crop=16", "augmentation.crop"),
+        ("input_rule.max_scale=0.5", "input_rule.max_scale"),
+    ],
+)
+def test_an_impossible_value_is_refused_by_name(path: Path, change: str, named: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(path, [change])
+    assert named in str(raised.value)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(RecipeError, match="here: steps: Field required"):
+        parse_recipe({"name": "x", "data": {"sets": [{"folder": "f"}]}}, "here")
+
+
+def test_the_last_step_must_be_validated(path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"steps is 1500.*multiple of validate_every \(1000\)"):
+        load_recipe(path, ["steps=1500"])
+    assert load_recipe(path, ["steps=1500", "validate_every=500"]).steps == 1500
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        ("steps=2000", "steps", 2000),
+        ("steps = 2_000 ", "steps", 2000),
+        ("ema_decay=0.5", "ema_decay", 0.5),
+        ("optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
+        ("name=plain", "name", "plain"),
+        ('name="quoted"', "name", "quoted"),
+        ("augmentation.flip=false", "augmentation.flip", False),
+        ("augmentation.scale=[0.5, 2]", "augmentation.scale", (0.5, 2.0)),
+        ("loss.options={variant = 'mobius'}", "loss.options", {"variant": "mobius"}),
+        ("loss.options.location=true", "loss.options", {"location": True}),
+        ("data.root=/a=b c", "data.root", "/a=b c"),
+        (r"data.root=C:\frames", "data.root", r"C:\frames"),
+    ],
+)
+def test_changes_are_toml_or_bare_words(path: Path, change: str, key: str, value: object) -> None:
+    found: Any = load_recipe(path, [change])
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_a_later_change_wins(path: Path) -> None:
+    assert load_recipe(path, ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    "change", ["seed", "=3", " =3", "steps.deep=3", "data.sets.0.folder=f", "a..b=1", ".=1"]
+)
+def test_a_change_of_another_form_is_refused(path: Path, change: str) -> None:
+    with pytest.raises(RecipeError):
+        load_recipe(path, [change])
+
+
+def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'fst' is neither .* bundled: fast, mshnet, paper"):
+        load_recipe("fst")
+    (tmp_path / "bad.toml").write_text("steps = = 3")
+    with pytest.raises(RecipeError, match=r"bad\.toml is not readable TOML"):
+        load_recipe(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=r"bad\.toml is not readable TOML"):
+        load_recipe(tmp_path / "bad.toml")
+
+
+def test_the_bundled_recipes_are_plain_toml_with_comments() -> None:
+    for file in BUNDLED:
+        text = file.read_text()
+        assert text.startswith("#")
+        tomllib.loads(text)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pinglow.errors import DataError, RecipeError
+from pinglow.training.batches import cut_validation
+from pinglow.training.recipe import Recipe, load_recipe
+from pinglow.training.run import check_run, describe_run, draw_curves
+
+MakeRecipe = Callable[..., Recipe]
+
+
+def test_a_new_folder_is_neither_made_nor_refused(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    check_run(tmp_path / "runs" / "new", make_recipe(), resume=False)
+    assert not (tmp_path / "runs").exists()
+    check_run(tmp_path, make_recipe(), resume=False)  # there, but no run in it
+
+
+def test_a_run_is_described_by_recipe_and_lists(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    cuts = cut_validation(recipe)
+    describe_run(tmp_path / "run", recipe, cuts, resume=False)
+    assert load_recipe(tmp_path / "run" / "recipe.toml") == recipe
+    lists = {
+        part: (tmp_path / "run" / "splits" / f"scenes.{part}.txt").read_text().splitlines()
+        for part in ("training", "validation")
+    }
+    assert sorted(lists["training"] + lists["validation"]) == sorted(cuts[0].frames.names)
+    assert lists["validation"] == [cuts[0].frames.names[i] for i in cuts[0].validation]
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    describe_run(tmp_path, recipe, [], resume=False)
+    with pytest.raises(RecipeError, match="holds a run that has saved nothing yet"):
+        check_run(tmp_path, recipe, resume=False)
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(RecipeError, match="holds a run already; add --resume"):
+        check_run(tmp_path, recipe, resume=False)
+    with pytest.raises(RecipeError, match="is a file"):
+        check_run(tmp_path / "last.ckpt", recipe, resume=False)
+
+
+def test_only_a_saved_run_is_resumed_and_by_its_own_recipe(
+    tmp_path: Path, make_recipe: MakeRecipe
+) -> None:
+    recipe = make_recipe()
+    for stored in ("nothing", "a recipe"):
+        if stored == "a recipe":
+            describe_run(tmp_path, recipe, [], resume=False)
+        with pytest.raises(RecipeError, match="no saved run to go on with"):
+            check_run(tmp_path, recipe, resume=True)
+    (tmp_path / "last.ckpt").touch()
+    check_run(tmp_path, recipe, resume=True)
+    with pytest.raises(RecipeError, match=r"recipe\.toml differs .* resume with .*recipe\.toml"):
+        check_run(tmp_path, make_recipe(seed=4), resume=True)
+
+
+def test_a_resumed_run_needs_the_same_frames(tmp_path: Path, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    cuts = cut_validation(recipe)
+    describe_run(tmp_path, recipe, cuts, resume=False)
+    describe_run(tmp_path, recipe, cuts, resume=True)
+    changed = [replace(cuts[0], training=cuts[0].training[1:])]
+    with pytest.raises(DataError, match="scenes has changed since the run began"):
+        describe_run(tmp_path, recipe, changed, resume=True)
+
+
+def test_curves_are_drawn_with_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "step,minutes,learning_rate,train_loss,val_score,a_iou,a_pd,b_iou\n"
+        "5,0.5,0.1,0.9,0.2,0.2,,\n"
+        "10,1.0,0.1,0.7,0.4,0.4,0.5,\n"
+    )
+    draw_curves(tmp_path)
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width > 2 * image.height
+        assert len(image.convert("RGB").getcolors(100_000)) > 10

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pinglow.inference.predictor import predict_probability
+from pinglow.losses import ScaleLoss, SoftIoULoss
+from pinglow.metrics import PROTOCOLS, Scorer
+from pinglow.training.recipe import Recipe
+from pinglow.training.task import SegmentationTask
+
+MakeRecipe = Callable[..., Recipe]
+
+
+def make_batch(seed: int = 0, side: int = 32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(2, 1, side, side, generator=generator)
+    masks = (torch.rand(2, 1, side, side, generator=generator) > 0.97).float()
+    return images, masks
+
+
+def at_step(task: SegmentationTask, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(task), "global_step", property(lambda self: step))
+    monkeypatch.setattr(task, "log", lambda *_: None)
+
+
+def reference_loss(task: SegmentationTask, criterion: nn.Module, bce: float) -> float:
+    """Mean over fused output and levels, each against the mask max-pooled to its size."""
+    images, masks = make_batch()
+    terms = []
+    for logits in copy.deepcopy(task.network).forward_pyramid(images):
+        truth = F.adaptive_max_pool2d(masks, logits.shape[-2:])
+        term = criterion(logits, truth)
+        if bce:
+            p = torch.sigmoid(logits.double())
+            term = term - bce * (truth * p.log() + (1 - truth) * (1 - p).log()).mean()
+        terms.append(float(term))
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("bce", [0.0, 2.0])
+@pytest.mark.parametrize("step", [0, 3, 4, 9])
+def test_the_loss_changes_at_the_end_of_its_warm_up(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, step: int, bce: float
+) -> None:
+    recipe = make_recipe(loss={"warmup_steps": 4, "bce_weight": bce}, network={"patch": 2})
+    task = SegmentationTask(recipe)
+    at_step(task, step, monkeypatch)
+    criterion = SoftIoULoss() if step < 4 else ScaleLoss("diff")
+    expected = reference_loss(task, criterion, bce)
+    found = task.training_step(make_batch(), 0).item()
+    assert found == pytest.approx(expected, rel=1e-5)
+    other = reference_loss(task, ScaleLoss("diff") if step < 4 else SoftIoULoss(), bce)
+    assert abs(other - expected) > 1e-4  # the two can be told apart
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", lambda step: min(1, (step + 1) / 4)),
+        (
+            "cosine",
+            lambda step: (
+                min(1, (step + 1) / 4) * (1 + math.cos(math.pi * max(0, step - 3) / 17)) / 2
+            ),
+        ),
+    ],
+)
+def test_the_learning_rate_over_the_steps(
+    make_recipe: MakeRecipe, schedule: str, expected: Callable[[int], float]
+) -> None:
+    section = {"schedule": schedule, "warmup_steps": 3, "learning_rate": 0.01}
+    task = SegmentationTask(make_recipe(steps=20, optimizer=section))
+    built: Any = task.configure_optimizers()
+    optimizer, scheduler = built["optimizer"], built["lr_scheduler"]["scheduler"]
+    assert built["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.01 * expected(step) for step in range(20)])
+    assert (max(rates), rates[3]) == pytest.approx((0.01, 0.01))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", torch.optim.AdamW), ("adagrad", torch.optim.Adagrad)]
+)
+def test_the_optimiser_holds_the_network_and_nothing_else(
+    make_recipe: MakeRecipe, name: str, kind: type
+) -> None:
+    task = SegmentationTask(make_recipe(optimizer={"name": name, "weight_decay": 0.03}))
+    built: Any = task.configure_optimizers()
+    assert type(built["optimizer"]) is kind
+    (group,) = built["optimizer"].param_groups
+    assert group["weight_decay"] == 0.03
+    assert [id(each) for each in group["params"]] == [id(p) for p in task.network.parameters()]
+
+
+def test_the_moving_average_follows_its_formula(make_recipe: MakeRecipe) -> None:
+    task = SegmentationTask(make_recipe(ema_decay=0.6))
+    assert task.average is not None
+    weight = task.network.stem.weight
+    counter = next(b for n, b in task.network.named_buffers() if n.endswith("num_batches_tracked"))
+    average = task.average.module.stem.weight
+    expected = weight.detach().clone()
+    for count in range(12):
+        with torch.no_grad():
+            weight += count + 1
+            counter += 1
+        task.average.update_parameters(task.network)
+        if count == 0:
+            expected = weight.detach().clone()  # the first update copies
+        else:
+            keep = min(0.6, (1 + count) / (10 + count))
+            expected = keep * expected + (1 - keep) * weight.detach()
+        torch.testing.assert_close(average.detach(), expected)
+    followed = dict(task.average.module.named_buffers())
+    for name, buffer in task.network.named_buffers():
+        if not buffer.is_floating_point():
+            assert torch.equal(followed[name], buffer)
+
+
+def test_without_a_moving_average_the_network_itself_is_used(make_recipe: MakeRecipe) -> None:
+    task = SegmentationTask(make_recipe(ema_decay=0.0))
+    assert task.average is None
+    assert task.trained_network is task.network
+
+
+def test_validation_scores_the_averaged_network_as_inference_runs_it(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = SegmentationTask(make_recipe()).eval()
+    with torch.no_grad():
+        task.network.fuse.bias.fill_(-50)  # finds nothing
+        task.trained_network.fuse.bias.fill_(50)  # finds everything
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(task, "log", lambda key, value: logged.update({key: value}))
+    rng = np.random.default_rng(0)
+    scorers = {name: Scorer(PROTOCOLS["strict"], thresholds=(0.5,)) for name in ("a", "b")}
+    task.on_validation_epoch_start()
+    for number, name in enumerate(("a", "a", "b")):
+        frame = rng.integers(0, 2**14, (40, 50 + number)).astype(np.uint16)
+        mask = np.zeros(frame.shape, dtype=bool)
+        mask[5:7, 8 : 10 + number] = True
+        task.validation_step((name, frame, mask), 0)
+        probability = predict_probability(task.trained_network, frame, task.recipe.input_rule)
+        assert (probability > 0.5).all()
+        scorers[name].update(probability, mask)
+    task.on_validation_epoch_end()
+    assert task.reports == {name: scorer.compute() for name, scorer in scorers.items()}
+    ious = [report.iou for report in task.reports.values()]
+    assert task.score == logged["val/score"] == pytest.approx(sum(ious) / 2)  # type: ignore[arg-type]
+    assert 0 < task.score < 0.01
+    task.on_validation_epoch_start()
+    assert task.scorers == {}
+
+
+def test_a_validation_without_targets_has_a_score(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = SegmentationTask(make_recipe()).eval()
+    monkeypatch.setattr(task, "log", lambda *_: None)
+    frame = np.zeros((32, 32), dtype=np.uint8)
+    task.on_validation_epoch_start()
+    task.validation_step(("empty", frame, frame.astype(bool)), 0)
+    task.on_validation_epoch_end()
+    assert task.score == 0
