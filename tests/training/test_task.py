@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pinglow.inference.predictor import predict_probability
 from pinglow.losses import ScaleLoss, SoftIoULoss
@@ -37,7 +36,7 @@ def reference_loss(task: SegmentationTask, criterion: nn.Module, bce: float) -> 
     images, masks = make_batch()
     terms = []
     for logits in copy.deepcopy(task.network).forward_pyramid(images):
-        truth = F.adaptive_max_pool2d(masks, logits.shape[-2:])
+        truth = nn.functional.adaptive_max_pool2d(masks, logits.shape[-2:])
         term = criterion(logits, truth)
         if bce:
             p = torch.sigmoid(logits.double())

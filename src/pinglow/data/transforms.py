@@ -25,6 +25,9 @@ class Augmentation(BaseModel):
     scale: tuple[float, float] = Field(
         default=(0.8, 1.3), description="random factor on top of the input rule's"
     )
+    scale_share: float = Field(
+        default=1.0, ge=0, le=1, description="share of views with that factor; others have 1"
+    )
     flip: bool = True
     rotate: bool = Field(default=True, description="by multiples of 90 degrees")
     gain: float = Field(default=0.3, ge=0, lt=1, description="contrast factor in 1 ± gain")
@@ -63,8 +66,10 @@ def random_view(
     Returns:
         Image and mask, each (1, crop, crop) float32, the mask 0 or 1.
     """
-    low, high = np.log(settings.scale[0]), np.log(settings.scale[1])
-    side = max(1, round(settings.crop / (scale * float(np.exp(random.uniform(low, high))))))
+    if random.random() < settings.scale_share:
+        low, high = np.log(settings.scale)
+        scale *= float(np.exp(random.uniform(low, high)))
+    side = max(1, round(settings.crop / scale))
     top, left = _place(frame.shape, side, corners, settings.target_bias, random)
     image = torch.from_numpy(_cut(frame, top, left, side))[None, None]  # (1, 1, side, side)
     truth = torch.from_numpy(_cut(mask, top, left, side).astype(np.float32))[None, None]

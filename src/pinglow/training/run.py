@@ -114,16 +114,21 @@ class RunKeeper(Callback):
         self.minutes = state_dict["minutes"]
         self._losses = list(state_dict["losses"])
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
-        """Start the clock and listen to signals."""
-        self._started = time.monotonic()
-        self._drop_rows_after(trainer.global_step)
+        """Listen to signals, before Lightning does in its own way."""
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may listen
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._remember)
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Start the clock; forget what was written after the checkpoint."""
+        self._started = time.monotonic()
+        self._drop_rows_after(trainer.global_step)
 
     def on_train_batch_end(
         self,
