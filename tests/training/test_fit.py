@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,19 +55,12 @@ def recipe_with(make_recipe: MakeRecipe, optimizer: str) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def finished(
-    make_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """Return a function to an uninterrupted run with an optimiser."""
-    runs: dict[str, Path] = {}
-
-    def get(optimizer: str) -> Path:
-        if optimizer not in runs:
-            runs[optimizer] = tmp_path_factory.mktemp("finished") / optimizer
-            train(recipe_with(make_recipe, optimizer), runs[optimizer], progress=False)
-        return runs[optimizer]
-
-    return get
+def finished(make_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return an uninterrupted run with each optimiser."""
+    folder = tmp_path_factory.mktemp("finished")
+    for optimizer in ("adamw", "adagrad"):
+        train(recipe_with(make_recipe, optimizer), folder / optimizer, progress=False)
+    return {optimizer: folder / optimizer for optimizer in ("adamw", "adagrad")}
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -114,14 +108,14 @@ def assert_same_run(run: Path, other: Path) -> None:
 @pytest.mark.usefixtures("no_curves")
 def test_a_run_stopped_by_a_signal_goes_on_to_the_same_result(
     make_recipe: MakeRecipe,
-    finished: Callable[[str], Path],
+    finished: dict[str, Path],
     tmp_path: Path,
     optimizer: str,
     batch: int,
     number: int,
 ) -> None:
     run = tmp_path / "a run"
-    whole = finished(optimizer)
+    whole = finished[optimizer]
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     AT[batch] = lambda: os.kill(os.getpid(), number)
     with pytest.raises(TrainingInterruptedError) as raised:
@@ -140,7 +134,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_result(
 
 @pytest.mark.usefixtures("no_curves")
 def test_a_run_stopped_again_and_again_goes_on_to_the_same_result(
-    make_recipe: MakeRecipe, finished: Callable[[str], Path], tmp_path: Path
+    make_recipe: MakeRecipe, finished: dict[str, Path], tmp_path: Path
 ) -> None:
     recipe, run = recipe_with(make_recipe, "adamw"), tmp_path / "run"
     for resume, batch in ((False, 1), (True, 3), (True, 5), (True, 8)):
@@ -148,7 +142,7 @@ def test_a_run_stopped_again_and_again_goes_on_to_the_same_result(
         with pytest.raises(TrainingInterruptedError):
             train(recipe, run, resume=resume, progress=False)
     train(recipe, run, resume=True, progress=False)
-    assert_same_run(run, finished("adamw"))
+    assert_same_run(run, finished["adamw"])
 
 
 class PowerCutError(Exception):
@@ -162,7 +156,7 @@ def cut_power() -> None:
 @pytest.mark.parametrize("line", ["", "10,0.1,0.0", "1", "10,0.1,0.002,0.9,0.1,0.1,0.1,0.1,0.1\n"])
 @pytest.mark.usefixtures("no_curves")
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(
-    make_recipe: MakeRecipe, finished: Callable[[str], Path], tmp_path: Path, line: str
+    make_recipe: MakeRecipe, finished: dict[str, Path], tmp_path: Path, line: str
 ) -> None:
     recipe, run = recipe_with(make_recipe, "adamw"), tmp_path / "run"
     AT[8] = cut_power
@@ -171,7 +165,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(
     with (run / "metrics.csv").open("a") as file:
         file.write(line)  # as much of the next row as was written
     train(recipe, run, resume=True, progress=False)
-    assert_same_run(run, finished("adamw"))
+    assert_same_run(run, finished["adamw"])
 
 
 @pytest.mark.usefixtures("no_curves")
@@ -189,9 +183,9 @@ def test_a_run_that_died_before_its_first_checkpoint_has_nothing_to_resume(
 
 
 def test_a_run_folder_is_complete(
-    make_recipe: MakeRecipe, finished: Callable[[str], Path], scenes: Path
+    make_recipe: MakeRecipe, finished: dict[str, Path], scenes: Path
 ) -> None:
-    run, recipe = finished("adamw"), recipe_with(make_recipe, "adamw")
+    run, recipe = finished["adamw"], recipe_with(make_recipe, "adamw")
     assert {path.name for path in run.iterdir()} == {
         "recipe.toml", "splits", "metrics.csv", "curves.png", "weights.safetensors",
         "best.ckpt", "last.ckpt", "tensorboard",
@@ -205,7 +199,7 @@ def test_a_run_folder_is_complete(
     assert card.name == "tiny"
     assert card.network["widths"] == [4, 8]
     assert card.input_rule == recipe.input_rule
-    assert parse_recipe(__import__("tomllib").loads(card.recipe), "card") == recipe
+    assert parse_recipe(tomllib.loads(card.recipe), "card") == recipe
     (data,) = card.data
     assert (data["name"], data["split"], data["licence"]) == (
         "scenes", "train", "not known to pinglow",
@@ -221,9 +215,9 @@ def test_a_run_folder_is_complete(
 
 
 def test_the_weights_predict_what_was_validated(
-    make_recipe: MakeRecipe, finished: Callable[[str], Path], scenes: Path
+    make_recipe: MakeRecipe, finished: dict[str, Path], scenes: Path
 ) -> None:
-    run = finished("adamw")
+    run = finished["adamw"]
     predictor = Predictor.load(run / "weights.safetensors")
     frames = FrameFolder(scenes, str(run / "splits" / "scenes.validation.txt"))
     shared = union = 0
@@ -253,11 +247,9 @@ def test_a_network_learns(make_recipe: MakeRecipe, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_curves")
-def test_a_finished_run_is_not_resumed(
-    make_recipe: MakeRecipe, finished: Callable[[str], Path]
-) -> None:
+def test_a_finished_run_is_not_resumed(make_recipe: MakeRecipe, finished: dict[str, Path]) -> None:
     with pytest.raises(RecipeError, match="has done all of its 10 steps"):
-        train(recipe_with(make_recipe, "adamw"), finished("adamw"), resume=True, progress=False)
+        train(recipe_with(make_recipe, "adamw"), finished["adamw"], resume=True, progress=False)
 
 
 @pytest.mark.usefixtures("no_curves")

@@ -41,7 +41,7 @@ def reference_loss(task: SegmentationTask, criterion: nn.Module, bce: float) -> 
         if bce:
             p = torch.sigmoid(logits.double())
             term = term - bce * (truth * p.log() + (1 - truth) * (1 - p).log()).mean()
-        terms.append(float(term))
+        terms.append(term.item())
     return sum(terms) / len(terms)
 
 

@@ -103,4 +103,5 @@ def predict_probability(network: nn.Module, frame: NDArray[Any], rule: InputRule
     probability = torch.sigmoid(logits)
     if scale > 1:
         probability = F.interpolate(probability, size, mode="bilinear", antialias=True)
+        probability = probability.clamp(0, 1)  # its weights add up to 1 only up to rounding
     return probability[0, 0, :height, :width].contiguous().numpy()

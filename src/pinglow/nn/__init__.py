@@ -35,7 +35,11 @@ def fold_kernels(model: nn.Module) -> nn.Module:
     """
     model = copy.deepcopy(model)
     shaped = (GaussianConv2d, GaussianPinwheelAttention)
-    plain = {module: module.to_plain() for module in model.modules() if isinstance(module, shaped)}
+    plain = {
+        module: module.to_plain().train(module.training)
+        for module in model.modules()
+        if isinstance(module, shaped)
+    }
     if model in plain:
         return plain[model]
     for path, module in list(model.named_modules(remove_duplicate=False)):

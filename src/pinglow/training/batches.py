@@ -72,8 +72,9 @@ def cut_validation(recipe: Recipe) -> list[Cut]:
 
 def _draw_groups(groups: NDArray[np.int64], share: float, seed: int) -> list[int]:
     """Whole groups at random up to a share of the frames; empty if there is one group only."""
-    members: list[list[int]] = [
-        np.flatnonzero(groups == group).tolist() for group in range(groups.max() + 1)
+    members = [
+        [int(index) for index in np.flatnonzero(groups == group)]
+        for group in range(groups.max() + 1)
     ]
     if len(members) == 1:
         return []
@@ -82,7 +83,8 @@ def _draw_groups(groups: NDArray[np.int64], share: float, seed: int) -> list[int
     for group in np.random.default_rng(seed).permutation(len(members)):
         if len(drawn) + len(members[group]) <= wanted:
             drawn += members[group]
-    return sorted(drawn or min(members, key=lambda group: len(group)))
+    smallest = min(members, key=len)
+    return sorted(drawn or smallest)
 
 
 def _refuse_shared_frames(parts: list[FrameFolder]) -> None:

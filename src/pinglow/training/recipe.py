@@ -181,7 +181,8 @@ def _apply(content: dict[str, Any], change: str) -> None:
 
 
 def _explain(error: ValidationError, source: str) -> str:
-    fault = error.errors()[0]
+    # A misspelt key is often a missing one, too: the unknown key says more.
+    fault = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     location = [str(part) for part in fault["loc"]]
     key = ".".join(location)
     if fault["type"] == "extra_forbidden":

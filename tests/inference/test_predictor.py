@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pinglow.data.prepare import InputRule, normalize_frame
+from pinglow.errors import FrameError, ModelError, OptionError
+from pinglow.inference.predictor import Predictor, predict_probability
+from pinglow.inference.weights import ModelCard, build_network, load_network, save_model
+
+CONFIG: dict[str, Any] = {
+    "type": "PinwheelUNet",
+    "in_channels": 1,
+    "widths": [4, 8, 8],
+    "depths": [1, 1, 1],
+    "attention": "learned",
+    "patch": 2,
+}
+
+
+def make_card(**changes: Any) -> ModelCard:
+    return ModelCard.model_validate({"name": "t", "network": CONFIG, "parameters": 1} | changes)
+
+
+def make_network(seed: int = 0, **changes: Any) -> nn.Module:
+    """A network whose probabilities are spread over 0 to 1."""
+    torch.manual_seed(seed)
+    network = build_network(CONFIG | changes).train()
+    with torch.no_grad():
+        for _ in range(5):  # settle BatchNorm
+            network(torch.randn(4, 1, 64, 64))
+    network.eval()
+    logits = network(torch.randn(4, 1, 64, 64)).detach()
+    with torch.no_grad():
+        network.fuse.weight *= 2 / logits.std()  # type: ignore[union-attr,operator]
+        network.fuse.bias -= 2 * logits.mean() / logits.std()  # type: ignore[union-attr,operator]
+    return network
+
+
+def make_frame(height: int, width: int, seed: int = 0) -> NDArray[np.uint16]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(6000, 100, (height, width)).astype(np.uint16)
+
+
+class Brightness(nn.Module):
+    """Finds what stands out: logits from the normalised value of the pixel alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 1, H, W) to the same shape."""
+        assert x.shape[-2] >= 32
+        assert x.shape[-1] >= 32
+        return 4 * (x - 2.5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(5, 7), (1, 1), (1, 200), (200, 1), (31, 33), (97, 101), (64, 64), (2, 600)]
+)
+@pytest.mark.parametrize("max_scale", [1.0, 1.37, 2.0])
+def test_the_output_has_the_size_of_the_frame(shape: tuple[int, int], max_scale: float) -> None:
+    card = make_card(input_rule=InputRule(long_side=512, max_scale=max_scale))
+    probability = Predictor(make_network(), card).probability(make_frame(*shape))
+    assert probability.shape == shape
+    assert probability.dtype == np.float32
+    assert (probability >= 0).all()
+    assert (probability <= 1).all()
+
+
+def test_at_scale_1_it_is_the_network_on_the_normalised_frame() -> None:
+    network, frame = make_network(), make_frame(70, 90)
+    found = predict_probability(network, frame, InputRule(max_scale=1))
+    with torch.inference_mode():
+        image = torch.from_numpy(normalize_frame(frame))[None, None]
+        expected = torch.sigmoid(network(image))[0, 0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.std() > 0.05
+
+
+def test_a_frame_as_long_as_the_rule_is_not_enlarged() -> None:
+    network, frame = make_network(), make_frame(64, 96)
+    found = predict_probability(network, frame, InputRule(long_side=96, max_scale=2))
+    plain = predict_probability(network, frame, InputRule(max_scale=1))
+    np.testing.assert_array_equal(found, plain)
+
+
+@pytest.mark.parametrize("max_scale", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("shape", [(60, 80), (9, 11), (40, 20)])
+def test_targets_stay_where_they_are(shape: tuple[int, int], max_scale: float) -> None:
+    frame = make_frame(*shape)
+    frame[3:6, 4:7] += 5000
+    card = make_card(input_rule=InputRule(max_scale=max_scale))
+    prediction = Predictor(Brightness(), card)(frame)
+    best = prediction.targets[0]
+    assert (best.x, best.y) == pytest.approx((5, 4), abs=0.25)
+    assert 5 <= best.area <= 13
+    assert best.score > 0.9
+    assert prediction.mask.shape == shape
+
+
+def test_a_frame_of_the_other_bit_depth_has_the_same_targets() -> None:
+    rng = np.random.default_rng(1)
+    frame = rng.normal(90, 12, (60, 80)).clip(0, 255).astype(np.uint8)
+    frame[20:23, 30:33] = 250
+    predictor = Predictor(make_network(), make_card())
+    narrow, wide = predictor(frame), predictor(frame.astype(np.uint16) * 257)
+    np.testing.assert_allclose(narrow.probability, wide.probability, atol=1e-4)
+    bright = Predictor(Brightness(), make_card(input_rule=InputRule(max_scale=1)))
+    targets = bright(frame).targets
+    assert targets
+    again = bright(frame.astype(np.uint16) * 257).targets
+    assert [(t.x, t.y, t.area) for t in again] == [(t.x, t.y, t.area) for t in targets]
+
+
+@pytest.mark.parametrize("attention", ["fixed", "learned", "max", "steered", "free"])
+def test_a_loaded_model_is_folded_and_equal(tmp_path: Path, attention: str) -> None:
+    path = tmp_path / "m.safetensors"
+    config = CONFIG | {"attention": attention}
+    save_model(path, make_network(attention=attention), make_card(network=config))
+    network, card = load_network(path)
+    frame = make_frame(50, 61)
+    unfolded = Predictor(network, card).probability(frame)
+    np.testing.assert_allclose(Predictor.load(path).probability(frame), unfolded, atol=1e-5)
+    assert unfolded.std() > 0.05
+
+
+def test_the_threshold_is_the_cards_unless_given(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, make_network(), make_card(threshold=0.7))
+    frame = make_frame(40, 40)
+    by_card, given = Predictor.load(path)(frame), Predictor.load(path, threshold=0.2)(frame)
+    assert (by_card.threshold, given.threshold) == (0.7, 0.2)
+    assert 0 < by_card.mask.sum() < given.mask.sum()
+    np.testing.assert_array_equal(given.mask, given.probability > 0.2)
+    assert Predictor.load(path, threshold=0).threshold == 0
+
+
+@pytest.mark.parametrize("threshold", [1.0, -0.1, float("nan"), float("inf")])
+def test_an_impossible_threshold_is_refused(threshold: float) -> None:
+    with pytest.raises(OptionError, match=r"threshold is .*; use a value from 0 to below 1"):
+        Predictor(Brightness(), make_card(), threshold)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (5,), (3, 5, 3), ()])
+def test_a_frame_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(FrameError, match="cannot be read; pass one"):
+        Predictor(Brightness(), make_card())(np.zeros(shape, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_a_frame_of_one_value_or_none_has_no_targets(value: float) -> None:
+    frame = np.full((40, 50), value, dtype=np.float32)
+    prediction = Predictor(Brightness(), make_card())(frame)
+    assert np.isfinite(prediction.probability).all()
+    assert prediction.targets == ()
+
+
+def test_dead_pixels_do_not_hide_a_target() -> None:
+    frame = make_frame(40, 50).astype(np.float32)
+    frame[10:13, 20:23] += 5000
+    frame[0, :5] = np.nan
+    prediction = Predictor(Brightness(), make_card())(frame)
+    assert np.isfinite(prediction.probability).all()
+    assert (prediction.targets[0].x, prediction.targets[0].y) == pytest.approx((21, 11), abs=0.2)
+
+
+def test_the_frame_is_not_changed_and_the_result_repeats() -> None:
+    frame = make_frame(40, 50)
+    before = frame.copy()
+    predictor = Predictor(make_network(), make_card())
+    first, second = predictor.probability(frame), predictor.probability(frame)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(frame, before)
+
+
+@pytest.mark.parametrize("view", [np.s_[::-1, ::2], np.s_[:, ::-1]])
+def test_a_view_of_a_frame_is_read_like_its_copy(view: Any) -> None:
+    frame = make_frame(60, 80)[view]
+    predictor = Predictor(make_network(), make_card())
+    np.testing.assert_array_equal(predictor.probability(frame), predictor.probability(frame.copy()))
+
+
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(ModelError, match="'gone'"):
+        Predictor.load("gone")
