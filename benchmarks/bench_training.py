@@ -4,7 +4,8 @@ Both train the same network on the same PNG files at 256 x 256, batch 4, with Ad
 loss and the location loss. The plain loop is written as public code of this family is: every image
 is opened, resized, flipped and normalised for each batch, tensors are NCHW, and the loss walks
 through the batch in Python. Ours is what `pinglow train mshnet` does: `TrainingBatches`,
-`SegmentationTask` and Lightning's Trainer. They take turns. Run `python benchmarks/bench_training.py`.
+`SegmentationTask` and Lightning's Trainer. They take turns.
+Run `python benchmarks/bench_training.py`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class PlainFrames(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.random = np.random.default_rng(0)
         self.names = (folder / "train.txt").read_text().split()
 
     def __len__(self) -> int:
@@ -51,13 +53,13 @@ class PlainFrames(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = Image.open(self.folder / "images" / f"{self.names[index]}.png").convert("RGB")
         mask = Image.open(self.folder / "masks" / f"{self.names[index]}.png").convert("L")
-        if np.random.random() < 0.5:
+        if self.random.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        side = int(SIDE * np.random.uniform(1.0, 2.0))
+        side = int(SIDE * self.random.uniform(1.0, 2.0))
         image = image.resize((side, side), Image.Resampling.BILINEAR)
         mask = mask.resize((side, side), Image.Resampling.NEAREST)
-        left, top = np.random.randint(0, side - SIDE + 1, size=2)
+        left, top = self.random.integers(0, side - SIDE + 1, size=2)
         box = (left, top, left + SIDE, top + SIDE)
         pixels = np.asarray(image.crop(box), dtype=np.float32).transpose(2, 0, 1) / 255
         pixels = (pixels - [[[0.485]], [[0.456]], [[0.406]]]) / [[[0.229]], [[0.224]], [[0.225]]]

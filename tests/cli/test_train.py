@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
 from pinglow.data.synthetic import SceneSpec, write_dataset
-from pinglow.training.recipe import Recipe
+from pinglow.training.recipe import Recipe, load_recipe
 from pinglow.training.run import TrainingInterruptedError
 
 
@@ -53,15 +53,17 @@ def test_a_bundled_recipe_trains_into_a_folder_of_its_name(calls: Calls) -> None
     assert options["resume"] is False
     assert options["command"].startswith("pinglow ")
     assert result.stdout == ""
-    assert "training pinglow-fast: 20000 steps into runs/pinglow-fast" in result.stderr
+    steps = load_recipe("fast").steps
+    assert f"training pinglow-fast: {steps} steps into runs/pinglow-fast" in result.stderr
     assert "weights.safetensors" in result.stderr
 
 
 def test_changes_and_folder_are_passed_on(calls: Calls, tmp_path: Path) -> None:
-    result = run("fast", "--set", "steps=2000", "--set", "name=mine", "--run", tmp_path / "r [1]")
+    changes = ("--set", "steps=50", "--set", "validate_every=10", "--set", "name=mine")
+    result = run("fast", *changes, "--run", tmp_path / "r [1]")
     assert result.exit_code == 0, result.output
     ((recipe, folder, _),) = calls
-    assert (recipe.steps, recipe.name, folder) == (2000, "mine", tmp_path / "r [1]")
+    assert (recipe.steps, recipe.name, folder) == (50, "mine", tmp_path / "r [1]")
     assert f"{tmp_path}/r [1]/weights.safetensors" in result.stderr
 
 

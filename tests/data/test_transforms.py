@@ -102,6 +102,14 @@ def _touches_the_edge(truth: Tensor) -> bool:
     return bool(truth[0, [0, -1]].any() or truth[0, :, [0, -1]].any())
 
 
+def test_the_rest_of_the_views_has_the_exact_scale() -> None:
+    frame = np.random.default_rng(0).random((128, 128)) < 0.1
+    exact = [
+        torch.equal(*view(frame, seed, scale=(1.5, 1.6), scale_share=0.7)) for seed in range(200)
+    ]
+    assert np.mean(exact) == pytest.approx(0.3, abs=0.1)
+
+
 def test_an_enlarged_target_stays_one_target() -> None:
     mask = np.zeros((64, 64), dtype=bool)
     mask[30, 31] = True
@@ -180,6 +188,7 @@ def test_the_frame_is_not_changed() -> None:
         {"scale": [float("nan"), 1]},
         {"crop": 31},
         {"target_bias": 1.1},
+        {"scale_share": 1.5},
         {"gain": 1},
         {"noise": -0.1},
         {"blur": 1},

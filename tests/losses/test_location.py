@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pinglow.losses import LocationLoss, location_terms
@@ -40,6 +40,7 @@ def single_pixels(truth: tuple[int, int], guess: tuple[int, int]) -> float:
 pixels = st.tuples(st.integers(0, HEIGHT - 1), st.integers(0, WIDTH - 1))
 
 
+@settings(deadline=None)
 @given(truth=pixels, guess=pixels)
 def test_single_pixels_have_a_closed_form(truth: tuple[int, int], guess: tuple[int, int]) -> None:
     loss = LocationLoss()(saturated(image(guess)), image(truth)).item()
@@ -58,6 +59,7 @@ def test_the_loss_grows_with_the_shift() -> None:
     assert shifted == sorted(set(shifted))
 
 
+@settings(deadline=None)
 @given(y=st.integers(2, HEIGHT - 3), x=st.integers(2, WIDTH - 3))
 def test_position_and_area_are_not_coupled(y: int, x: int) -> None:
     """The public code divides by the pixel count: there, a larger target is a shifted one."""
@@ -76,6 +78,7 @@ def test_without_a_target_there_is_no_term() -> None:
     assert probability.grad[1].any()
 
 
+@settings(deadline=None)
 @given(truth=pixels, guess=pixels)
 def test_descent_moves_the_centroid_towards_the_target(
     truth: tuple[int, int], guess: tuple[int, int]

@@ -1,3 +1,5 @@
+"""The scale loss against its table and against loops over images and pixels."""
+
 from __future__ import annotations
 
 import itertools
@@ -5,12 +7,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from pinglow.losses import (
-    LOSSES,
     SCALE_VARIANTS,
     ScaleLoss,
     ScaleVariant,
@@ -98,12 +99,14 @@ def random_case(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, 
 
 
 @each_variant
+@settings(deadline=None)
 @given(a=areas, t=areas)
 def test_weight_is_the_table(variant: ScaleVariant, a: float, t: float) -> None:
     assert weight(a, t, variant) == pytest.approx(table(a, t, variant), abs=1e-12)
 
 
 @each_variant
+@settings(deadline=None)
 @given(a=areas.filter(bool), t=areas.filter(bool))
 def test_weight_depends_on_the_ratio_only(variant: ScaleVariant, a: float, t: float) -> None:
     if variant == "variance":
@@ -114,6 +117,7 @@ def test_weight_depends_on_the_ratio_only(variant: ScaleVariant, a: float, t: fl
 
 
 @pytest.mark.parametrize("variant", ["diff", "mobius", "penalty", "signed"])
+@settings(deadline=None)
 @given(t=st.integers(1, 2000), pair=st.tuples(st.integers(0, 4000), st.integers(0, 4000)))
 def test_weight_is_strictly_monotone_on_either_side_of_the_true_area(
     variant: ScaleVariant, t: int, pair: tuple[int, int]
@@ -136,6 +140,7 @@ def test_variance_falls_and_then_rises_again() -> None:
 
 
 @pytest.mark.parametrize("variant", LOWEST)
+@settings(deadline=None)
 @given(a=areas, t=areas.filter(bool))
 def test_weight_stays_in_its_range(variant: ScaleVariant, a: float, t: float) -> None:
     assert LOWEST[variant] - 1e-12 <= weight(a, t, variant) <= 1 + 1e-12
@@ -259,12 +264,6 @@ def test_sd_loss_on_an_empty_image_is_the_scale_loss() -> None:
     mask.zero_()
     assert location_terms(torch.sigmoid(logits), mask).tolist() == [0, 0, 0]
     assert SDMaskLoss()(logits, mask).item() == pytest.approx(ScaleLoss()(logits, mask).item())
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_losses_of_different_shapes_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="need one shape"):
-        LOSSES[name]()(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 5))
 
 
 @pytest.mark.parametrize("loss", [ScaleLoss, SDMaskLoss])

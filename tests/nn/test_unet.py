@@ -110,13 +110,12 @@ def test_every_parameter_gets_a_gradient(attention: str, patch: int) -> None:
     torch.manual_seed(0)
     network = PinwheelUNet(**SMALL, attention=attention, patch=patch)
     x = image(40, 48, count=2)
-    sum(logits.sigmoid().square().mean() for logits in network.forward_pyramid(x)).backward()  # type: ignore[union-attr]
+    outputs = [logits.sigmoid().square().mean() for logits in network.forward_pyramid(x)]
+    torch.stack(outputs).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-    reached = [name for name, parameter in network.named_parameters() if parameter.grad.any()]  # type: ignore[union-attr]
-    missed = set(dict(network.named_parameters())) - set(reached)
-    assert not missed
+        assert parameter.grad.any(), name
 
 
 def test_a_few_steps_learn_one_image() -> None:

@@ -66,9 +66,9 @@ def train(
     lightning.seed_everything(recipe.seed, verbose=False)
     task = SegmentationTask(recipe)
     batches = TrainingBatches(recipe, cuts, start)
-    callbacks: list[Callback] = [StepsBar()] if progress else []
-    callbacks.append(RunKeeper(run, _card(recipe, task, cuts, command)))
-    with _quiet_lightning():
+    keeper = RunKeeper(run, _card(recipe, task, cuts, command))
+    callbacks: list[Callback] = [StepsBar(), keeper] if progress else [keeper]
+    with keeper.listening(), _quiet_lightning():
         trainer = _build_trainer(recipe, run, callbacks)
         trainer.fit(
             task,

@@ -16,6 +16,8 @@ import shlex
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -31,6 +33,7 @@ from pinglow.training.recipe import Recipe, load_recipe
 from pinglow.training.task import SegmentationTask
 
 _FIGURES: Final = ("iou", "niou", "pd", "fa")
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingInterruptedError(PinglowError):
@@ -102,7 +105,6 @@ class RunKeeper(Callback):
         self._started = time.monotonic()
         self._losses: list[float] = []
         self._signal: int | None = None
-        self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to know."""
@@ -114,21 +116,31 @@ class RunKeeper(Callback):
         self.minutes = state_dict["minutes"]
         self._losses = list(state_dict["losses"])
 
-    def setup(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
-    ) -> None:
-        """Listen to signals, before Lightning does in its own way."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread may listen
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._remember)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Turn SIGINT and SIGTERM into a clean stop while this lasts.
+
+        It goes around the whole of Lightning's fit, which puts back at its end what it found.
+        """
+        before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+        self._listen()
+        try:
+            yield
+        finally:
+            if _in_main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Start the clock; forget what was written after the checkpoint."""
+        """Start the clock; forget what was written after the checkpoint; stop if asked to."""
         self._started = time.monotonic()
         self._drop_rows_after(trainer.global_step)
+        if self._signal is not None:
+            trainer.save_checkpoint(self.run / "last.ckpt")
+            self._stop(trainer.global_step)
+        self._listen()  # without Lightning's own handler, which would break off in the middle
 
     def on_train_batch_end(
         self,
@@ -165,30 +177,15 @@ class RunKeeper(Callback):
         if trainer.global_step < pl_module.recipe.steps:
             self._stop(trainer.global_step)
 
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Give the signals back."""
-        self._give_back_signals()
-
-    def on_exception(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        exception: BaseException,
-    ) -> None:
-        """Give the signals back."""
-        self._give_back_signals()
-
-    def _give_back_signals(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+    def _listen(self) -> None:
+        if _in_main_thread():  # only that one may listen
+            for number in _STOP_SIGNALS:
+                signal.signal(number, self._remember)
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         """First signal: finish the step. A second one ends the process at once."""
         self._signal = number
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in _STOP_SIGNALS:
             signal.signal(each, signal.SIG_DFL)
 
     def _stop(self, step: int) -> None:
@@ -244,6 +241,10 @@ class RunKeeper(Callback):
             "minutes": round(self._elapsed(), 1),
         }
         return self.card.model_copy(update={"scores": scores, "training": training})
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def draw_curves(run: Path) -> None:
