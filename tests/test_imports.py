@@ -12,7 +12,7 @@ import pinglow
 
 OPTIONAL = [
     *("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"),
-    *("torchvision", "ultralytics", "faster_coco_eval"),
+    *("torchvision", "ultralytics", "faster_coco_eval", "pycocotools"),
     *("fastapi", "uvicorn", "multipart", "python_multipart"),
     *("ray", "av", "cv2"),
 ]
@@ -76,6 +76,7 @@ def fail(name):
 found = [m.name for m in pkgutil.walk_packages(pinglow.__path__, "pinglow.", onerror=fail)]
 for name in found:
     importlib.import_module(name)
+assert not set({OPTIONAL}) & {{name.partition(".")[0] for name in sys.modules}}
 print(len(found), *found)
 """
     count, *names = run(code).split()

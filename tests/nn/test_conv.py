@@ -10,7 +10,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pinglow.nn import ATTENTIONS, GaussianConv2d, PinwheelUNet, fold_kernels
+from pinglow.nn import (
+    ATTENTIONS,
+    GaussianConv2d,
+    GaussianPinwheelKernel,
+    PinwheelUNet,
+    fold_kernels,
+)
 from pinglow.nn.kernel import Orientation
 
 STATIC: list[Orientation] = ["none", "fixed", "learned"]
@@ -224,8 +230,12 @@ def test_fold_kernels_keeps_the_networks_logits(attention: str) -> None:
     x = torch.rand(1, 1, 32, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = network(x)
-        torch.testing.assert_close(fold_kernels(network)(x), before, rtol=0, atol=1e-6)
+        folded = fold_kernels(network)
+        torch.testing.assert_close(folded(x), before, rtol=0, atol=1e-6)
         assert torch.equal(network(x), before)
+    left = [part for part in folded.modules() if isinstance(part, GaussianPinwheelKernel)]
+    assert all(kernel.bank_size > 1 for kernel in left)  # only a bank still reduces
+    assert not any("theta" in name for name, _ in folded.named_parameters())
 
 
 @pytest.mark.parametrize("orientation", ["fixed", "learned", "max", "steered"])

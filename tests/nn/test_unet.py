@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -63,6 +64,54 @@ def test_named_forms_take_sizes_that_do_not_divide() -> None:
         for level, logits in enumerate(pyramid[1:]):
             assert logits.shape == (1, 1, math.ceil(33 / 2**level), math.ceil(47 / 2**level))
         assert len(pyramid) == 1 + levels
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_forward_is_its_definition(patch: int) -> None:
+    torch.manual_seed(0)
+    network = PinwheelUNet(**SMALL, in_channels=2, patch=patch).eval()
+    nn.init.normal_(network.fuse.weight)  # off its start, where most of it is zero
+    x = image(32, 40, channels=2)
+    steps = [(y, x) for y in range(patch) for x in range(patch)]
+    parts = [x[:, c, i::patch, j::patch] for c in range(2) for i, j in steps]
+    fine = network.encoder[0](network.stem(torch.stack(parts, dim=1)))
+    middle = network.encoder[1](nn.functional.max_pool2d(fine, 2))
+    coarse = network.encoder[2](nn.functional.max_pool2d(middle, 2))
+
+    def larger(features: Tensor) -> Tensor:
+        return nn.functional.interpolate(features, scale_factor=2, mode="bilinear")
+
+    middle = network.decoder[1](torch.cat([middle, larger(coarse)], dim=1))
+    fine = network.decoder[0](torch.cat([fine, larger(middle)], dim=1))
+    sides = [network.heads[0](fine), network.heads[1](middle)]
+    fused = network.fuse(torch.cat([sides[0], larger(sides[1])], dim=1))
+    for actual, expected in zip(network.forward_pyramid(x), [fused, *sides], strict=True):
+        full = torch.empty_like(actual)
+        for part, (i, j) in enumerate(steps):
+            full[:, 0, i::patch, j::patch] = expected[:, part]
+        torch.testing.assert_close(actual, full)
+
+
+@pytest.mark.parametrize("size", [(33, 47), (32, 41), (45, 32)])
+def test_padding_reflects_at_the_bottom_and_the_right(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    network = PinwheelUNet(**SMALL, patch=2).eval()
+    height, width = size
+    x = image(height, width)
+    margins = ((0, 0), (0, 0), (0, -height % 8), (0, -width % 8))
+    padded = torch.from_numpy(np.pad(x.numpy(), margins, mode="reflect"))
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), network(padded)[..., :height, :width])
+
+
+def test_images_of_a_batch_do_not_see_each_other() -> None:
+    torch.manual_seed(0)
+    network = PinwheelUNet(**SMALL).eval()
+    x = image(32, 33, count=3)
+    with torch.no_grad():
+        alone = torch.cat([network(one) for one in x.split(1)])
+        torch.testing.assert_close(network(x), alone)
+        assert torch.equal(network(x), network(x))
 
 
 @pytest.mark.parametrize("size", [(31, 64), (64, 31), (1, 1)])

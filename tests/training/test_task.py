@@ -99,9 +99,14 @@ def test_the_optimiser_holds_the_network_and_nothing_else(
     task = SegmentationTask(make_recipe(optimizer={"name": name, "weight_decay": 0.03}))
     built: Any = task.configure_optimizers()
     assert type(built["optimizer"]) is kind
-    (group,) = built["optimizer"].param_groups
-    assert group["weight_decay"] == 0.03
-    assert [id(each) for each in group["params"]] == [id(p) for p in task.network.parameters()]
+    decayed, others = built["optimizer"].param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.03, 0)
+    held = {id(each): group for group in (decayed, others) for each in group["params"]}
+    assert len(held) == len(decayed["params"]) + len(others["params"])
+    for key, parameter in task.network.named_parameters():
+        is_convolution = key.endswith("weight") and "norm" not in key and parameter.dim() == 4
+        assert held.pop(id(parameter)) is (decayed if is_convolution else others)
+    assert not held
 
 
 def test_the_moving_average_follows_its_formula(make_recipe: MakeRecipe) -> None:

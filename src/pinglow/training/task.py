@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, cast
 
 import lightning
@@ -108,9 +107,15 @@ class SegmentationTask(lightning.LightningModule):
         """Build the optimiser and its schedule."""
         section = self.recipe.optimizer
         kinds = {"adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
-        parameters: Iterable[nn.Parameter] = self.network.parameters()
+        # Decay would pull a kernel's angle and sigma, and BatchNorm's scales, to arbitrary values.
+        weights = [each for each in self.network.parameters() if each.dim() == 4]
+        others = [each for each in self.network.parameters() if each.dim() != 4]
         optimizer = kinds[section.name](
-            parameters, lr=section.learning_rate, weight_decay=section.weight_decay
+            [
+                {"params": weights, "weight_decay": section.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=section.learning_rate,
         )
         schedule = LambdaLR(optimizer, _learning_rate_factor(section, self.recipe.steps))
         return {
