@@ -1,10 +1,10 @@
 """How much faster pinglow trains the MSHNet form than a plain loop, and where its time goes.
 
 Both train the same network on the same 512 x 512 PNG files, crops of 256 x 256, batch 4, with
-Adagrad, the variance loss and the location loss. The plain loop is written as public code
-of this family is: every image is opened, resized, flipped and normalised for each batch, tensors are NCHW, and the loss walks
-through the batch in Python. Ours is what `pinglow train mshnet` does: `TrainingBatches`,
-`SegmentationTask` and Lightning's Trainer. They take turns.
+Adagrad, the variance loss and the location loss. The plain loop is written as public code of this
+family is: every image is opened, resized, flipped and normalised for each batch, tensors are NCHW,
+and the loss walks through the batch in Python. Ours is what `pinglow train mshnet` does:
+`TrainingBatches`, `SegmentationTask` and Lightning's Trainer. They take turns.
 Run `python benchmarks/bench_training.py`.
 """
 
