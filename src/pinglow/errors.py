@@ -5,7 +5,8 @@
     ├── DataError     a data folder, list, mask or saved prediction is missing or does not fit
     ├── RecipeError   a training recipe has an unknown key or a value out of range
     ├── ModelError    a model name or file is unknown, damaged or of another kind
-    └── OptionError   a command-line option or argument has an impossible value
+    ├── OptionError   a command-line option or argument has an impossible value
+    └── TrainingInterruptedError (pinglow.training.run)  a signal stopped a run; all is saved
 
 Each message is one sentence that names the file or option and says what to do next; the command
 line prints it and exits with code 2.
