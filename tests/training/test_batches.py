@@ -199,3 +199,17 @@ def test_no_validation_frame_is_ever_drawn(make_recipe: MakeRecipe) -> None:
     supply = TrainingBatches(recipe, [cut])
     assert [index for _, index in supply._frames] == cut.training
     assert not set(cut.training) & set(cut.validation)
+
+
+def test_a_list_may_have_its_own_share_of_validation(
+    tmp_path: Path, make_recipe: MakeRecipe
+) -> None:
+    folders = [
+        write_folder(tmp_path / name, [texture(start + seed) for seed in range(10)])
+        for name, start in (("a", 0), ("b", 100))
+    ]
+    sets = [{"folder": str(folder)} for folder in folders]
+    sets = [entry | {"split": "train"} for entry in sets]
+    sets[1] |= {"validation": 0.5}
+    cuts = cut_validation(make_recipe(data={"sets": sets, "validation": 0.2}))
+    assert [len(cut.validation) for cut in cuts] == [2, 5]

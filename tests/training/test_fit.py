@@ -291,3 +291,30 @@ def test_a_run_in_another_thread_leaves_signals_alone(
         pool.submit(train, recipe, tmp_path / "run", progress=False).result()
     assert rows(tmp_path / "run")
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_starts_from_given_weights(
+    make_recipe: MakeRecipe, finished: dict[str, Path], no_curves: None, tmp_path: Path
+) -> None:
+    weights = finished["adamw"] / "weights.safetensors"
+    still = {"learning_rate": 1e-30, "weight_decay": 0.0}
+    recipe = make_recipe(init=str(weights), steps=1, validate_every=1, optimizer=still)
+    task = train(recipe, tmp_path / "run", progress=False)
+    learned = load_file(weights)
+    for key, parameter in task.network.named_parameters():
+        assert torch.equal(parameter, learned[key]), key
+    card = read_card(tmp_path / "run" / "weights.safetensors")
+    assert card.training["started_from"]["name"] == "tiny"
+    assert card.training["started_from"]["data"] == read_card(weights).data
+    assert load_recipe(tmp_path / "run" / "recipe.toml") == recipe
+
+
+def test_weights_of_another_network_are_no_start(
+    make_recipe: MakeRecipe, finished: dict[str, Path], tmp_path: Path
+) -> None:
+    weights = str(finished["adamw"] / "weights.safetensors")
+    wider = make_recipe(init=weights, network={"widths": [8, 8]})
+    with pytest.raises(ModelError, match=r"init: .*weights\.safetensors is a network with"):
+        train(wider, tmp_path / "run", progress=False)
+    with pytest.raises(ModelError, match="neither a file nor a bundled model"):
+        train(make_recipe(init="nothing"), tmp_path / "other", progress=False)

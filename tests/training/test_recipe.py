@@ -32,7 +32,7 @@ def test_every_bundled_recipe_is_valid_by_path_and_by_name(file: Path) -> None:
 
 
 def test_the_bundled_recipes() -> None:
-    assert [file.stem for file in BUNDLED] == ["fast", "mshnet", "paper"]
+    assert [file.stem for file in BUNDLED] == ["fast-finish", "fast", "mshnet", "paper"]
 
 
 def test_the_papers_recipe_is_the_papers_setting() -> None:
@@ -62,7 +62,7 @@ def test_mshnet_differs_from_the_paper_in_attention_and_weight_only() -> None:
 
 def test_a_recipe_survives_its_own_toml(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
     recipe: Recipe = make_recipe(loss={"options": {"variant": "mobius", "smooth": 2}})
-    (tmp_path / "again.toml").write_text(tomli_w.dumps(recipe.model_dump(mode="json")))
+    (tmp_path / "again.toml").write_text(recipe.to_toml())
     assert load_recipe(tmp_path / "again.toml") == recipe
 
 
@@ -89,7 +89,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
 
 
 def test_a_key_that_resembles_none_gets_the_list(path: Path) -> None:
-    with pytest.raises(RecipeError, match="'qqq' is unknown; known keys: name, seed, steps"):
+    with pytest.raises(RecipeError, match="'qqq' is unknown; known keys: name, init, seed, steps"):
         load_recipe(path, ["qqq=1"])
 
 
@@ -177,7 +177,9 @@ def test_a_change_of_another_form_is_refused(path: Path, change: str) -> None:
 
 
 def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"'fst' is neither .* bundled: fast, mshnet, paper"):
+    with pytest.raises(
+        RecipeError, match=r"'fst' is neither .* bundled: fast-finish, fast, mshnet, paper"
+    ):
         load_recipe("fst")
     (tmp_path / "bad.toml").write_text("steps = = 3")
     with pytest.raises(RecipeError, match=r"bad\.toml is not readable TOML"):

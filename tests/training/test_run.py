@@ -71,11 +71,24 @@ def test_a_resumed_run_needs_the_same_frames(tmp_path: Path, make_recipe: MakeRe
         describe_run(tmp_path, recipe, changed, resume=True)
 
 
+def test_a_set_without_targets_has_no_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "step,minutes,train_loss,a_iou,a_pd,empty_iou,empty_pd\n5,0.5,0.9,0.2,0.5,0.0,\n"
+    )
+    drawn: list[str] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda *_, label="", **__: drawn.append(label))
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_: None)
+    draw_curves(tmp_path)
+    assert drawn == ["a", ""]
+
+
 def test_curves_are_drawn_with_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(
-        "step,minutes,learning_rate,train_loss,val_score,a_iou,a_pd,b_iou\n"
-        "5,0.5,0.1,0.9,0.2,0.2,,\n"
-        "10,1.0,0.1,0.7,0.4,0.4,0.5,\n"
+        "step,minutes,learning_rate,train_loss,val_score,a_iou,a_pd,b_iou,b_pd\n"
+        "5,0.5,0.1,0.9,0.2,0.2,,,\n"
+        "10,1.0,0.1,0.7,0.4,0.4,0.5,,\n"
     )
     draw_curves(tmp_path)
     with Image.open(tmp_path / "curves.png") as image:

@@ -178,3 +178,12 @@ def test_a_validation_without_targets_has_a_score(
     task.validation_step(("empty", frame, frame.astype(bool)), 0)
     task.on_validation_epoch_end()
     assert task.score == 0
+    # Beside one with targets, it does not count.
+    with torch.no_grad():
+        task.trained_network.fuse.bias.fill_(50)  # finds everything
+    mask = frame.astype(bool)
+    mask[4:8, 4:8] = True
+    task.validation_step(("scene", frame, mask), 0)
+    task.on_validation_epoch_end()
+    assert task.score == task.reports["scene"].iou
+    assert task.score > 0

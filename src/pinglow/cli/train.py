@@ -12,7 +12,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe file, or a bundled recipe: fast, paper, mshnet. "
+            help="A recipe file, or a bundled recipe: fast, fast-finish, paper, mshnet. "
             "With --resume it can be left out."
         ),
     ] = None,
@@ -56,7 +56,9 @@ def train(
         raise OptionError("--run and --resume exclude each other; --resume names the run itself")
     if recipe is None:
         if resume is None:
-            raise OptionError("no recipe is given; name a file or one of fast, paper, mshnet")
+            raise OptionError(
+                "no recipe is given; name a file or one of fast, fast-finish, paper, mshnet"
+            )
         recipe = str(resume / "recipe.toml")
         if not Path(recipe).is_file():
             raise OptionError(f"--resume {resume} is not a run folder; it has no recipe.toml")

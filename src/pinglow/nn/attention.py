@@ -34,8 +34,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        mean = x.mean(dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
-        peak = x.amax(dim=(2, 3), keepdim=True)
+        # Not amax: its backward pass divides among ties, five times as slow on a CPU.
+        mean, peak = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)  # (N, C, 1, 1)
         hidden = F.relu(self.narrow(mean)) + F.relu(self.narrow(peak))  # widen is linear: one call
         return x * torch.sigmoid(self.widen(hidden))
 

@@ -56,7 +56,7 @@ def cut_validation(recipe: Recipe) -> list[Cut]:
     cuts: list[Cut] = []
     for dataset, frames in zip(recipe.data.sets, parts, strict=True):
         groups = group_near_duplicates(frames.frame(index) for index in range(len(frames)))
-        validation = _draw_groups(groups, recipe.data.validation, recipe.seed)
+        validation = _draw_groups(groups, dataset.validation or recipe.data.validation, recipe.seed)
         if not validation:
             raise DataError(
                 f"list {frames.split!r} of {frames.folder} has only near-duplicates of one frame, "

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import tomli_w
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from pinglow.data.datasets import KNOWN_DATASETS
-from pinglow.errors import RecipeError
-from pinglow.inference.weights import ModelCard
+from pinglow.errors import ModelError, RecipeError
+from pinglow.inference.weights import ModelCard, load_network, read_card
 from pinglow.structures import BoolArray
 from pinglow.training.batches import Cut, TrainingBatches, cut_validation
 from pinglow.training.checkpoint import SafeCheckpointIO
@@ -55,7 +54,8 @@ def train(
         DataError: A data folder, list, image or mask is missing, or no validation frames can be
             cut; see `cut_validation`.
         FrameError: An image is broken.
-        ModelError: The checkpoint to resume from is torn.
+        ModelError: The checkpoint to resume from is torn, or the weights to start from do not
+            exist or are of another network.
         TrainingInterruptedError: A signal asked to stop; everything is saved.
     """
     check_run(run, recipe, resume)
@@ -65,6 +65,8 @@ def train(
     describe_run(run, recipe, cuts, resume)
     lightning.seed_everything(recipe.seed, verbose=False)
     task = SegmentationTask(recipe)
+    if checkpoint is None and recipe.init is not None:
+        _start_from(task, recipe.init)
     batches = TrainingBatches(recipe, cuts, start)
     keeper = RunKeeper(run, _card(recipe, task, cuts, command))
     callbacks: list[Callback] = [StepsBar(), keeper] if progress else [keeper]
@@ -77,6 +79,17 @@ def train(
             ckpt_path=checkpoint,
         )
     return task
+
+
+def _start_from(task: SegmentationTask, name_or_path: str) -> None:
+    """Put the weights of a model into the task's network."""
+    network, card = load_network(name_or_path)
+    if card.network != {"type": task.recipe.network.type, **task.network.config}:
+        raise ModelError(
+            f"init: {name_or_path} is a network with {card.network}, the recipe builds one with "
+            f"{task.network.config}; make the recipe's [network] the same"
+        )
+    task.network.load_state_dict(network.state_dict())
 
 
 def _finished_steps(checkpoint: Path, recipe: Recipe) -> int:
@@ -144,20 +157,29 @@ def _card(recipe: Recipe, task: SegmentationTask, cuts: list[Cut], command: str)
                 "licence": known.licence if known else "not known to pinglow",
             }
         )
+    training: dict[str, Any] = {
+        "steps": recipe.steps,
+        "batch_size": recipe.batch_size,
+        "torch": torch.__version__,
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+    if recipe.init is not None:
+        base = read_card(recipe.init)
+        training["started_from"] = {
+            "name": base.name,
+            "command": base.command,
+            "data": base.data,
+            "training": base.training,
+        }
     return ModelCard(
         name=recipe.name,
         network={"type": recipe.network.type, **task.network.config},
         parameters=sum(each.numel() for each in task.network.parameters()),
         input_rule=recipe.input_rule,
         data=data,
-        training={
-            "steps": recipe.steps,
-            "batch_size": recipe.batch_size,
-            "torch": torch.__version__,
-            "processor": platform.machine(),
-            "threads": torch.get_num_threads(),
-        },
-        recipe=tomli_w.dumps(recipe.model_dump(mode="json")),
+        training=training,
+        recipe=recipe.to_toml(),
         command=command,
     )
 

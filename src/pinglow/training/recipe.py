@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pinglow.data.prepare import InputRule
@@ -61,6 +62,9 @@ class DataSet(_Section):
     folder: str
     split: str = "trainval"
     weight: float = Field(default=1.0, gt=0, description="how often a frame of it is drawn")
+    validation: float | None = Field(
+        default=None, gt=0, lt=1, description="share for this list instead of data.validation"
+    )
 
 
 class DataSection(_Section):
@@ -77,6 +81,9 @@ class Recipe(_Section):
     """A training run."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="of the weights and the run folder")
+    init: str | None = Field(
+        default=None, description="weights to start from: a bundled model or a file"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32)
     steps: int = Field(gt=0)
     batch_size: int = Field(default=8, gt=0)
@@ -90,6 +97,10 @@ class Recipe(_Section):
     data: DataSection
     augmentation: Augmentation = Augmentation()
     input_rule: InputRule = InputRule()
+
+    def to_toml(self) -> str:
+        """The recipe as a TOML file's text, from which `load_recipe` makes an equal one."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def load_recipe(name_or_path: str | Path, changes: list[str] | None = None) -> Recipe:

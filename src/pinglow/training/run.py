@@ -23,7 +23,6 @@ from types import FrameType
 from typing import Any, Final
 
 import lightning
-import tomli_w
 from lightning.pytorch.callbacks import Callback
 
 from pinglow.errors import DataError, PinglowError, RecipeError
@@ -90,8 +89,7 @@ def describe_run(run: Path, recipe: Recipe, cuts: list[Cut], resume: bool) -> No
                 )
             path.write_text(names, encoding="utf-8")
     if not resume:
-        content = tomli_w.dumps(recipe.model_dump(mode="json"))
-        write_atomically(run / "recipe.toml", content.encode())
+        write_atomically(run / "recipe.toml", recipe.to_toml().encode())
 
 
 class RunKeeper(Callback):
@@ -257,9 +255,11 @@ def draw_curves(run: Path) -> None:
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for column in rows[0]:
-        if column.endswith("_iou"):
+        name = column.removesuffix("_iou")
+        # A set without targets has no Pd, and no IoU worth a curve.
+        if name != column and any(row[f"{name}_pd"] for row in rows):
             values = [float(row[column] or "nan") for row in rows]
-            left.plot(minutes, values, marker=".", label=column.removesuffix("_iou"))
+            left.plot(minutes, values, marker=".", label=name)
     left.set(xlabel="minutes of training", ylabel="validation IoU (strict)", ylim=(0, 1))
     left.legend()
     right.plot(minutes, [float(row["train_loss"]) for row in rows], marker=".")

@@ -88,7 +88,7 @@ class SegmentationTask(lightning.LightningModule):
         scorer.update(probability, mask)
 
     def on_validation_epoch_end(self) -> None:
-        """Report each data set; ``val/score`` is their mean IoU."""
+        """Report each data set; ``val/score`` is `score`."""
         self.reports = {name: scorer.compute() for name, scorer in self.scorers.items()}
         for name, report in self.reports.items():
             for key in ("iou", "niou", "pd", "fa"):
@@ -98,10 +98,9 @@ class SegmentationTask(lightning.LightningModule):
 
     @property
     def score(self) -> float:
-        """Mean IoU over the data sets of the last validation."""
-        return sum(report.iou or 0.0 for report in self.reports.values()) / max(
-            1, len(self.reports)
-        )
+        """Mean IoU over the data sets of the last validation that have targets."""
+        reports = [report for report in self.reports.values() if report.targets]
+        return sum(report.iou or 0.0 for report in reports) / max(1, len(reports))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimiser and its schedule."""
