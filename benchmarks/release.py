@@ -24,6 +24,7 @@ from pinglow.metrics import PROTOCOLS
 from pinglow.nn import fold_kernels
 
 ROOT = Path(__file__).parents[1]
+SHOWN = (("iou", 100), ("niou", 100), ("pd", 100), ("fa", 1e6), ("false_alarms_per_image", 1))
 KEYS = ("iou", "niou", "pd", "fa", "precision", "f1", "false_alarms_per_image")
 
 
@@ -83,7 +84,7 @@ def card_page(card: ModelCard) -> str:
         f"{card.input_rule.long_side} pixels, at most {card.input_rule.max_scale:g} times. "
         f"Licence of the weights: {card.licence}.",
         "",
-        f"Trained by `{card.command}`: {card.training}.",
+        *training_steps({"command": card.command, "training": card.training}),
         "",
         "## Data",
         "",
@@ -99,14 +100,14 @@ def card_page(card: ModelCard) -> str:
         "",
         "## Scores (strict protocol, 95 % bootstrap interval over images)",
         "",
-        "| data | list | images | targets | IoU, % | nIoU, % | Pd, % | Fa, 1e-6 |",
-        "|---|---|---|---|---|---|---|---|",
+        "| data | list | images | targets | IoU, % | nIoU, % | Pd, % | Fa, 1e-6 "
+        "| false alarms a frame |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in card.scores:
-        cells = [
-            cell(row, key, factor)
-            for key, factor in (("iou", 100), ("niou", 100), ("pd", 100), ("fa", 1e6))
-        ]
+        cells = [cell(row, key, factor) for key, factor in SHOWN if row["targets"] or factor != 100]
+        if not row["targets"]:
+            cells = ["-"] * 3 + cells
         counts = f"{row['images']} | {row['targets']}"
         lines.append(f"| {row['data']} | {row['list']} | {counts} | {' | '.join(cells)} |")
     lines += [
@@ -116,7 +117,7 @@ def card_page(card: ModelCard) -> str:
         "| data | list | 1-9 px | 10-25 px | 26-49 px | 50+ px |",
         "|---|---|---|---|---|---|",
     ]
-    for row in card.scores:
+    for row in (row for row in card.scores if row["targets"]):
         cells = [
             f"{100 * size['pd']:.1f} ({size['targets']})" if size["targets"] else "- (0)"
             for size in row["per_size"]
@@ -126,9 +127,26 @@ def card_page(card: ModelCard) -> str:
     return "\n".join(lines)
 
 
+def training_steps(part: dict[str, Any]) -> list[str]:
+    """One line per run, the first one first: runs that started from others are a chain."""
+    training = dict(part["training"])
+    before = training.pop("started_from", None)
+    facts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in training.items())
+    earlier = (
+        training_steps(before) if before else ["Trained by, one run going on from another:", ""]
+    )
+    return [*earlier, f"- `{part['command']}` ({facts})"]
+
+
 def cell(row: dict[str, Any], key: str, factor: float) -> str:
     low, high = row["ci95"][key]
-    return f"{factor * row[key]:.1f} [{factor * low:.1f}, {factor * high:.1f}]"
+    digits = 1 if factor > 1 else 2
+    return " ".join(
+        [
+            f"{factor * row[key]:.{digits}f}",
+            f"[{factor * low:.{digits}f}, {factor * high:.{digits}f}]",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -309,6 +309,19 @@ def test_a_run_starts_from_given_weights(
     assert load_recipe(tmp_path / "run" / "recipe.toml") == recipe
 
 
+def test_a_folder_of_another_name_may_be_a_known_data_set(
+    make_recipe: MakeRecipe, scenes: Path, no_curves: None, tmp_path: Path
+) -> None:
+    sets = [{"folder": str(scenes), "split": "train", "known_as": "irstd-1k"}]
+    recipe = make_recipe(steps=1, validate_every=1, data={"sets": sets})
+    train(recipe, tmp_path / "run", progress=False)
+    (row,) = read_card(tmp_path / "run" / "weights.safetensors").data
+    assert (row["name"], row["licence"]) == ("IRSTD-1k", "MIT")
+    sets[0]["known_as"] = "irstd"
+    with pytest.raises(RecipeError, match="'irstd' is none of the known data sets, sirst, "):
+        make_recipe(data={"sets": sets})
+
+
 def test_weights_of_another_network_are_no_start(
     make_recipe: MakeRecipe, finished: dict[str, Path], tmp_path: Path
 ) -> None:

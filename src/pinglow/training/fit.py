@@ -147,7 +147,7 @@ def _as_is(item: Any) -> Any:
 def _card(recipe: Recipe, task: SegmentationTask, cuts: list[Cut], command: str) -> ModelCard:
     data = []
     for cut in cuts:
-        known = KNOWN_DATASETS.get(cut.frames.folder.absolute().name)
+        known = KNOWN_DATASETS.get(cut.dataset.known_as or cut.frames.folder.absolute().name)
         data.append(
             {
                 "name": known.title if known else cut.name,

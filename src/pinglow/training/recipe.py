@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pinglow.data.datasets import KNOWN_DATASETS
 from pinglow.data.prepare import InputRule
 from pinglow.data.transforms import Augmentation
 from pinglow.errors import ModelError, RecipeError
@@ -65,6 +66,18 @@ class DataSet(_Section):
     validation: float | None = Field(
         default=None, gt=0, lt=1, description="share for this list instead of data.validation"
     )
+    known_as: str | None = Field(
+        default=None, description="its name in `pinglow data list`, if the folder's is another"
+    )
+
+    @field_validator("known_as")
+    @classmethod
+    def _check_known(cls, name: str | None) -> str | None:
+        if name is not None and name not in KNOWN_DATASETS:
+            raise ValueError(
+                f"{name!r} is none of the known data sets, {', '.join(KNOWN_DATASETS)}"
+            )
+        return name
 
 
 class DataSection(_Section):
