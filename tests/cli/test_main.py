@@ -17,6 +17,8 @@ RAISED: dict[str, BaseException] = {
     "option": OptionError("--x 3 is odd: give an even number"),
     "ctrl-c": KeyboardInterrupt(),
     "bug": ZeroDivisionError("a bug"),
+    "path": PermissionError(13, "Permission denied", "locked/x.png"),
+    "pipe": OSError(5, "Input/output error"),
 }
 
 
@@ -45,6 +47,33 @@ def test_ctrl_c_is_one_line_and_exit_code_130(failing: typer.Typer) -> None:
     result = CliRunner().invoke(failing, ["fail", "ctrl-c"])
     assert result.exit_code == 130
     assert result.stderr == "stopped by Ctrl-C\n"
+
+
+def test_a_path_that_the_system_refuses_is_named(failing: typer.Typer) -> None:
+    result = CliRunner().invoke(failing, ["fail", "path"])
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: locked/x.png cannot be used (Permission denied): check the path and its "
+        "permissions\n"
+    )
+    assert CliRunner().invoke(failing, ["fail", "pipe"]).exception is RAISED["pipe"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "a" * 300],
+        ["predict", ".", "--model", "a" * 300],
+        ["train", "a" * 300],
+        ["data", "synth", f"{__file__}/x", "--count", "1"],
+        ["evaluate", "--data", "a" * 300],
+    ],
+)
+def test_impossible_paths_are_one_line(words: list[str]) -> None:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.output
 
 
 def test_bugs_are_not_hidden(failing: typer.Typer) -> None:

@@ -224,3 +224,14 @@ def test_misc_111_has_a_mask_of_another_size(shared_data: Path) -> None:
     frame, mask = frames.pair(index)
     assert frames.mask(index).shape != frame.shape == mask.shape
     assert mask.any()
+
+
+@pytest.mark.parametrize("line", ["s1/0001", "s1/0001.png"])
+def test_a_list_may_name_frames_in_folders(tmp_path: Path, line: str) -> None:
+    for part in ("images", "masks"):
+        for name, value in (("s1/0001", 7), ("0001", 9)):
+            path = tmp_path / part / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 4), value, np.uint8)).save(path)
+    (tmp_path / "all.txt").write_text(f"{line}\n")
+    assert FrameFolder(tmp_path, "all").frame(0).max() == 7

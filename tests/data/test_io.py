@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import struct
 import tracemalloc
 import zlib
@@ -506,3 +507,42 @@ def test_find_frames_says_what_is_missing(tmp_path: Path) -> None:
 def test_real_frames_read_as_pillow_reads_them(shared_data: Path) -> None:
     for path in find_frames([shared_data / "sirst" / "images"])[:5]:
         np.testing.assert_array_equal(read_frame(path), np.asarray(Image.open(path)))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_a_stack_that_is_cut_short_says_so(tmp_path: Path, share: float, contiguous: bool) -> None:
+    path = tmp_path / "stack.tif"
+    stack = RNG.integers(0, 16384, (10, 32, 32), dtype=np.uint16)
+    if contiguous:
+        tifffile.imwrite(path, stack, photometric="minisblack", metadata=None)
+    else:
+        with tifffile.TiffWriter(path) as writer:
+            for page in stack:
+                writer.write(page, contiguous=False)
+    assert count_pages(path) == 10
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    count = count_pages(path)
+    lost = []
+    for page in range(count):
+        try:
+            assert np.array_equal(read_frame(path, page=page), stack[page])
+        except FrameError as error:
+            lost.append(str(error))
+    assert lost
+    assert "cut short" in lost[-1]
+    assert len(lost) < count
+
+
+def test_a_pgm_may_have_comments_among_its_counts(tmp_path: Path) -> None:
+    path = tmp_path / "frame.pgm"
+    path.write_bytes(b"P2\n2 2\n255\n1 2 # first row\n3 4\n")
+    assert read_frame(path).tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "frame.png")
+    with pytest.raises(FrameError, match=r"frame\.png is a pipe or a device"):
+        read_frame(tmp_path / "frame.png")

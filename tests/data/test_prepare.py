@@ -56,7 +56,7 @@ def test_float_frames_follow_the_formula(dtype: str) -> None:
 def test_a_boolean_frame_is_read_as_0_and_1() -> None:
     frame = np.zeros((20, 20), dtype=bool)
     frame[3:5, 3:5] = True
-    np.testing.assert_allclose(normalize_frame(frame), reference(frame, 0.0), atol=1e-5)
+    np.testing.assert_allclose(normalize_frame(frame), reference(frame, 0.5), atol=1e-5)
 
 
 @given(gain=st.floats(1e-3, 1e3), offset=st.floats(-1e4, 1e4), seed=st.integers(0, 50))
@@ -195,3 +195,16 @@ def test_the_input_rule_reaches_the_long_side_within_its_limit(
 def test_an_impossible_input_rule_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         InputRule.model_validate(change)
+
+
+def test_flicker_of_the_last_bit_is_the_same_whatever_the_number_type() -> None:
+    frame = np.full((64, 64), -5, dtype=np.int16)
+    frame[::16, ::16] += 1
+    expected = normalize_frame(frame)
+    assert np.abs(expected).max() < 2
+    for kind in (np.int32, np.float32, np.float64):
+        assert np.allclose(normalize_frame(frame.astype(kind)), expected)
+    assert np.allclose(normalize_frame((frame + 100).astype(np.uint16)), expected)
+    holed = frame.astype(np.float32)
+    holed[1, 1] = np.nan
+    assert np.allclose(normalize_frame(holed), expected)

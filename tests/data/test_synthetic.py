@@ -290,3 +290,11 @@ def test_zero_scenes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="count 0"):
         write_dataset(tmp_path / "set", 0, SceneSpec())
     assert not (tmp_path / "set").exists()
+
+
+def test_more_than_a_frame_holds_is_refused() -> None:
+    broken = replace(SENSORS[14], dead_pixels=100_000)
+    with pytest.raises(OptionError, match="bad pixels are over half"):
+        SceneSpec(width=64, height=64, sensor=broken)
+    with pytest.raises(OptionError, match="targets do not fit"):
+        SceneSpec(targets=(0, 10**30))

@@ -76,7 +76,7 @@ def test_a_frame_that_the_predictor_refuses_is_noted_too(tmp_path: Path) -> None
         raise FrameError("nothing but NaN")
 
     summary = predict_frames(refuse, [save(tmp_path / "a.png")], [])
-    assert summary.broken == ((tmp_path / "a.png", "nothing but NaN"),)
+    assert summary.broken == ((tmp_path / "a.png", f"{tmp_path / 'a.png'}: nothing but NaN"),)
 
 
 def test_other_errors_are_not_hidden(tmp_path: Path) -> None:
@@ -144,3 +144,11 @@ def test_ctrl_c_leaves_whole_files(tmp_path: Path) -> None:
     for image in out.rglob("*.png"):
         Image.open(image).load()
     assert len(list(out.rglob("*.png"))) == 4
+
+
+def test_long_names_are_shortened_and_stay_apart(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{'ä' * 110}{letter}.png") for letter in "ab"]
+    with open_sinks(["mask", "overlay"], tmp_path / "out") as sinks:
+        summary = predict_frames(find_bright, files, sinks)
+    assert summary.frames == 2
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 2

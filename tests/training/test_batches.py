@@ -213,3 +213,15 @@ def test_a_list_may_have_its_own_share_of_validation(
     sets[1] |= {"validation": 0.5}
     cuts = cut_validation(make_recipe(data={"sets": sets, "validation": 0.2}))
     assert [len(cut.validation) for cut in cuts] == [2, 5]
+
+
+def test_cuts_of_folders_of_one_name_are_told_apart(
+    tmp_path: Path, make_recipe: MakeRecipe
+) -> None:
+    places = [tmp_path / "k" / "x-2", tmp_path / "k" / "x", tmp_path / "l" / "x"]
+    folders = [
+        write_folder(place, [texture(20 * number + seed) for seed in range(4)])
+        for number, place in enumerate(places)
+    ]
+    cuts = cut_validation(recipe_on(make_recipe, *folders))
+    assert [cut.name for cut in cuts] == ["x-2", "x", "x-3"]

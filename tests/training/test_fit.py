@@ -322,7 +322,28 @@ def test_a_folder_of_another_name_may_be_a_known_data_set(
         make_recipe(data={"sets": sets})
 
 
-def test_weights_of_another_network_are_no_start(
+def test_a_resumed_run_needs_the_first_weights_no_more(
+    make_recipe: MakeRecipe, finished: dict[str, Path], no_curves: None, tmp_path: Path
+) -> None:
+    weights = tmp_path / "first.safetensors"
+    weights.write_bytes((finished["adamw"] / "weights.safetensors").read_bytes())
+    recipe = make_recipe(init=str(weights))
+    whole = train(recipe, tmp_path / "whole", command="pinglow train first", progress=False)
+    AT[7] = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(TrainingInterruptedError):
+        train(recipe, tmp_path / "run", command="pinglow train first", progress=False)
+    weights.unlink()
+    resumed = train(
+        recipe, tmp_path / "run", resume=True, command="pinglow train --resume", progress=False
+    )
+    assert_equal(dict(resumed.state_dict()), dict(whole.state_dict()))
+    cards = [read_card(tmp_path / run / "weights.safetensors") for run in ("whole", "run")]
+    for card in cards:
+        assert card.command == "pinglow train first"
+        assert card.training["started_from"]["name"] == "tiny"
+
+
+def test_weights_of_another_network_are_no_start_and_leave_no_run(
     make_recipe: MakeRecipe, finished: dict[str, Path], tmp_path: Path
 ) -> None:
     weights = str(finished["adamw"] / "weights.safetensors")
@@ -330,4 +351,5 @@ def test_weights_of_another_network_are_no_start(
     with pytest.raises(ModelError, match=r"init: .*weights\.safetensors is a network with"):
         train(wider, tmp_path / "run", progress=False)
     with pytest.raises(ModelError, match="neither a file nor a bundled model"):
-        train(make_recipe(init="nothing"), tmp_path / "other", progress=False)
+        train(make_recipe(init="nothing"), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

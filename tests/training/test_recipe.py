@@ -194,3 +194,24 @@ def test_the_bundled_recipes_are_plain_toml_with_comments() -> None:
         text = file.read_text()
         assert text.startswith("#")
         tomllib.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("optimizer.learning_rate=inf", "finite number"),
+        ("augmentation.offset=inf", "finite number"),
+        ("input_rule.max_scale=inf", "finite number"),
+        ("loss.options={smooth = inf}", "smooth is inf"),
+    ],
+)
+def test_endless_numbers_are_refused(change: str, reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        load_recipe("fast", [change])
+
+
+def test_a_view_that_leaves_one_value_is_refused() -> None:
+    small = ["batch_size=1", "augmentation.crop=32", "network.widths=[4, 4, 4, 4, 4]"]
+    with pytest.raises(RecipeError, match="BatchNorm cannot take"):
+        load_recipe("fast", [*small, "network.depths=[1, 1, 1, 1, 1]"])
+    load_recipe("fast", [*small[1:], "network.depths=[1, 1, 1, 1, 1]"])

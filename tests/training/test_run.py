@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from pinglow.errors import DataError, RecipeError
+from pinglow.inference.weights import ModelCard
 from pinglow.training.batches import cut_validation
 from pinglow.training.recipe import Recipe, load_recipe
-from pinglow.training.run import check_run, describe_run, draw_curves
+from pinglow.training.run import RunKeeper, check_run, describe_run, draw_curves
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -94,3 +95,14 @@ def test_curves_are_drawn_with_what_is_there(tmp_path: Path) -> None:
     with Image.open(tmp_path / "curves.png") as image:
         assert image.width > 2 * image.height
         assert len(image.convert("RGB").getcolors(100_000)) > 10
+
+
+def test_rows_are_kept_whatever_a_folder_is_called(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "metrics.csv"
+    whole = 'step,"my,frames_iou"\n2,0.5\n4,0.6\n6,0.7\n'
+    path.write_text(whole + "8")
+    card = ModelCard(name="x", network={}, parameters=0)
+    RunKeeper(tmp_path, card)._drop_rows_after(4)
+    assert path.read_text() == 'step,"my,frames_iou"\n2,0.5\n4,0.6\n'

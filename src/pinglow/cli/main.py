@@ -21,11 +21,17 @@ class _Group(TyperGroup):
     """Turns what pinglow raises on purpose into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a sub-command: exit with 2 for a user's mistake, with 130 for Ctrl-C."""
+        """Run a sub-command: exit with 2 for what the user can mend, with 130 for Ctrl-C."""
         try:
             return super().invoke(ctx)
         except PinglowError as error:
             typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from error
+        except OSError as error:
+            if error.filename is None:  # a closed pipe, for one: not about a path
+                raise
+            reason = f"{error.filename} cannot be used ({error.strerror})"
+            typer.echo(f"error: {reason}: check the path and its permissions", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             typer.echo("stopped by Ctrl-C", err=True)

@@ -235,4 +235,4 @@ def _find(folder: Path, name: str) -> Path | None:
 
 def _strip_suffix(name: str) -> str:
     path = Path(name)
-    return path.stem if path.suffix.lower() in FRAME_SUFFIXES else name
+    return name.removesuffix(path.suffix) if path.suffix.lower() in FRAME_SUFFIXES else name

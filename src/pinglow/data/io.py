@@ -83,6 +83,8 @@ def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS)
 def count_pages(path: str | Path) -> int:
     """Count the frames in a file: the pages of a TIFF, otherwise 1.
 
+    Where a TIFF is cut short, the first lost page counts, so that reading it says so.
+
     Raises:
         FrameError: The file is missing, empty, of an unknown kind, or a damaged TIFF.
     """
@@ -91,7 +93,7 @@ def count_pages(path: str | Path) -> int:
         return 1
     try:
         with tifffile.TiffFile(path) as tiff:
-            return len(tiff.pages)
+            return len(tiff.pages) + _lacks_pages(tiff)
     except Exception as error:  # as in read_frame
         raise _damaged(path, error) from error
 
@@ -146,6 +148,8 @@ def _natural_key(path: Path) -> tuple[list[str | int], str]:
 def _find_reader(path: Path) -> Callable[[Path, int, int], NDArray[Any]]:
     """Choose the reader by the file's first bytes."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise FrameError(f"{path} is a pipe or a device: save the frame to a file")
         with path.open("rb") as file:
             start = file.read(8)
     except FileNotFoundError:
@@ -224,7 +228,7 @@ def _read_pgm(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
             data, ">u2" if top > 255 else "u1", count=height * width, offset=header.end()
         )
     else:
-        words = data[header.end() :].split()[: height * width]
+        words = re.sub(rb"#[^\n]*", b"", data[header.end() :]).split()[: height * width]
         counts = np.array([int(word) for word in words], dtype=np.uint32)
         if counts.max(initial=0) > top:
             raise _damaged(path, f"a count is above maxval {top}")
@@ -248,6 +252,8 @@ def _read_npy(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
 def _read_tiff(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
     with tifffile.TiffFile(path) as tiff:
         pages = len(tiff.pages)
+        if page == pages and _lacks_pages(tiff):
+            raise _damaged(path, f"it is cut short after page {pages - 1}")
         if not 0 <= page < pages:
             raise FrameError(f"{path} has no page {page}: choose 0 to {pages - 1}")
         ifd: Any = tiff.pages[page]
@@ -261,6 +267,15 @@ def _read_tiff(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
         if ifd.photometric == 0 and counts.dtype.kind in "bu":
             counts = counts ^ counts.dtype.type((1 << ifd.bitspersample) - 1)
         return _collapse_channels(path, counts)
+
+
+def _lacks_pages(tiff: tifffile.TiffFile) -> bool:
+    """Whether the chain of pages, each pointing to the next, breaks off before its end, a 0."""
+    place = tiff.pages.next_page_offset
+    if place is None:
+        return False
+    tiff.filehandle.seek(place)
+    return any(tiff.filehandle.read(tiff.tiff.offsetsize)) or place >= tiff.filehandle.size
 
 
 def _check_tiff_data(path: Path, ifd: Any, file_size: int, max_pixels: int) -> None:

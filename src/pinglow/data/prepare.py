@@ -25,9 +25,10 @@ def normalize_frame(frame: NDArray[Any]) -> FloatArray:
 
     The spread is that of the middle 90 % of the pixels, so that neither a hot target nor a dead
     pixel moves it, with two floors for flat frames: a tenth of the standard deviation, and half a
-    count of an integer frame (flicker of the last bit is not signal). asinh is linear for dim
-    structure and logarithmic for bright structure: nothing is clipped and no two counts become
-    equal, in contrast to a conversion to 8 bits. NaN and infinite pixels are taken as the median.
+    count where all counts are whole numbers (flicker of the last bit is not signal). asinh is
+    linear for dim structure and logarithmic for bright structure: nothing is clipped and no two
+    counts become equal, in contrast to a conversion to 8 bits. NaN and infinite pixels are taken
+    as the median.
 
     Args:
         frame: (H, W), any number type.
@@ -40,11 +41,12 @@ def normalize_frame(frame: NDArray[Any]) -> FloatArray:
     if not np.issubdtype(frame.dtype, np.integer):
         finite = np.isfinite(counts)
         if not finite.all():
-            counts = np.where(finite, counts, np.median(counts[finite]) if finite.any() else 0)
+            middle = np.percentile(counts[finite], 50, method="lower") if finite.any() else 0
+            counts = np.where(finite, counts, counts.dtype.type(middle))
     stride = max(1, int(np.ceil(np.sqrt(counts.size / _MOST_PIXELS))))
     sample = counts[::stride, ::stride]
     low, median, high = np.percentile(sample, [5, 50, 95])
-    floor = 0.5 if np.issubdtype(frame.dtype, np.integer) else 0.0
+    floor = 0.5 if np.array_equal(sample, np.rint(sample)) else 0.0
     spread = max((high - low) / _GAUSSIAN_SPREAD, float(sample.std(dtype=np.float64)) / 10, floor)
     if not spread > 0:
         return np.zeros(counts.shape, dtype=np.float32)
@@ -59,10 +61,10 @@ class InputRule(BaseModel):
     ``max_scale`` times and never shrunk.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     long_side: int = Field(default=512, ge=32, description="pixels")
-    max_scale: float = Field(default=2.0, ge=1)
+    max_scale: float = Field(default=2.0, ge=1, le=16)
 
     def scale(self, height: int, width: int) -> float:
         """Factor for a frame of this size, in [1, max_scale]."""

@@ -124,6 +124,11 @@ class SceneSpec:
                 raise OptionError(
                     f"The range {name} {low}-{high} is impossible; give LOW-HIGH, 0 <= LOW <= HIGH"
                 )
+        bad, pixels = self.sensor.dead_pixels + self.sensor.hot_pixels, self.width * self.height
+        if bad > pixels / 2:
+            raise OptionError(f"{bad} bad pixels are over half of the frame's {pixels}; use fewer")
+        if self.targets[1] > pixels:
+            raise OptionError(f"{self.targets[1]} targets do not fit {pixels} pixels; use fewer")
         if not 0 <= self.cold <= 1:
             raise OptionError(f"The share cold {self.cold} is impossible; use 0 to 1")
 

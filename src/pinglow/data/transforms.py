@@ -16,9 +16,9 @@ from pinglow.structures import BoolArray, FloatArray
 class Augmentation(BaseModel):
     """Settings of `random_view`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    crop: int = Field(default=256, ge=32, description="side of a view, pixels")
+    crop: int = Field(default=256, ge=32, le=8192, description="side of a view, pixels")
     target_bias: float = Field(
         default=0.6, ge=0, le=1, description="share of views that hold a target for sure"
     )
@@ -53,7 +53,8 @@ def random_view(
     """Cut, enlarge, flip, turn and disturb.
 
     The mask goes through exactly the geometry of the frame. Flips, turns and a view at scale 1
-    move its pixels unchanged; an enlarged mask is interpolated like the frame and cut at one half.
+    move its pixels unchanged; a scaled mask is interpolated like the frame and cut at one half,
+    but keeps a pixel of each target.
 
     Args:
         frame: (H, W), normalised.
@@ -78,6 +79,7 @@ def random_view(
         shrink = side > settings.crop
         image = F.interpolate(image, size, mode="bilinear", antialias=shrink)
         truth = (F.interpolate(truth, size, mode="bilinear", antialias=shrink) > 0.5).float()
+        _keep_points(truth, mask, corners, top, left, side)
     if settings.flip and random.random() < 0.5:
         image, truth = image.flip(-1), truth.flip(-1)
     if settings.rotate:
@@ -110,6 +112,26 @@ def _place(
             high = max(low, min(high, int(aim[axis])))
         place.append(int(random.integers(low, high + 1)))
     return place[0], place[1]
+
+
+def _keep_points(
+    truth: Tensor,
+    mask: BoolArray,
+    corners: NDArray[np.int64],
+    top: int,
+    left: int,
+    side: int,
+) -> None:
+    """Set a pixel of each target in the scaled truth (1, 1, crop, crop).
+
+    Interpolation would turn a target of a pixel or two into background, though it is still to be
+    seen in the image.
+    """
+    corners = corners[mask[corners[:, 0], corners[:, 1]]]  # not in the middle of a ring
+    places = corners - (top, left)
+    places = places[((places >= 0) & (places < side)).all(axis=1)]
+    scaled = ((places + 0.5) * truth.shape[-1] / side).astype(np.int64)
+    truth[0, 0, scaled[:, 0], scaled[:, 1]] = 1
 
 
 def _cut(values: NDArray[np.generic], top: int, left: int, side: int) -> NDArray[np.generic]:

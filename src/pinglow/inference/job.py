@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
@@ -16,6 +16,8 @@ from pinglow.data.io import count_pages, read_frame
 from pinglow.errors import FrameError
 from pinglow.inference.sinks import FrameRecord, Sink
 from pinglow.structures import Prediction
+
+_LONGEST: Final = 200  # bytes of an output name; file systems take 255, and sinks add to it
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def predict_frames(
             frame = read_frame(source, page=page)
             prediction = predict(frame)
         except FrameError as error:
-            broken.append((source, str(error)))
+            reason = str(error)
+            broken.append((source, reason if str(source) in reason else f"{source}: {reason}"))
         else:
             record = FrameRecord(source, page, name, frame, prediction)
             for sink in sinks:
@@ -83,6 +86,7 @@ def _list_frames(sources: Sequence[Path]) -> list[tuple[Path, int, str]]:
         stem = source.stem
         if stems[stem.casefold()] > 1:
             stem = f"{source.resolve().parent.name}_{stem}".lstrip("_")
+        stem = stem.encode()[:_LONGEST].decode(errors="ignore")
         try:
             pages = count_pages(source)
         except FrameError:

@@ -83,12 +83,24 @@ def predict_probability(network: nn.Module, frame: NDArray[Any], rule: InputRule
         (H, W) float32 in [0, 1].
 
     Raises:
-        FrameError: The frame is not two-dimensional or has no pixels.
+        FrameError: The frame is not two-dimensional, has no pixels, or does not fit into memory.
     """
     if frame.ndim != 2 or frame.size == 0:
         raise FrameError(
             f"a frame of shape {frame.shape} cannot be read; pass one (height, width) grey frame"
         )
+    try:
+        return _probability(network, frame, rule)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        size = f"{frame.shape[1]} x {frame.shape[0]}"
+        raise FrameError(
+            f"a frame of {size} pixels does not fit into memory; cut it into smaller ones"
+        ) from error
+
+
+def _probability(network: nn.Module, frame: NDArray[Any], rule: InputRule) -> FloatArray:
     height, width = frame.shape
     normal = normalize_frame(frame)
     # Tiny frames go on by reflection up to what the network needs.

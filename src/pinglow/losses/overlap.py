@@ -7,6 +7,7 @@ The positive ``smooth`` in both is what keeps a gradient on target-free images.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -58,10 +59,12 @@ def positive_smooth(smooth: float) -> float:
     """Check s, in pixels.
 
     Raises:
-        ValueError: It is not above 0.
+        ValueError: It is not finite and above 0.
     """
-    if not smooth > 0:
-        raise ValueError(f"smooth is {smooth}; it must be above 0, or empty images have no loss")
+    if not 0 < smooth < math.inf:
+        raise ValueError(
+            f"smooth is {smooth}; it must be finite and above 0, or empty images have no loss"
+        )
     return smooth
 
 

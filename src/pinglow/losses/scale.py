@@ -62,9 +62,9 @@ def scale_weight(
     ========  =====================================  ========================  =====================
     variant   w                                      in r                      range
     ========  =====================================  ========================  =====================
-    diff      (A + T) / (A + T + 2 abs(d))           (1 + r) / (3 - r)         (1/3, 1], monotone
+    diff      (A + T) / (A + T + 2 abs(d))           (1 + r) / (3 - r)         [1/3, 1], monotone
     variance  (m + d²/4) / (M + d²/4)                depends on the area       not monotone
-    mobius    (3m + M) / (3M + m)                    (1 + 3r) / (3 + r)        (1/3, 1], monotone
+    mobius    (3m + M) / (3M + m)                    (1 + 3r) / (3 + r)        [1/3, 1], monotone
     penalty   m / (M + abs(d))                       r / (2 - r)               [0, 1], monotone
     signed    (3A - T) / (A + T) for A < T,          (3r - 1) / (1 + r),       [-1, 1]
               (A + T) / (3A - T) otherwise           (1 + r) / (3 - r)

@@ -134,15 +134,15 @@ class PinwheelUNet(nn.Module):
 
     def _pad(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        multiple = self.patch * 2 ** (len(self.encoder) - 1)
-        # Reflection adds less than a side's own length; it binds only where multiple is above 64.
-        smallest = max(_SMALLEST_SIDE, multiple // 2 + 1)
-        if min(height, width) < smallest:
+        if min(height, width) < _SMALLEST_SIDE:
             raise ValueError(
-                f"the image is {width} x {height}; both sides need at least {smallest} pixels"
+                f"the image is {width} x {height}; both sides need at least {_SMALLEST_SIDE} pixels"
             )
+        multiple = self.patch * 2 ** (len(self.encoder) - 1)
         down, right = -height % multiple, -width % multiple
-        return F.pad(x, (0, right, 0, down), mode="reflect") if down or right else x
+        # Reflection adds less than a side's own length; deep networks on small views ask for more.
+        mode = "reflect" if down < height and right < width else "replicate"
+        return F.pad(x, (0, right, 0, down), mode=mode) if down or right else x
 
     def _start_heads(self) -> None:
         """Start every pixel at the prior, and the fused output as the mean of the levels."""

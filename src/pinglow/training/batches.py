@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,9 +64,9 @@ def cut_validation(recipe: Recipe) -> list[Cut]:
                 "so no validation frames can be cut from it; add frames of another scene"
             )
         training = sorted(set(range(len(frames))) - set(validation))
-        name = frames.folder.absolute().name
-        if any(name == cut.name for cut in cuts):
-            name = f"{name}-{len(cuts) + 1}"
+        folder = frames.folder.absolute().name
+        names = itertools.chain([folder], (f"{folder}-{number}" for number in itertools.count(2)))
+        name = next(name for name in names if all(name != cut.name for cut in cuts))
         cuts.append(Cut(name, dataset, frames, training, validation))
     return cuts
 

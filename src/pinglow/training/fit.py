@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pinglow.data.datasets import KNOWN_DATASETS
 from pinglow.errors import ModelError, RecipeError
-from pinglow.inference.weights import ModelCard, load_network, read_card
+from pinglow.inference.weights import ModelCard, load_network
 from pinglow.structures import BoolArray
 from pinglow.training.batches import Cut, TrainingBatches, cut_validation
 from pinglow.training.checkpoint import SafeCheckpointIO
@@ -62,13 +62,13 @@ def train(
     checkpoint = run / "last.ckpt" if resume else None
     start = _finished_steps(checkpoint, recipe) if checkpoint else 0
     cuts = cut_validation(recipe)
-    describe_run(run, recipe, cuts, resume)
     lightning.seed_everything(recipe.seed, verbose=False)
     task = SegmentationTask(recipe)
-    if checkpoint is None and recipe.init is not None:
-        _start_from(task, recipe.init)
+    # A resumed run has its weights, and the origin of the first ones, in its checkpoint.
+    base = _start_from(task, recipe.init) if recipe.init and not resume else None
+    describe_run(run, recipe, cuts, resume)
     batches = TrainingBatches(recipe, cuts, start)
-    keeper = RunKeeper(run, _card(recipe, task, cuts, command))
+    keeper = RunKeeper(run, _card(recipe, task, cuts, command, base))
     callbacks: list[Callback] = [StepsBar(), keeper] if progress else [keeper]
     with keeper.listening(), _quiet_lightning():
         trainer = _build_trainer(recipe, run, callbacks)
@@ -81,8 +81,8 @@ def train(
     return task
 
 
-def _start_from(task: SegmentationTask, name_or_path: str) -> None:
-    """Put the weights of a model into the task's network."""
+def _start_from(task: SegmentationTask, name_or_path: str) -> ModelCard:
+    """Put the weights of a model into the task's network; return its card."""
     network, card = load_network(name_or_path)
     if card.network != {"type": task.recipe.network.type, **task.network.config}:
         raise ModelError(
@@ -90,6 +90,7 @@ def _start_from(task: SegmentationTask, name_or_path: str) -> None:
             f"{task.network.config}; make the recipe's [network] the same"
         )
     task.network.load_state_dict(network.state_dict())
+    return card
 
 
 def _finished_steps(checkpoint: Path, recipe: Recipe) -> int:
@@ -144,7 +145,13 @@ def _as_is(item: Any) -> Any:
     return item
 
 
-def _card(recipe: Recipe, task: SegmentationTask, cuts: list[Cut], command: str) -> ModelCard:
+def _card(
+    recipe: Recipe,
+    task: SegmentationTask,
+    cuts: list[Cut],
+    command: str,
+    base: ModelCard | None,
+) -> ModelCard:
     data = []
     for cut in cuts:
         known = KNOWN_DATASETS.get(cut.dataset.known_as or cut.frames.folder.absolute().name)
@@ -164,8 +171,7 @@ def _card(recipe: Recipe, task: SegmentationTask, cuts: list[Cut], command: str)
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
     }
-    if recipe.init is not None:
-        base = read_card(recipe.init)
+    if base is not None:
         training["started_from"] = {
             "name": base.name,
             "command": base.command,

@@ -23,7 +23,7 @@ _Positive = Annotated[int, Field(gt=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworkSection(_Section):
@@ -168,6 +168,14 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
         build_network(recipe.network.model_dump())
     except ModelError as error:
         raise RecipeError(f"{source}: {error}") from error
+    multiple = recipe.network.patch * 2 ** (len(recipe.network.widths) - 1)
+    coarsest = -(-recipe.augmentation.crop // multiple)
+    if recipe.batch_size * coarsest**2 == 1:
+        raise RecipeError(
+            f"{source}: one view of {recipe.augmentation.crop} pixels leaves a single value at the "
+            "network's coarsest level, which BatchNorm cannot take; enlarge batch_size or "
+            "augmentation.crop"
+        )
     return recipe
 
 

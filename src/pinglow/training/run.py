@@ -106,13 +106,24 @@ class RunKeeper(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to know."""
-        return {"best": self.best, "minutes": self._elapsed(), "losses": self._losses}
+        return {
+            "best": self.best,
+            "minutes": self._elapsed(),
+            "losses": self._losses,
+            "command": self.card.command,
+            "started_from": self.card.training.get("started_from"),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up from `state_dict`."""
         self.best = state_dict["best"]
         self.minutes = state_dict["minutes"]
         self._losses = list(state_dict["losses"])
+        training = dict(self.card.training)
+        if state_dict["started_from"] is not None:
+            training["started_from"] = state_dict["started_from"]
+        update = {"command": state_dict["command"], "training": training}
+        self.card = self.card.model_copy(update=update)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -161,7 +172,7 @@ class RunKeeper(Callback):
         """Write everything that this validation changes; stop if asked to."""
         assert isinstance(pl_module, SegmentationTask)
         self._append_row(trainer, pl_module)
-        if pl_module.score > self.best:
+        if pl_module.score >= self.best:  # of equal ones the later, as without any targets
             self.best = pl_module.score
             save_model(
                 self.run / "weights.safetensors",
@@ -219,12 +230,15 @@ class RunKeeper(Callback):
         """A run that goes on from an older step writes these rows again."""
         path = self.run / "metrics.csv"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rows = list(csv.reader(lines))
         # A killed writer may leave a part of a line.
-        whole = [line.split(",") for line in lines if line.count(",") == lines[0].count(",")]
-        kept = [row for row in whole[1:] if int(row[0]) <= step]
+        kept = [
+            line
+            for line, row in zip(lines[1:], rows[1:], strict=True)
+            if len(row) == len(rows[0]) and int(row[0]) <= step
+        ]
         if kept:
-            content = "".join(",".join(row) + "\n" for row in [whole[0], *kept])
-            write_atomically(path, content.encode())
+            write_atomically(path, "".join(f"{line}\n" for line in [lines[0], *kept]).encode())
         else:
             path.unlink(missing_ok=True)
 
