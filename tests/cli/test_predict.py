@@ -92,7 +92,7 @@ def test_broken_frames_are_listed_and_the_others_go_on(run: Run) -> None:
     Path("in/f1.png").write_text("not a picture")
     result = run("in")
     assert result.exit_code == 0
-    assert result.stdout.startswith("1 frame, 1 target, ")
+    assert result.stdout.startswith("1 frame, 1 left out, 1 target, ")
     assert result.stderr.count("\n") == 1
     assert "warning: left out: in" in result.stderr
     assert "f1.png is not a frame" in result.stderr
@@ -110,7 +110,7 @@ def test_only_broken_frames_is_an_error(run: Run) -> None:
     ("arguments", "message"),
     [
         (["gone"], "error: gone does not exist"),
-        (["in", "--save", "csv,xml"], "error: --save 'xml' is unknown: choose from mask, overlay"),
+        (["in", "--save", "csv,xml"], "error: --save 'xml' is unknown: choose from mask, prob"),
         (["in", "--save", ""], "error: --save '' is unknown"),
         (["in", "--out", "in/f0.png"], "is a file: name a folder"),
         (["in", "--out", "in/f0.png/deeper"], "error: cannot write results to"),

@@ -161,7 +161,7 @@ def test_a_whole_run(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     result = run(recipe, "--data", tmp_path / "scenes", "--run", folder)
     assert result.exit_code == 0, result.output
     lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert [line.split()[0] for line in lines] == ["training", "step", "step", "best"]
+    assert [line.split()[0] for line in lines] == ["training", "step", "step", "last"]
     assert (folder / "weights.safetensors").is_file()
     stored = tomllib.loads((folder / "recipe.toml").read_text())
     assert stored["data"]["sets"][0]["folder"] == str(tmp_path / "scenes")

@@ -170,7 +170,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         FrameFolder(tmp_path / "gone", "train")
     with pytest.raises(DataError, match=r"no list test\.txt \(lists there: train, val\)"):
         FrameFolder(folder, "test")
-    with pytest.raises(DataError, match=r"nowhere\.txt cannot be read"):
+    with pytest.raises(DataError, match=r"nowhere\.txt does not exist"):
         FrameFolder(folder, str(tmp_path / "nowhere.txt"))
     (folder / "val.txt").write_text("\n \n")
     with pytest.raises(DataError, match=r"val\.txt names no frames"):

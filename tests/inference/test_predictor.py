@@ -154,13 +154,14 @@ def test_an_impossible_threshold_is_refused(threshold: float) -> None:
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (5,), (3, 5, 3), ()])
 def test_a_frame_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(FrameError, match="cannot be read; pass one"):
+    with pytest.raises(FrameError, match="cannot be used; pass one"):
         Predictor(Brightness(), make_card())(np.zeros(shape, dtype=np.uint8))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
-def test_a_frame_of_one_value_or_none_has_no_targets(value: float) -> None:
+def test_a_frame_of_one_finite_value_has_no_targets(value: float) -> None:
     frame = np.full((40, 50), value, dtype=np.float32)
+    frame[3, 4] = 0
     prediction = Predictor(Brightness(), make_card())(frame)
     assert np.isfinite(prediction.probability).all()
     assert prediction.targets == ()
@@ -194,3 +195,27 @@ def test_a_view_of_a_frame_is_read_like_its_copy(view: Any) -> None:
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(ModelError, match="'gone'"):
         Predictor.load("gone")
+
+
+def test_what_is_no_frame_is_refused() -> None:
+    predictor = Predictor(make_network(), make_card())
+    with pytest.raises(FrameError, match=r"as pinglow\.read_frame returns it"):
+        predictor("frame.png")  # type: ignore[arg-type]
+    with pytest.raises(FrameError, match="single finite pixel"):
+        predictor(np.full((40, 40), np.inf))
+
+
+def test_a_frame_beyond_memory_is_a_frame_error() -> None:
+    class Full(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("a bug")
+
+    frame = make_frame(40, 50)
+    with pytest.raises(FrameError, match="50 x 40 pixels does not fit into memory"):
+        predict_probability(Full(), frame, InputRule())
+    with pytest.raises(RuntimeError, match="a bug"):
+        predict_probability(Broken(), frame, InputRule())

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.errors import DataError
+from pinglow.inference.evaluation import read_probability
 from pinglow.inference.sinks import (
     SINKS,
     CsvSink,
     FrameRecord,
     JsonlSink,
     MaskSink,
+    ProbabilitySink,
     draw_overlay,
     open_sinks,
 )
@@ -47,6 +49,16 @@ def test_mask_is_0_and_255_at_the_frames_size(tmp_path: Path) -> None:
     mask = np.asarray(Image.open(tmp_path / "masks" / "a_mask.png"))
     np.testing.assert_array_equal(mask, np.where(record.prediction.mask, 255, 0))
     assert mask.dtype == np.uint8
+
+
+def test_saved_probabilities_are_what_evaluate_reads(tmp_path: Path) -> None:
+    probability = np.random.default_rng(0).random((30, 50), dtype=np.float32)
+    probability[0, :2] = 0, 1
+    frame = np.zeros(probability.shape, np.uint8)
+    record = FrameRecord(Path("a.png"), 0, "a", frame, Prediction(probability))
+    ProbabilitySink(tmp_path).write(record)
+    saved = read_probability(tmp_path / "probability" / "a.png", probability.shape)
+    np.testing.assert_allclose(saved, probability, rtol=0, atol=0.5 / 65535 + 1e-7)
 
 
 def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
@@ -161,6 +173,7 @@ def test_every_sink_can_be_opened_by_name(tmp_path: Path) -> None:
     assert written == [
         "masks/a_mask.png",
         "overlays/a_overlay.png",
+        "probability/a.png",
         "targets.csv",
         "targets.jsonl",
     ]

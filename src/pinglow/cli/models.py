@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="A bundled model or a weights file: show its whole card.")
+        str | None, typer.Argument(help="A bundled model or a weights file: show its card.")
     ] = None,
+    recipe: Annotated[
+        bool, typer.Option("--recipe", help="Print the whole recipe below the card.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """List the bundled models, or show the card of one.
@@ -24,7 +27,9 @@ def models(
     Example: pinglow models pinglow-fast
     """
     from rich.console import Console
+    from rich.markdown import Markdown
 
+    from pinglow.inference.card_page import card_page
     from pinglow.inference.weights import bundled_models, read_card
 
     if name is not None:
@@ -32,7 +37,7 @@ def models(
         if json:
             typer.echo(card.model_dump_json(indent=2))
         else:
-            _print_card(Console(), card)
+            Console().print(Markdown(card_page(card, recipe=recipe)))
         return
     cards = [read_card(bundled) for bundled in bundled_models()]
     if json:
@@ -57,31 +62,3 @@ def _print_list(console: Any, cards: list[ModelCard]) -> None:
         )
     console.print(table)
     console.print("pinglow models NAME shows the whole card.", highlight=False)
-
-
-def _print_card(console: Any, card: ModelCard) -> None:
-    """Print single values line by line and lists of records as tables."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    lines = Table.grid(padding=(0, 2))
-    tables = []
-    for key, value in card.model_dump(mode="json").items():
-        if isinstance(value, list) and value:
-            columns = list(dict.fromkeys(column for row in value for column in row))
-            table = Table(*columns, title=key, title_justify="left")
-            for row in value:
-                table.add_row(*(escape(_text(row.get(column))) for column in columns))
-            tables.append(table)
-        elif isinstance(value, dict):
-            pairs = ", ".join(f"{inner} {_text(entry)}" for inner, entry in value.items())
-            lines.add_row(key, escape(pairs))
-        else:
-            lines.add_row(key, escape(_text(value)))
-    console.print(lines, *tables)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

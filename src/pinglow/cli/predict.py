@@ -29,7 +29,10 @@ def predict(
         ),
     ] = None,
     save: Annotated[
-        str, typer.Option(help="What to write: any of mask, overlay, csv, jsonl, with commas.")
+        str,
+        typer.Option(
+            help="What to write: any of mask, probability, overlay, csv, jsonl, with commas."
+        ),
     ] = "csv,jsonl,overlay",
 ) -> None:
     """Find targets in infrared frames and write what was found.
@@ -53,6 +56,8 @@ def predict(
         raise OptionError(f"--out {out} is a file: name a folder")
 
     files = find_frames(sources)
+    if any(place.is_dir() and any(place.iterdir()) for place in (out / "overlays", out / "masks")):
+        typer.echo(f"note: {out} holds pictures of an earlier job; this one adds to them", err=True)
     predictor = Predictor.load(model, threshold=threshold)
     try:
         with open_sinks(names, out) as sinks, frame_progress() as bar:
@@ -71,8 +76,9 @@ def predict(
         typer.echo(f"warning: left out: {reason}", err=True)
     if not summary.frames:
         raise FrameError(f"none of the {len(summary.broken)} frames could be read: see above why")
+    left_out = f"{len(summary.broken)} left out, " if summary.broken else ""
     typer.echo(
-        f"{_count(summary.frames, 'frame')}, {_count(summary.targets, 'target')}, "
+        f"{_count(summary.frames, 'frame')}, {left_out}{_count(summary.targets, 'target')}, "
         f"{summary.seconds / summary.frames:.3f} s a frame. Results are in {out}."
     )
 

@@ -41,6 +41,8 @@ def train(
     Ctrl-C saves and stops (exit code 130), SIGTERM too (143).
 
     Example: pinglow train fast --data my-frames:train --set steps=2000
+
+    From the bundled weights: add --set init=pinglow-fast
     """
     import shlex
     import sys
@@ -76,8 +78,8 @@ def train(
         console.print(str(stop))
         raise typer.Exit(128 + stop.signal_number) from stop
     console.print(
-        f"best weights: {folder / 'weights.safetensors'} "
-        f"(last validation IoU {task.score:.3f}); curves: {folder / 'curves.png'}"
+        f"last validation IoU {task.score:.3f}; weights of the best validation: "
+        f"{folder / 'weights.safetensors'}; curves: {folder / 'curves.png'}"
     )
 
 

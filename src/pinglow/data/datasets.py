@@ -139,6 +139,8 @@ def read_split(folder: Path, split: str) -> list[str]:
         raise DataError(f"{folder} has no list {split}.txt (lists there: {known}); name another")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise DataError(f"list {path} does not exist; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a list of names: {error}") from error
     names = [_strip_suffix(line.strip()) for line in lines if line.strip()]

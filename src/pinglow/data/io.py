@@ -122,7 +122,10 @@ def find_frames(sources: Sequence[str | Path]) -> list[Path]:
             raise DataError(f"{source} does not exist: check the path")
         if not matches:
             kinds = ", ".join(sorted(FRAME_SUFFIXES))
-            raise DataError(f"{source} holds no frames: name a place with {kinds} files")
+            raise DataError(
+                f"{source} holds no frames: name a place with {kinds} files "
+                f"(subfolders are searched by a pattern, as in '{path}/**/*.png')"
+            )
         for match in matches:
             found.setdefault(match.resolve(), match)
     return list(found.values())

@@ -85,10 +85,14 @@ def predict_probability(network: nn.Module, frame: NDArray[Any], rule: InputRule
     Raises:
         FrameError: The frame is not two-dimensional, has no pixels, or does not fit into memory.
     """
-    if frame.ndim != 2 or frame.size == 0:
+    frame = np.asarray(frame)
+    if frame.ndim != 2 or frame.size == 0 or frame.dtype.kind not in "buif":
         raise FrameError(
-            f"a frame of shape {frame.shape} cannot be read; pass one (height, width) grey frame"
+            f"a frame of shape {frame.shape} and type {frame.dtype} cannot be used; pass one "
+            "(height, width) grey frame, as pinglow.read_frame returns it"
         )
+    if frame.dtype.kind == "f" and not np.isfinite(frame).any():
+        raise FrameError("a frame without a single finite pixel cannot be used; export it again")
     try:
         return _probability(network, frame, rule)
     except (MemoryError, RuntimeError) as error:

@@ -70,6 +70,23 @@ class MaskSink:
         """Nothing is open."""
 
 
+class ProbabilitySink:
+    """probability/<name>.png: 16 bits, value / 65535; `pinglow evaluate --predictions` reads it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder ``probability`` in ``folder``."""
+        self._folder = folder / "probability"
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, record: FrameRecord) -> None:
+        """Write the probability map of one frame."""
+        levels = np.rint(record.prediction.probability * np.float64(65535)).astype(np.uint16)
+        _save_whole(Image.fromarray(levels), self._folder / f"{record.name}.png")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class OverlaySink:
     """overlays/<name>_overlay.png: the frame for a person, see `draw_overlay`."""
 
@@ -143,6 +160,7 @@ class JsonlSink:
 
 SINKS: dict[str, Callable[[Path], Sink]] = {
     "mask": MaskSink,
+    "probability": ProbabilitySink,
     "overlay": OverlaySink,
     "csv": CsvSink,
     "jsonl": JsonlSink,

@@ -36,7 +36,7 @@ class ModelCard(BaseModel):
     scores: list[dict[str, Any]] = Field(default=[], description="data, protocol and figures")
     recipe: str = Field(default="", description="the recipe, TOML")
     command: str = Field(default="", description="the command that trained it")
-    licence: str = "Apache-2.0"
+    licence: str = Field(default="not stated", description="of the weights")
 
 
 def bundled_models() -> dict[str, Path]:

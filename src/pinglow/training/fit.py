@@ -84,11 +84,13 @@ def train(
 def _start_from(task: SegmentationTask, name_or_path: str) -> ModelCard:
     """Put the weights of a model into the task's network; return its card."""
     network, card = load_network(name_or_path)
-    if card.network != {"type": task.recipe.network.type, **task.network.config}:
-        raise ModelError(
-            f"init: {name_or_path} is a network with {card.network}, the recipe builds one with "
-            f"{task.network.config}; make the recipe's [network] the same"
-        )
+    wanted = {"type": task.recipe.network.type, **task.network.config}
+    for key in wanted:
+        if card.network.get(key) != wanted[key]:
+            raise ModelError(
+                f"init: {name_or_path} has {key} {card.network.get(key)}, the recipe's network "
+                f"{wanted[key]}; set network.{key} to the same"
+            )
     task.network.load_state_dict(network.state_dict())
     return card
 

@@ -146,6 +146,8 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise RecipeError(_explain(error, source)) from error
+    if recipe.steps < recipe.validate_every:  # a short trial: once, at its end
+        recipe = recipe.model_copy(update={"validate_every": recipe.steps})
     if recipe.steps % recipe.validate_every:
         raise RecipeError(
             f"{source}: steps is {recipe.steps}, not a multiple of validate_every "

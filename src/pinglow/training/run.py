@@ -54,7 +54,7 @@ def check_run(run: Path, recipe: Recipe, resume: bool) -> None:
     if not resume:
         if checkpoint.exists():
             raise RecipeError(
-                f"{run} holds a run already; add --resume {run}, or name another folder"
+                f"{run} holds a run already; add --resume {run}, or name another folder with --run"
             )
         if stored.exists():
             raise RecipeError(
