@@ -36,7 +36,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for long_side, max_scale in rules:
         rule = InputRule(long_side=int(long_side), max_scale=float(max_scale))
-        total = 0.0
+        ious: list[float] = []
         lists = sorted(arguments.lists.glob("*.txt"))
         lists = [path for path in lists if not path.stem.endswith(".training")]
         for path in lists:
@@ -45,13 +45,14 @@ def main() -> None:
             pairs = ((name, *frames.pair(index)) for index, name in enumerate(frames.names))
             predict = partial(predict_probability, network, rule=rule)
             (report,) = evaluate_model(pairs, predict, [PROTOCOLS["strict"]])
-            total += report.iou or 0.0
+            if report.targets:
+                ious.append(report.iou or 0.0)
             print(
                 f"| {rule.long_side} | {rule.max_scale:g} | {folder.name} "
                 f"| {100 * (report.iou or 0):.1f} | {100 * (report.niou or 0):.1f} "
                 f"| {100 * (report.pd or 0):.1f} | {1e6 * (report.fa or 0):.1f} |"
             )
-        mean = 100 * total / len(lists)
+        mean = 100 * sum(ious) / len(ious)
         print(f"| {rule.long_side} | {rule.max_scale:g} | mean | {mean:.1f} | | | |")
 
 

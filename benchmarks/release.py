@@ -15,6 +15,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from pinglow.data.datasets import FrameFolder
 from pinglow.data.prepare import InputRule
 from pinglow.inference.card_page import card_page
@@ -23,6 +25,7 @@ from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import load_network, save_model
 from pinglow.metrics import PROTOCOLS
 from pinglow.nn import fold_kernels
+from pinglow.training.checkpoint import SafeCheckpointIO
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("iou", "niou", "pd", "fa", "precision", "f1", "false_alarms_per_image")
@@ -34,11 +37,21 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="holds the data folders")
     parser.add_argument("--long-side", type=int, required=True)
     parser.add_argument("--max-scale", type=float, required=True)
+    parser.add_argument(
+        "--last-share",
+        type=float,
+        default=0.0,
+        help="mix the best weights with this share of the last ones (chosen on validation frames)",
+    )
     arguments = parser.parse_args()
 
     network, card = load_network(arguments.run / "weights.safetensors")
     rule = InputRule(long_side=arguments.long_side, max_scale=arguments.max_scale)
     card = card.model_copy(update={"input_rule": rule})
+    if arguments.last_share:
+        mix_in_last(network, arguments.run / "last.ckpt", arguments.last_share)
+        training = card.training | {"share_of_the_last_weights": arguments.last_share}
+        card = card.model_copy(update={"training": training})
     predictor = Predictor(fold_kernels(network), card)
     cuts = ROOT / "recipes" / "validation"
     cuts.mkdir(exist_ok=True)
@@ -53,6 +66,15 @@ def main() -> None:
     (folder / f"{card.name}.md").write_text(card_page(card), encoding="utf-8")
     shutil.copy(arguments.run / "curves.png", ROOT / "docs" / "images" / f"{card.name}-curves.png")
     print(card_page(card))
+
+
+def mix_in_last(network: nn.Module, checkpoint: Path, share: float) -> None:
+    """Move the network's weights by a share towards the last moving average of its run."""
+    prefix = "average.module."
+    last = SafeCheckpointIO().load_checkpoint(checkpoint)["state_dict"]
+    for key, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(last[prefix + key], share)
 
 
 def score(predictor: Predictor, folder: Path, split: str, label: str) -> dict[str, Any]:
