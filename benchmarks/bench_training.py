@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pinglow.data.synthetic import SENSORS, SceneSpec, write_dataset
 from pinglow.nn import PinwheelUNet
+from pinglow.nn.blocks import ResidualBlock
 from pinglow.training.batches import TrainingBatches, cut_validation
 from pinglow.training.recipe import Recipe, load_recipe
 from pinglow.training.task import SegmentationTask
@@ -90,10 +91,25 @@ def plain_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return total / len(logits)
 
 
+class PlainAttention(nn.Module):
+    """CBAM's spatial attention as everybody writes it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, peak = torch.mean(x, dim=1, keepdim=True), torch.max(x, dim=1, keepdim=True)[0]
+        return x * torch.sigmoid(self.conv(torch.cat([mean, peak], dim=1)))
+
+
 def plain_loop(folder: Path, recipe: Recipe) -> Callable[[int], float]:
     """Return a function that trains for some steps and says how long each took (median)."""
     torch.manual_seed(0)
     network = PinwheelUNet.mshnet()
+    for block in network.modules():
+        if isinstance(block, ResidualBlock):
+            block.spatial_attention = PlainAttention(block.spatial_attention.conv)
     optimizer = torch.optim.Adagrad(network.parameters(), lr=0.05)
     loader = DataLoader(PlainFrames(folder), recipe.batch_size, shuffle=True, drop_last=True)
     pool = nn.MaxPool2d(2, 2)

@@ -15,6 +15,7 @@ from pinglow.nn import (
     GaussianPinwheelAttention,
     fold_kernels,
 )
+from pinglow.nn.attention import blocked_conv2d
 
 COUNTS = {"free": 98, "gaussian": 1, "fixed": 1, "learned": 3, "learned4": 3, "max": 1}
 COUNTS["steered"] = 2
@@ -141,3 +142,34 @@ def test_fold_kernels_keeps_outputs_and_mode(name: str, training: bool) -> None:
 def test_impossible_arguments_are_named(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         GaussianPinwheelAttention(**arguments)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 9])
+@pytest.mark.parametrize("channels", [(1, 1), (2, 1), (1, 4)])
+def test_a_blocked_convolution_is_the_plain_one(size: int, channels: tuple[int, int]) -> None:
+    torch.manual_seed(size)
+    inputs, outputs = channels
+    for shape in ((4, 4), (8, 20), (32, 16)):
+        x = torch.randn(2, inputs, *shape, dtype=torch.float64, requires_grad=True)
+        weight = torch.randn(outputs, inputs, size, size, dtype=torch.float64, requires_grad=True)
+        blocked, plain = (
+            blocked_conv2d(x, weight),
+            torch.nn.functional.conv2d(x, weight, padding=size // 2),
+        )
+        torch.testing.assert_close(blocked, plain, rtol=0, atol=1e-12)
+        cotangent = torch.randn_like(plain)
+        for one, other in zip(
+            torch.autograd.grad(blocked, (x, weight), cotangent),
+            torch.autograd.grad(plain, (x, weight), cotangent),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(ATTENTIONS))
+@pytest.mark.parametrize("shape", [(16, 24), (15, 22)])
+def test_training_and_use_attend_alike(name: str, shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    attention = ATTENTIONS[name]()
+    x = torch.randn(2, 5, *shape)
+    torch.testing.assert_close(attention.train()(x), attention.eval()(x), rtol=1e-5, atol=1e-6)

@@ -6,8 +6,8 @@ Gaussian × pinwheel kernel, https://arxiv.org/abs/2604.09991.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 import torch
@@ -40,6 +40,51 @@ class ChannelAttention(nn.Module):
         return x * torch.sigmoid(self.widen(hidden))
 
 
+def blocked_conv2d(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolution of few maps into few, in blocks that fill a processor's vectors.
+
+    A convolution with a single output channel leaves most lanes of a CPU's vectors empty. Here
+    blocks of 4 x 4 pixels become channels, so that the k x k kernel becomes a 3 x 3 kernel over
+    blocks: three times the multiplications, several times as fast. The result is that of
+    ``F.conv2d(x, weight, padding=k // 2)`` to rounding. Source: ours.
+
+    Args:
+        x: (N, C, H, W), H and W multiples of 4.
+        weight: (O, C, k, k), k odd and at most 9.
+
+    Returns:
+        (N, O, H, W).
+    """
+    outputs, inputs, size, _ = weight.shape
+    taps = F.pad(weight.flatten(2), (0, 1))  # (O, C, k² + 1): the last one is 0
+    blocks = taps[:, :, _block_index(size).to(weight.device)]  # (O, C, 16, 16, 3, 3)
+    blocks = blocks.transpose(1, 2).reshape(outputs * 16, inputs * 16, 3, 3)
+    return F.pixel_shuffle(F.conv2d(F.pixel_unshuffle(x, 4), blocks, padding=1), 4)
+
+
+@functools.cache
+def _block_index(size: int) -> Tensor:
+    """Tap of a (size, size) kernel between each pixel of a block and of its 3 x 3 neighbours.
+
+    Returns:
+        (16 to, 16 from, 3, 3) int64; size² where the kernel does not reach.
+    """
+    pixel, block = torch.arange(4), torch.arange(3)
+    # Distance along one axis: (4 to, 4 from, 3)
+    step = 4 * (block - 1) + pixel[:, None] - pixel[:, None, None] + size // 2
+    y = step.reshape(4, 1, 4, 1, 3, 1)
+    x = step.reshape(1, 4, 1, 4, 1, 3)
+    inside = (y >= 0) & (y < size) & (x >= 0) & (x < size)
+    return torch.where(inside, y * size + x, size * size).reshape(16, 16, 3, 3)
+
+
+def _conv(x: Tensor, weight: Tensor, training: bool) -> Tensor:
+    # Only in training: networks in use are folded, and plain convolutions are what exports know.
+    if training and x.device.type == "cpu" and x.shape[-2] % 4 == 0 and x.shape[-1] % 4 == 0:
+        return blocked_conv2d(x, weight)
+    return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
 class FreeSpatialAttention(nn.Module):
     """CBAM's spatial attention: a free kernel over channel mean and channel maximum.
 
@@ -54,7 +99,7 @@ class FreeSpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         pooled = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
-        return x * torch.sigmoid(self.conv(pooled))
+        return x * torch.sigmoid(_conv(pooled, self.conv.weight, self.training))
 
 
 class GaussianPinwheelAttention(nn.Module):
@@ -115,7 +160,7 @@ class GaussianPinwheelAttention(nn.Module):
 
     def _respond(self, pooled: Tensor) -> Tensor:
         weight = self._weight()
-        return self.kernel.reduce(F.conv2d(pooled, weight, padding=weight.shape[-1] // 2))
+        return self.kernel.reduce(_conv(pooled, weight, self.training))
 
     def _plain_conv(self) -> nn.Conv2d:
         weight = self._weight().detach()
@@ -145,12 +190,14 @@ def _attend(x: Tensor, respond: Callable[[Tensor], Tensor]) -> Tensor:
 
 ATTENTIONS: Final[dict[str, Callable[[], nn.Module]]] = {
     "free": FreeSpatialAttention,
-    "gaussian": partial(GaussianPinwheelAttention, orientation="none"),
+    "gaussian": functools.partial(GaussianPinwheelAttention, orientation="none"),
     # The two forms in working code of the paper's family: four arms fixed, one bar learned.
-    "fixed": partial(GaussianPinwheelAttention, orientation="fixed", arms=4),
-    "learned": partial(GaussianPinwheelAttention, orientation="learned", arms=1, clip=True),
-    "learned4": partial(GaussianPinwheelAttention, orientation="learned", arms=4),
-    "max": partial(GaussianPinwheelAttention, orientation="max", arms=4),
-    "steered": partial(GaussianPinwheelAttention, orientation="steered", arms=4),
+    "fixed": functools.partial(GaussianPinwheelAttention, orientation="fixed", arms=4),
+    "learned": functools.partial(
+        GaussianPinwheelAttention, orientation="learned", arms=1, clip=True
+    ),
+    "learned4": functools.partial(GaussianPinwheelAttention, orientation="learned", arms=4),
+    "max": functools.partial(GaussianPinwheelAttention, orientation="max", arms=4),
+    "steered": functools.partial(GaussianPinwheelAttention, orientation="steered", arms=4),
 }
 """Named spatial attentions, as recipes and weights name them."""
