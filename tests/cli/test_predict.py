@@ -143,3 +143,9 @@ def test_ctrl_c_says_where_the_results_are(run: Run, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 130
     assert result.stderr == "The results so far are in pinglow-out.\nstopped by Ctrl-C\n"
     assert len(Path("pinglow-out/targets.jsonl").read_text().splitlines()) == 2
+
+
+def test_pictures_of_an_earlier_job_are_announced(run: Run) -> None:
+    save_frames(Path("in"), 1)
+    assert "note:" not in run("in", "--save", "probability").stderr
+    assert "pinglow-out holds pictures of an earlier job" in run("in").stderr

@@ -173,3 +173,12 @@ def test_training_and_use_attend_alike(name: str, shape: tuple[int, int]) -> Non
     attention = ATTENTIONS[name]()
     x = torch.randn(2, 5, *shape)
     torch.testing.assert_close(attention.train()(x), attention.eval()(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [9, 11, 13])
+def test_larger_kernels_attend_alike_in_training_and_use(size: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 16, 24)
+    for attention in (FreeSpatialAttention(size), GaussianPinwheelAttention(size, sigma=4.0)):
+        trained, used = attention.train()(x), attention.eval()(x)
+        torch.testing.assert_close(trained, used, rtol=1e-5, atol=1e-6)

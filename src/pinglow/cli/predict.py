@@ -56,7 +56,8 @@ def predict(
         raise OptionError(f"--out {out} is a file: name a folder")
 
     files = find_frames(sources)
-    if any(place.is_dir() and any(place.iterdir()) for place in (out / "overlays", out / "masks")):
+    pictures = [out / folder for folder in ("masks", "probability", "overlays")]
+    if any(folder.is_dir() and any(folder.iterdir()) for folder in pictures):
         typer.echo(f"note: {out} holds pictures of an earlier job; this one adds to them", err=True)
     predictor = Predictor.load(model, threshold=threshold)
     try:
