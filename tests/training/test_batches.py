@@ -225,3 +225,22 @@ def test_cuts_of_folders_of_one_name_are_told_apart(
     ]
     cuts = cut_validation(recipe_on(make_recipe, *folders))
     assert [cut.name for cut in cuts] == ["x-2", "x", "x-3"]
+
+
+def test_pasted_targets_come_in_and_leave_the_frames_as_they_were(
+    make_recipe: MakeRecipe,
+) -> None:
+    whole = {"crop": 64, "target_bias": 0.0, "scale_share": 0.0}
+    plain = make_recipe(steps=40, augmentation=whole)
+    cuts = cut_validation(plain)
+    pasting = make_recipe(steps=40, augmentation=whole | {"paste": 1.0})
+    batches_ = TrainingBatches(pasting, cuts)
+    without = [TrainingBatches(plain, cuts).batch(n)[1] for n in range(40)]
+    with_pasted = [batches_.batch(n)[1] for n in range(40)]
+    counts = [
+        sum(ndimage.label(mask[0], np.ones((3, 3)))[1] for batch in masks for mask in batch)
+        for masks in (without, with_pasted)
+    ]
+    assert counts[1] > 1.5 * counts[0]
+    again = [batches_.batch(n)[1] for n in range(40)]
+    assert all(torch.equal(a, b) for a, b in zip(with_pasted, again, strict=True))

@@ -14,13 +14,19 @@ from pinglow.structures import BoolArray, FloatArray
 
 
 class Augmentation(BaseModel):
-    """Settings of `random_view`."""
+    """Settings of what is random in training: `random_view`, and pasted targets."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     crop: int = Field(default=256, ge=32, le=8192, description="side of a view, pixels")
     target_bias: float = Field(
         default=0.6, ge=0, le=1, description="share of views that hold a target for sure"
+    )
+    paste: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of frames that get one to three targets of other frames first",
     )
     scale: tuple[float, float] = Field(
         default=(0.8, 1.3), description="random factor on top of the input rule's"

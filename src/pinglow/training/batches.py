@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset
 
 from pinglow.data.datasets import FrameFolder
 from pinglow.data.duplicates import group_near_duplicates
+from pinglow.data.paste import TargetPatch, lift_target, paste_target
 from pinglow.data.prepare import normalize_frame
 from pinglow.data.transforms import random_view
 from pinglow.errors import DataError
@@ -24,6 +25,17 @@ from pinglow.structures import BoolArray, FloatArray, find_targets
 from pinglow.training.recipe import DataSet, Recipe
 
 _MEMORY_SHARE: Final = 0.5  # of the free memory
+_MOST_PASTED: Final = 3
+
+
+@dataclass(frozen=True)
+class _TrainingFrame:
+    """A normalised frame, its mask, a pixel (y, x) of each target, and its targets lifted."""
+
+    frame: FloatArray
+    mask: BoolArray
+    corners: NDArray[np.int64]
+    patches: list[TargetPatch]
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         weights = [cut.dataset.weight for cut in cuts for _ in cut.training]
         self._shares = np.cumsum(weights) / np.sum(weights)
         self._shares[-1] = 1  # whatever the rounding
-        self._stored: dict[int, tuple[FloatArray, BoolArray, NDArray[np.int64]]] = {}
+        self._stored: dict[int, _TrainingFrame] = {}
         self._room = _free_memory() * _MEMORY_SHARE
 
     # No __len__: Lightning would take what is left after resuming for the length of an epoch,
@@ -137,29 +149,52 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Batch by its number: images and masks (batch, 1, crop, crop)."""
         random = np.random.default_rng([self._recipe.seed, number])
+        augmentation = self._recipe.augmentation
         views = []
         for draw in random.random(self._recipe.batch_size):
-            frame, mask, corners = self._load(int(np.searchsorted(self._shares, draw)))
-            scale = self._recipe.input_rule.scale(*frame.shape)
+            item = self._load(self._index(draw))
+            # Not drawn for at all without pasting: such recipes keep the batches they had.
+            if augmentation.paste and random.random() < augmentation.paste:
+                item = self._paste(item, random)
+            scale = self._recipe.input_rule.scale(*item.frame.shape)
             views.append(
-                random_view(frame, mask, corners, scale, self._recipe.augmentation, random)
+                random_view(item.frame, item.mask, item.corners, scale, augmentation, random)
             )
         images, masks = zip(*views, strict=True)
         return torch.stack(images), torch.stack(masks)
 
-    def _load(self, index: int) -> tuple[FloatArray, BoolArray, NDArray[np.int64]]:
-        """Normalised frame, mask and a pixel of each target; kept while memory lasts."""
+    def _index(self, draw: float) -> int:
+        """The frame that a number in [0, 1) draws, by the weights of the data sets."""
+        return int(np.searchsorted(self._shares, draw))
+
+    def _paste(self, item: _TrainingFrame, random: np.random.Generator) -> _TrainingFrame:
+        """A copy with up to three targets of other frames."""
+        frame, mask, corners = item.frame.copy(), item.mask.copy(), list(item.corners)
+        for _ in range(int(random.integers(1, _MOST_PASTED + 1))):
+            patches = self._load(self._index(random.random())).patches
+            if patches:
+                patch = patches[int(random.integers(len(patches)))]
+                corner = paste_target(frame, mask, patch, random)
+                corners += [np.array(corner)] if corner else []
+        return _TrainingFrame(frame, mask, np.array(corners, dtype=np.int64).reshape(-1, 2), [])
+
+    def _load(self, index: int) -> _TrainingFrame:
+        """A frame, prepared; kept while memory lasts."""
         if index in self._stored:
             return self._stored[index]
         folder, position = self._frames[index]
         counts, mask = folder.pair(position)
-        corners = [(round(target.y), round(target.x)) for target in find_targets(mask)]
-        item = (
-            normalize_frame(counts),
+        frame = normalize_frame(counts)
+        targets = find_targets(mask)
+        corners = [(round(target.y), round(target.x)) for target in targets]
+        lifted = [lift_target(frame, mask, target) for target in targets]
+        item = _TrainingFrame(
+            frame,
             mask,
             np.array(corners, dtype=np.int64).reshape(-1, 2),
+            [patch for patch in lifted if patch],
         )
-        size = item[0].nbytes + item[1].nbytes
+        size = frame.nbytes + mask.nbytes
         if size < self._room:
             self._room -= size
             self._stored[index] = item
