@@ -34,7 +34,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev,export,video]'
 	# It asks for numpy < 2 but runs without; only the tests and the benchmark use it.
 	$(BIN)/pip install --quiet --no-deps PyIRSTDMetrics
 	touch $@

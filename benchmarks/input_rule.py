@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pinglow.data.datasets import FrameFolder
 from pinglow.data.prepare import InputRule
+from pinglow.inference.backends import TorchBackend
 from pinglow.inference.evaluation import evaluate_model
 from pinglow.inference.predictor import predict_probability
 from pinglow.inference.weights import load_network
@@ -43,7 +44,7 @@ def main() -> None:
             folder = arguments.root / path.stem.removesuffix(".validation")
             frames = FrameFolder(folder, str(path))
             pairs = ((name, *frames.pair(index)) for index, name in enumerate(frames.names))
-            predict = partial(predict_probability, network, rule=rule)
+            predict = partial(predict_probability, TorchBackend(network), rule=rule)
             (report,) = evaluate_model(pairs, predict, [PROTOCOLS["strict"]])
             if report.targets:
                 ious.append(report.iou or 0.0)

@@ -19,6 +19,7 @@ from torch import nn
 
 from pinglow.data.datasets import FrameFolder
 from pinglow.data.prepare import InputRule
+from pinglow.inference.backends import TorchBackend
 from pinglow.inference.card_page import card_page
 from pinglow.inference.evaluation import evaluate_model
 from pinglow.inference.predictor import Predictor
@@ -52,7 +53,7 @@ def main() -> None:
         mix_in_last(network, arguments.run / "last.ckpt", arguments.last_share)
         training = card.training | {"share_of_the_last_weights": arguments.last_share}
         card = card.model_copy(update={"training": training})
-    predictor = Predictor(fold_kernels(network), card)
+    predictor = Predictor(TorchBackend(fold_kernels(network)), card)
     cuts = ROOT / "recipes" / "validation"
     cuts.mkdir(exist_ok=True)
     scores = [score(predictor, arguments.root / "sirst", "test", "test")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,39 @@ def shared_data() -> Path:
     if not _SHARED_DATA.is_dir():
         pytest.skip("needs the real frames in ../shared/data, which are not part of the project")
     return _SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep converted models in a folder of this run, for all its processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the weights of a small network whose probabilities are spread over 0 to 1."""
+    # Loaded here, so that tests of what importing pinglow loads stay light.
+    import torch
+
+    from pinglow.inference.weights import ModelCard, build_network, save_model
+
+    config = {"type": "PinwheelUNet", "widths": [8, 8, 16], "depths": [1, 1, 1], "patch": 2}
+    torch.manual_seed(0)
+    network = build_network(config).train()
+    with torch.no_grad():
+        for _ in range(5):  # settle BatchNorm
+            network(torch.randn(4, 1, 64, 64))
+        network.eval()
+        logits = network(torch.randn(4, 1, 64, 64))
+        factor = 2 / logits.std()
+        fuse = network.get_submodule("fuse")
+        fuse.bias -= logits.mean()
+        fuse.bias *= factor
+        fuse.weight *= factor
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    card = ModelCard.model_validate({"name": "small", "network": config, "parameters": 1})
+    save_model(path, network, card)
+    return path

@@ -6,6 +6,7 @@
     ├── RecipeError   a training recipe has an unknown key or a value out of range
     ├── ModelError    a model name or file is unknown, damaged or of another kind
     ├── OptionError   a command-line option or argument has an impossible value
+    ├── MissingExtraError  an optional package is not installed
     └── TrainingInterruptedError (pinglow.training.run)  a signal stopped a run; all is saved
 
 Each message is one sentence that names the file or option and says what to do next; the command
@@ -35,3 +36,7 @@ class ModelError(PinglowError):
 
 class OptionError(PinglowError):
     """A command-line option or argument has an impossible value."""
+
+
+class MissingExtraError(PinglowError):
+    """An optional package is not installed."""

@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pinglow.data.prepare import InputRule, normalize_frame
+from pinglow.data.synthetic import SceneSpec, render_scene, target_signal
 from pinglow.errors import FrameError, ModelError, OptionError
+from pinglow.inference.backends import TorchBackend, open_model
 from pinglow.inference.predictor import Predictor, predict_probability
 from pinglow.inference.weights import ModelCard, build_network, load_network, save_model
 
@@ -68,7 +72,7 @@ class Brightness(nn.Module):
 @pytest.mark.parametrize("max_scale", [1.0, 1.37, 2.0])
 def test_the_output_has_the_size_of_the_frame(shape: tuple[int, int], max_scale: float) -> None:
     card = make_card(input_rule=InputRule(long_side=512, max_scale=max_scale))
-    probability = Predictor(make_network(), card).probability(make_frame(*shape))
+    probability = Predictor(TorchBackend(make_network()), card).probability(make_frame(*shape))
     assert probability.shape == shape
     assert probability.dtype == np.float32
     assert (probability >= 0).all()
@@ -77,7 +81,7 @@ def test_the_output_has_the_size_of_the_frame(shape: tuple[int, int], max_scale:
 
 def test_at_scale_1_it_is_the_network_on_the_normalised_frame() -> None:
     network, frame = make_network(), make_frame(70, 90)
-    found = predict_probability(network, frame, InputRule(max_scale=1))
+    found = predict_probability(TorchBackend(network), frame, InputRule(max_scale=1))
     with torch.inference_mode():
         image = torch.from_numpy(normalize_frame(frame))[None, None]
         expected = torch.sigmoid(network(image))[0, 0].numpy()
@@ -86,7 +90,7 @@ def test_at_scale_1_it_is_the_network_on_the_normalised_frame() -> None:
 
 
 def test_a_frame_as_long_as_the_rule_is_not_enlarged() -> None:
-    network, frame = make_network(), make_frame(64, 96)
+    network, frame = TorchBackend(make_network()), make_frame(64, 96)
     found = predict_probability(network, frame, InputRule(long_side=96, max_scale=2))
     plain = predict_probability(network, frame, InputRule(max_scale=1))
     np.testing.assert_array_equal(found, plain)
@@ -98,7 +102,7 @@ def test_targets_stay_where_they_are(shape: tuple[int, int], max_scale: float) -
     frame = make_frame(*shape)
     frame[3:6, 4:7] += 5000
     card = make_card(input_rule=InputRule(max_scale=max_scale))
-    prediction = Predictor(Brightness(), card)(frame)
+    prediction = Predictor(TorchBackend(Brightness()), card)(frame)
     best = prediction.targets[0]
     assert (best.x, best.y) == pytest.approx((5, 4), abs=0.25)
     assert 5 <= best.area <= 13
@@ -110,10 +114,10 @@ def test_a_frame_of_the_other_bit_depth_has_the_same_targets() -> None:
     rng = np.random.default_rng(1)
     frame = rng.normal(90, 12, (60, 80)).clip(0, 255).astype(np.uint8)
     frame[20:23, 30:33] = 250
-    predictor = Predictor(make_network(), make_card())
+    predictor = Predictor(TorchBackend(make_network()), make_card())
     narrow, wide = predictor(frame), predictor(frame.astype(np.uint16) * 257)
     np.testing.assert_allclose(narrow.probability, wide.probability, atol=1e-4)
-    bright = Predictor(Brightness(), make_card(input_rule=InputRule(max_scale=1)))
+    bright = Predictor(TorchBackend(Brightness()), make_card(input_rule=InputRule(max_scale=1)))
     targets = bright(frame).targets
     assert targets
     again = bright(frame.astype(np.uint16) * 257).targets
@@ -127,42 +131,47 @@ def test_a_loaded_model_is_folded_and_equal(tmp_path: Path, attention: str) -> N
     save_model(path, make_network(attention=attention), make_card(network=config))
     network, card = load_network(path)
     frame = make_frame(50, 61)
-    unfolded = Predictor(network, card).probability(frame)
-    np.testing.assert_allclose(Predictor.load(path).probability(frame), unfolded, atol=1e-6)
+    unfolded = Predictor(TorchBackend(network), card).probability(frame)
+    np.testing.assert_allclose(
+        Predictor.load(path, backend="torch").probability(frame), unfolded, atol=1e-6
+    )
     assert unfolded.std() > 0.01
 
 
 def test_the_threshold_is_the_cards_unless_given(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     network, frame = make_network(), make_frame(60, 60)
-    probability = Predictor(network, make_card()).probability(frame)
+    probability = Predictor(TorchBackend(network), make_card()).probability(frame)
     low, high = (float(each) for each in np.percentile(probability, [30, 90]))
     save_model(path, network, make_card(threshold=high))
-    by_card, given = Predictor.load(path)(frame), Predictor.load(path, threshold=low)(frame)
+    by_card, given = (
+        Predictor.load(path, backend="torch")(frame),
+        Predictor.load(path, backend="torch", threshold=low)(frame),
+    )
     assert (by_card.threshold, given.threshold) == (high, low)
     assert by_card.mask.mean() == pytest.approx(0.1, abs=0.01)
     assert given.mask.mean() == pytest.approx(0.7, abs=0.01)
     np.testing.assert_array_equal(given.mask, given.probability > low)
-    assert Predictor.load(path, threshold=0).threshold == 0
+    assert Predictor.load(path, backend="torch", threshold=0).threshold == 0
 
 
 @pytest.mark.parametrize("threshold", [1.0, -0.1, float("nan"), float("inf")])
 def test_an_impossible_threshold_is_refused(threshold: float) -> None:
     with pytest.raises(OptionError, match=r"threshold is .*; use a value from 0 to below 1"):
-        Predictor(Brightness(), make_card(), threshold)
+        Predictor(TorchBackend(Brightness()), make_card(), threshold)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (5,), (3, 5, 3), ()])
 def test_a_frame_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(FrameError, match="cannot be used; pass one"):
-        Predictor(Brightness(), make_card())(np.zeros(shape, dtype=np.uint8))
+        Predictor(TorchBackend(Brightness()), make_card())(np.zeros(shape, dtype=np.uint8))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
 def test_a_frame_of_one_finite_value_has_no_targets(value: float) -> None:
     frame = np.full((40, 50), value, dtype=np.float32)
     frame[3, 4] = 0
-    prediction = Predictor(Brightness(), make_card())(frame)
+    prediction = Predictor(TorchBackend(Brightness()), make_card())(frame)
     assert np.isfinite(prediction.probability).all()
     assert prediction.targets == ()
 
@@ -171,7 +180,7 @@ def test_dead_pixels_do_not_hide_a_target() -> None:
     frame = make_frame(40, 50).astype(np.float32)
     frame[10:13, 20:23] += 5000
     frame[0, :5] = np.nan
-    prediction = Predictor(Brightness(), make_card())(frame)
+    prediction = Predictor(TorchBackend(Brightness()), make_card())(frame)
     assert np.isfinite(prediction.probability).all()
     assert (prediction.targets[0].x, prediction.targets[0].y) == pytest.approx((21, 11), abs=0.2)
 
@@ -179,7 +188,7 @@ def test_dead_pixels_do_not_hide_a_target() -> None:
 def test_the_frame_is_not_changed_and_the_result_repeats() -> None:
     frame = make_frame(40, 50)
     before = frame.copy()
-    predictor = Predictor(make_network(), make_card())
+    predictor = Predictor(TorchBackend(make_network()), make_card())
     first, second = predictor.probability(frame), predictor.probability(frame)
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(frame, before)
@@ -188,7 +197,7 @@ def test_the_frame_is_not_changed_and_the_result_repeats() -> None:
 @pytest.mark.parametrize("view", [np.s_[::-1, ::2], np.s_[:, ::-1]])
 def test_a_view_of_a_frame_is_read_like_its_copy(view: Any) -> None:
     frame = make_frame(60, 80)[view]
-    predictor = Predictor(make_network(), make_card())
+    predictor = Predictor(TorchBackend(make_network()), make_card())
     np.testing.assert_array_equal(predictor.probability(frame), predictor.probability(frame.copy()))
 
 
@@ -198,7 +207,7 @@ def test_an_unknown_model_is_refused() -> None:
 
 
 def test_what_is_no_frame_is_refused() -> None:
-    predictor = Predictor(make_network(), make_card())
+    predictor = Predictor(TorchBackend(make_network()), make_card())
     with pytest.raises(FrameError, match=r"as pinglow\.read_frame returns it"):
         predictor("frame.png")  # type: ignore[arg-type]
     with pytest.raises(FrameError, match="single finite pixel"):
@@ -216,6 +225,90 @@ def test_a_frame_beyond_memory_is_a_frame_error() -> None:
 
     frame = make_frame(40, 50)
     with pytest.raises(FrameError, match="50 x 40 pixels does not fit into memory"):
-        predict_probability(Full(), frame, InputRule())
+        predict_probability(TorchBackend(Full()), frame, InputRule())
     with pytest.raises(RuntimeError, match="a bug"):
-        predict_probability(Broken(), frame, InputRule())
+        predict_probability(TorchBackend(Broken()), frame, InputRule())
+
+
+@pytest.fixture(scope="module")
+def fast() -> dict[int | None, Predictor]:
+    """Return the shipped model, in tiles of 256 pixels and without tiles."""
+    backend, card = open_model("pinglow-fast", "torch")
+    return {tile: Predictor(backend, card, tile=tile) for tile in (256, None)}
+
+
+@given(
+    # Both of the first tile's inner borders lie at 192.
+    y=st.integers(180, 204),
+    x=st.integers(180, 204),
+    length=st.floats(0, 6),
+    angle=st.floats(0, 180),
+    kind=st.sampled_from(["cloud", "sea", "ground", "gradient"]),
+    seed=st.integers(0, 100),
+)
+@settings(max_examples=12, deadline=None)
+def test_a_target_on_a_tiles_border_is_found_as_without_tiles(
+    fast: dict[int | None, Predictor],
+    y: int,
+    x: int,
+    length: float,
+    angle: float,
+    kind: str,
+    seed: int,
+) -> None:
+    spec = SceneSpec(kind=kind, width=560, height=430, targets=(0, 0))
+    frame = render_scene(spec, seed).frame
+    spot = target_signal(frame.shape, x, y, length, angle, 1.0)
+    frame = (frame + 12 * frame.std() * spot).clip(0, 16383).astype(np.uint16)
+    tiled, whole = fast[256](frame), fast[None](frame)
+    near = [
+        [target for target in prediction.targets if np.hypot(target.x - x, target.y - y) < 8]
+        for prediction in (tiled, whole)
+    ]
+    assert len(near[0]) == len(near[1])
+    for found, expected in zip(*near, strict=True):
+        assert found.x == pytest.approx(expected.x, abs=0.5)
+        assert found.y == pytest.approx(expected.y, abs=0.5)
+        assert abs(found.area - expected.area) <= max(2, 0.1 * expected.area)
+    np.testing.assert_allclose(tiled.probability, whole.probability, atol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(300, 700), (20, 3000), (3000, 20)])
+@pytest.mark.parametrize("max_scale", [1.0, 1.3, 2.0])
+def test_tiles_change_nothing_at_any_scale(shape: tuple[int, int], max_scale: float) -> None:
+    backend = TorchBackend(make_network())
+    card = make_card(input_rule=InputRule(long_side=8192, max_scale=max_scale))
+    frame = make_frame(*shape)
+    tiled = Predictor(backend, card, tile=256).probability(frame)
+    whole = Predictor(backend, card, tile=None).probability(frame)
+    np.testing.assert_allclose(tiled, whole, atol=1e-4)
+    assert whole.std() > 0.05
+
+
+def test_a_large_frames_memory_is_that_of_a_tile() -> None:
+    largest = 0
+
+    class Watch:
+        name = "watch"
+
+        def __call__(self, images: Any, gates: Any = None) -> Any:
+            nonlocal largest
+            largest = max(largest, images.size)
+            assert gates.shape == (1, 3)
+            return np.full_like(images, 0.25)
+
+        def gates(self, images: Any) -> Any:
+            nonlocal largest
+            largest = max(largest, images.size)
+            return np.ones((len(images), 3), dtype=np.float32)
+
+    frame = np.zeros((3000, 4000), dtype=np.uint16)
+    card = make_card(input_rule=InputRule(max_scale=1))
+    probability = Predictor(Watch(), card).probability(frame)
+    assert largest == 1024**2
+    assert (probability == 0.25).all()
+
+
+def test_a_tile_that_is_too_small_is_refused() -> None:
+    with pytest.raises(OptionError, match="tile is 100; use at least 256"):
+        Predictor(TorchBackend(Brightness()), make_card(), tile=100)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pinglow.inference.backends import TorchBackend
 from pinglow.inference.predictor import predict_probability
 from pinglow.losses import ScaleLoss, SoftIoULoss
 from pinglow.metrics import PROTOCOLS, Scorer
@@ -156,7 +157,9 @@ def test_validation_scores_the_averaged_network_as_inference_runs_it(
         mask = np.zeros(frame.shape, dtype=bool)
         mask[5:7, 8 : 10 + number] = True
         task.validation_step((name, frame, mask), 0)
-        probability = predict_probability(task.trained_network, frame, task.recipe.input_rule)
+        probability = predict_probability(
+            TorchBackend(task.trained_network), frame, task.recipe.input_rule
+        )
         assert (probability > 0.5).all()
         scorers[name].update(probability, mask)
     task.on_validation_epoch_end()

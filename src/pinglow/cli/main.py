@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from pinglow import __version__
 from pinglow.cli import data
 from pinglow.cli.evaluate import evaluate
+from pinglow.cli.export import export
 from pinglow.cli.models import models
 from pinglow.cli.predict import predict
 from pinglow.cli.train import train
@@ -49,6 +50,7 @@ app.command()(train)
 app.command()(evaluate)
 app.add_typer(data.app, name="data")
 app.command()(models)
+app.command()(export)
 
 
 def _print_version(wanted: bool) -> None:

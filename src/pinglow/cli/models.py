@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,11 +30,13 @@ def models(
     from rich.console import Console
     from rich.markdown import Markdown
 
+    from pinglow.inference.backends import open_model
     from pinglow.inference.card_page import card_page
-    from pinglow.inference.weights import bundled_models, read_card
+    from pinglow.inference.weights import EXPORTED, bundled_models, read_card
 
     if name is not None:
-        card = read_card(name)
+        exported = Path(name).suffix.lower() in EXPORTED
+        card = open_model(name)[1] if exported else read_card(name)
         if json:
             typer.echo(card.model_dump_json(indent=2))
         else:

@@ -5,6 +5,7 @@ Ours; docs/decisions/normalisation.md says why.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -20,15 +21,64 @@ _GAUSSIAN_SPREAD: Final = 3.29  # 5th to 95th percentile of a Gaussian, in stand
 _MOST_PIXELS: Final = 2**20  # statistics of a larger frame come from an even grid of its pixels
 
 
+@dataclass(frozen=True)
+class Normalisation:
+    """How the counts of one frame become a network's input, for the whole frame or any part of it.
+
+    Attributes:
+        median: Counts that become 0.
+        spread: Counts that become 1; 0 for a constant frame, which becomes all 0.
+        fill: Counts that a NaN or infinite pixel is taken for.
+    """
+
+    median: float
+    spread: float
+    fill: float
+
+    def __call__(self, counts: NDArray[Any]) -> FloatArray:
+        """asinh((counts - median) / spread) of an array of any shape; float32."""
+        if not self.spread > 0:
+            return np.zeros(counts.shape, dtype=np.float32)
+        # Above 16 bits, float32 would make neighbouring counts equal.
+        values = np.asarray(counts, dtype=np.result_type(counts.dtype, np.float32))
+        if not np.issubdtype(counts.dtype, np.integer):
+            values = np.where(np.isfinite(values), values, values.dtype.type(self.fill))
+        scaled = (values - values.dtype.type(self.median)) / values.dtype.type(self.spread)
+        return np.asarray(np.arcsinh(scaled), dtype=np.float32)
+
+
+def measure_frame(frame: NDArray[Any]) -> Normalisation:
+    """Find a frame's normalisation: the median and the spread of its middle 90 %.
+
+    So neither a hot target nor a dead pixel moves it. Two floors are for flat frames: a tenth of
+    the standard deviation, and half a count where all counts are whole numbers (flicker of the
+    last bit is not signal). A frame of more than a million pixels is measured on an even grid.
+
+    Args:
+        frame: (H, W), any number type.
+    """
+    stride = max(1, int(np.ceil(np.sqrt(frame.size / _MOST_PIXELS))))
+    sample = frame[::stride, ::stride]
+    sample = np.asarray(sample, dtype=np.result_type(frame.dtype, np.float32))
+    fill = 0.0
+    if not np.issubdtype(frame.dtype, np.integer):
+        finite = sample[np.isfinite(sample)]
+        if not finite.size:  # the grid missed the few that there are
+            finite = frame[np.isfinite(frame)]
+        fill = float(np.percentile(finite, 50, method="lower")) if finite.size else 0.0
+        sample = np.where(np.isfinite(sample), sample, sample.dtype.type(fill))
+    low, median, high = np.percentile(sample, [5, 50, 95])
+    floor = 0.5 if np.array_equal(sample, np.rint(sample)) else 0.0
+    spread = max((high - low) / _GAUSSIAN_SPREAD, float(sample.std(dtype=np.float64)) / 10, floor)
+    return Normalisation(float(median), float(spread), fill)
+
+
 def normalize_frame(frame: NDArray[Any]) -> FloatArray:
     """Counts of any bit depth to about unit spread: asinh((counts - median) / spread).
 
-    The spread is that of the middle 90 % of the pixels, so that neither a hot target nor a dead
-    pixel moves it, with two floors for flat frames: a tenth of the standard deviation, and half a
-    count where all counts are whole numbers (flicker of the last bit is not signal). asinh is
-    linear for dim structure and logarithmic for bright structure: nothing is clipped and no two
-    counts become equal, in contrast to a conversion to 8 bits. NaN and infinite pixels are taken
-    as the median.
+    asinh is linear for dim structure and logarithmic for bright structure: nothing is clipped and
+    no two counts become equal, in contrast to a conversion to 8 bits. NaN and infinite pixels are
+    taken as the median. See `measure_frame`.
 
     Args:
         frame: (H, W), any number type.
@@ -36,22 +86,7 @@ def normalize_frame(frame: NDArray[Any]) -> FloatArray:
     Returns:
         (H, W) float32; all zero for a constant frame.
     """
-    # Above 16 bits, float32 would make neighbouring counts equal.
-    counts = np.asarray(frame, dtype=np.result_type(frame.dtype, np.float32))
-    if not np.issubdtype(frame.dtype, np.integer):
-        finite = np.isfinite(counts)
-        if not finite.all():
-            middle = np.percentile(counts[finite], 50, method="lower") if finite.any() else 0
-            counts = np.where(finite, counts, counts.dtype.type(middle))
-    stride = max(1, int(np.ceil(np.sqrt(counts.size / _MOST_PIXELS))))
-    sample = counts[::stride, ::stride]
-    low, median, high = np.percentile(sample, [5, 50, 95])
-    floor = 0.5 if np.array_equal(sample, np.rint(sample)) else 0.0
-    spread = max((high - low) / _GAUSSIAN_SPREAD, float(sample.std(dtype=np.float64)) / 10, floor)
-    if not spread > 0:
-        return np.zeros(counts.shape, dtype=np.float32)
-    scaled = (counts - counts.dtype.type(median)) / counts.dtype.type(spread)
-    return np.asarray(np.arcsinh(scaled), dtype=np.float32)
+    return measure_frame(frame)(frame)
 
 
 class InputRule(BaseModel):

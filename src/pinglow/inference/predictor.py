@@ -2,56 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn import functional as F
 
-from pinglow.data.prepare import InputRule, normalize_frame
+from pinglow.data.prepare import InputRule, measure_frame
 from pinglow.errors import FrameError, OptionError
-from pinglow.inference.weights import ModelCard, load_network
-from pinglow.nn import fold_kernels
+from pinglow.inference.backends import Backend, open_model
+from pinglow.inference.tiling import choose_windows, cut_into_tiles
+from pinglow.inference.weights import ModelCard
 from pinglow.structures import FloatArray, Prediction
 
-_SMALLEST_SIDE = 32
+TILE: Final = 1024
+"""Side of a tile at the network's input, pixels."""
+
+_Place = tuple[slice, slice]
+_SMALLEST_SIDE: Final = 32
+_SMALLEST_TILE: Final = 256
+_MARGIN: Final = 64  # pixels at the network's input that a tile sees around its core
+_OUT_OF_MEMORY: Final = ("allocate memory", "bad_alloc", "bad allocation")
 
 
 class Predictor:
     """A model with everything around it: counts in, targets out.
 
     Args:
-        network: Maps (1, 1, H, W) to logits of the same shape.
+        backend: Maps images to probabilities.
         card: The model's card: input rule and threshold.
         threshold: A pixel is predicted above this probability; the card's by default.
+        tile: See `predict_probability`.
 
     Raises:
-        OptionError: The threshold is not in [0, 1).
+        OptionError: The threshold is not in [0, 1), or the tile is too small.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        card: ModelCard,
+        threshold: float | None = None,
+        tile: int | None = TILE,
+    ) -> None:
         if threshold is not None and not 0 <= threshold < 1:
             raise OptionError(f"threshold is {threshold}; use a value from 0 to below 1")
+        if tile is not None and tile < _SMALLEST_TILE:
+            raise OptionError(f"tile is {tile}; use at least {_SMALLEST_TILE} pixels")
+        self.backend = backend
         self.card = card
         self.threshold = card.threshold if threshold is None else threshold
-        self._network = network
+        self.tile = tile
 
     @classmethod
     def load(
-        cls, name_or_path: str | Path = "pinglow-fast", *, threshold: float | None = None
+        cls,
+        name_or_path: str | Path = "pinglow-fast",
+        *,
+        backend: str = "auto",
+        threshold: float | None = None,
+        tile: int | None = TILE,
     ) -> Self:
-        """Load a bundled model by name, or a weights file by path.
+        """Load a model.
+
+        Args:
+            name_or_path: A bundled model's name, or the path of weights or of an exported model.
+            backend: torch, onnxruntime or openvino; auto is the fastest that is installed.
+            threshold: A pixel is predicted above this probability; the card's by default.
+            tile: See `predict_probability`.
 
         Raises:
             ModelError: The name is unknown or the file cannot be used.
-            OptionError: The threshold is not in [0, 1).
+            MissingExtraError: The backend is not installed.
+            OptionError: The backend is unknown, the threshold is not in [0, 1), or the tile is
+                too small.
         """
-        network, card = load_network(name_or_path)
-        folded = fold_kernels(network).to(memory_format=torch.channels_last)
-        return cls(folded, card, threshold)
+        return cls(*open_model(name_or_path, backend), threshold, tile)
 
     def __call__(self, frame: NDArray[Any]) -> Prediction:
         """Find the targets of an (H, W) frame of counts, any number type.
@@ -67,17 +96,23 @@ class Predictor:
         Raises:
             FrameError: The frame is not two-dimensional or has no pixels.
         """
-        return predict_probability(self._network, frame, self.card.input_rule)
+        return predict_probability(self.backend, frame, self.card.input_rule, self.tile)
 
 
-@torch.inference_mode()
-def predict_probability(network: nn.Module, frame: NDArray[Any], rule: InputRule) -> FloatArray:
+def predict_probability(
+    backend: Backend, frame: NDArray[Any], rule: InputRule, tile: int | None = TILE
+) -> FloatArray:
     """Normalise, enlarge by the rule, run the network, bring back to the frame's size.
 
+    A frame that is larger, at the network's input, than two tiles' area is computed in tiles, so
+    that memory does not grow with it. Normalisation, scale and channel attention are those of the
+    whole frame (docs/decisions/tiling.md), so that tiles change nothing but memory.
+
     Args:
-        network: Maps (1, 1, H, W) to logits of the same shape; in eval mode.
+        backend: Maps images to probabilities.
         frame: (H, W) counts, any number type.
         rule: How much to enlarge.
+        tile: Side of a tile at the network's input, pixels; None: never in tiles.
 
     Returns:
         (H, W) float32 in [0, 1].
@@ -94,9 +129,9 @@ def predict_probability(network: nn.Module, frame: NDArray[Any], rule: InputRule
     if frame.dtype.kind == "f" and not np.isfinite(frame).any():
         raise FrameError("a frame without a single finite pixel cannot be used; export it again")
     try:
-        return _probability(network, frame, rule)
+        return _probability(backend, frame, rule, tile)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+        if isinstance(error, RuntimeError) and not any(s in str(error) for s in _OUT_OF_MEMORY):
             raise
         size = f"{frame.shape[1]} x {frame.shape[0]}"
         raise FrameError(
@@ -104,20 +139,66 @@ def predict_probability(network: nn.Module, frame: NDArray[Any], rule: InputRule
         ) from error
 
 
-def _probability(network: nn.Module, frame: NDArray[Any], rule: InputRule) -> FloatArray:
-    height, width = frame.shape
-    normal = normalize_frame(frame)
+def prepare_input(frame: NDArray[Any], rule: InputRule) -> FloatArray:
+    """What the network sees of a frame (H, W): (1, 1, H', W') float32, sides at least 32."""
+    return _enlarge(measure_frame(frame)(frame), rule.scale(*frame.shape))
+
+
+def _probability(
+    backend: Backend, frame: NDArray[Any], rule: InputRule, tile: int | None
+) -> FloatArray:
+    scale = rule.scale(*frame.shape)
+    part_of: Callable[[_Place], FloatArray]  # of the network's input, (h, w)
+    if scale > 1 or min(frame.shape) < _SMALLEST_SIDE:
+        whole = prepare_input(frame, rule)[0, 0]
+        height, width = whole.shape
+        part_of = whole.__getitem__
+    else:  # a large frame: its parts one by one
+        height, width = frame.shape
+        normalise = measure_frame(frame)
+
+        def part_of(place: _Place) -> FloatArray:
+            return normalise(frame[place])
+
+    probability = _run(backend, part_of, height, width, tile)
+    if scale > 1:
+        size = [max(_SMALLEST_SIDE, side) for side in frame.shape]
+        enlarged = torch.from_numpy(probability)[None, None]
+        back = F.interpolate(enlarged, size, mode="bilinear", antialias=True)[0, 0].numpy()
+        probability = back.clip(0, 1)  # its weights add up to 1 only up to rounding
+    return np.ascontiguousarray(probability[: frame.shape[0], : frame.shape[1]])
+
+
+def _run(
+    backend: Backend,
+    part_of: Callable[[_Place], FloatArray],
+    height: int,
+    width: int,
+    tile: int | None,
+) -> FloatArray:
+    """Probabilities (height, width) of a network input that is given in parts."""
+    whole = slice(0, height), slice(0, width)
+    tiled = tile is not None and height * width > 2 * tile**2
+    gates = None
+    if tiled or height * width > 2 * TILE**2:
+        windows = choose_windows(height, width, TILE)
+        seen = [backend.gates(part_of(window)[None, None]) for window in windows]
+        gates = np.concatenate(seen).mean(axis=0, keepdims=True)
+    if tile is None or not tiled:
+        return np.asarray(backend(part_of(whole)[None, None], gates)[0, 0])
+    probability = np.empty((height, width), dtype=np.float32)
+    for part in cut_into_tiles(height, width, tile, _MARGIN):
+        found = backend(part_of((part.rows, part.columns))[None, None], gates)[0, 0]
+        probability[part.core_rows, part.core_columns] = found[part.core]
+    return probability
+
+
+def _enlarge(normal: FloatArray, scale: float) -> FloatArray:
+    """Normalised frame (H, W) to the network's input (1, 1, H', W')."""
     # Tiny frames go on by reflection up to what the network needs.
-    padding = [(0, max(0, _SMALLEST_SIDE - side)) for side in frame.shape]
-    image = torch.from_numpy(np.pad(normal, padding, mode="symmetric"))[None, None]
-    size = image.shape[-2:]
-    scale = rule.scale(height, width)
-    if scale > 1:
-        enlarged = [round(side * scale) for side in size]
-        image = F.interpolate(image, enlarged, mode="bilinear")
-    logits = network(image.contiguous(memory_format=torch.channels_last))
-    probability = torch.sigmoid(logits)
-    if scale > 1:
-        probability = F.interpolate(probability, size, mode="bilinear", antialias=True)
-        probability = probability.clamp(0, 1)  # its weights add up to 1 only up to rounding
-    return probability[0, 0, :height, :width].contiguous().numpy()
+    padding = [(0, max(0, _SMALLEST_SIDE - side)) for side in normal.shape]
+    image = np.pad(normal, padding, mode="symmetric")[None, None]
+    if scale == 1:
+        return image
+    size = [round(side * scale) for side in image.shape[-2:]]
+    return F.interpolate(torch.from_numpy(image), size, mode="bilinear").numpy()

@@ -17,7 +17,11 @@ from pinglow.data.prepare import NORMALISATION, InputRule
 from pinglow.errors import ModelError
 from pinglow.nn import NETWORKS
 
-_KEY: Final = "pinglow"
+CARD_KEY: Final = "pinglow"
+"""Where the card stands in the metadata of every kind of model file."""
+
+EXPORTED: Final = (".onnx", ".xml")
+"""Suffixes of models that `pinglow export` has written."""
 
 
 class ModelCard(BaseModel):
@@ -51,16 +55,27 @@ def read_card(name_or_path: str | Path) -> ModelCard:
     Raises:
         ModelError: The name is unknown, or the file is damaged or not pinglow's.
     """
-    path = _resolve(name_or_path)
+    path = find_model(name_or_path)
+    if path.suffix.lower() in EXPORTED:
+        raise ModelError(f"{path} is an exported model; name the weights file that it came from")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} is not a readable safetensors file: {error}") from error
-    if _KEY not in metadata:
+    if CARD_KEY not in metadata:
         raise ModelError(f"{path} has no pinglow card; use weights that pinglow train has written")
+    return parse_card(metadata[CARD_KEY], path)
+
+
+def parse_card(text: str, path: Path) -> ModelCard:
+    """A card from its JSON; ``path`` names the file in errors.
+
+    Raises:
+        ModelError: This version does not understand it.
+    """
     try:
-        card = ModelCard.model_validate_json(metadata[_KEY])
+        card = ModelCard.model_validate_json(text)
     except ValidationError as error:
         raise ModelError(
             f"{path} has a card that this version of pinglow does not understand "
@@ -83,7 +98,7 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     from safetensors.torch import load_file
 
     card = read_card(name_or_path)
-    path = _resolve(name_or_path)
+    path = find_model(name_or_path)
     try:
         network = build_network(card.network)
     except ModelError as error:
@@ -116,7 +131,7 @@ def build_network(config: dict[str, Any]) -> nn.Module:
 def save_model(path: Path, network: nn.Module, card: ModelCard) -> None:
     """Write weights and card to a safetensors file, whole or not at all."""
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    content = save(tensors, metadata={_KEY: json.dumps(card.model_dump(mode="json"))})
+    content = save(tensors, metadata={CARD_KEY: json.dumps(card.model_dump(mode="json"))})
     write_atomically(path, content)
 
 
@@ -139,7 +154,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def _resolve(name_or_path: str | Path) -> Path:
+def find_model(name_or_path: str | Path) -> Path:
+    """The file of a bundled model, or the path given.
+
+    Raises:
+        ModelError: It is neither.
+    """
     bundled = bundled_models()
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]

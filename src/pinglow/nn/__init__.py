@@ -14,6 +14,7 @@ from pinglow.nn.attention import (
     GaussianPinwheelAttention,
 )
 from pinglow.nn.conv import GaussianConv2d
+from pinglow.nn.gates import GatedNetwork
 from pinglow.nn.kernel import (
     ORIENTATIONS,
     GaussianPinwheelKernel,
@@ -54,6 +55,7 @@ __all__ = [
     "ORIENTATIONS",
     "ChannelAttention",
     "FreeSpatialAttention",
+    "GatedNetwork",
     "GaussianConv2d",
     "GaussianPinwheelAttention",
     "GaussianPinwheelKernel",

@@ -34,10 +34,14 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
+        return x * self.gate(x)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """What the channels of (N, C, H, W) are scaled by: (N, C, 1, 1) in (0, 1)."""
         # Not amax: its backward pass divides among ties, five times as slow on a CPU.
         mean, peak = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)  # (N, C, 1, 1)
         hidden = F.relu(self.narrow(mean)) + F.relu(self.narrow(peak))  # widen is linear: one call
-        return x * torch.sigmoid(self.widen(hidden))
+        return torch.sigmoid(self.widen(hidden))
 
 
 def blocked_conv2d(x: Tensor, weight: Tensor) -> Tensor:

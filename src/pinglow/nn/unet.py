@@ -60,6 +60,7 @@ class PinwheelUNet(nn.Module):
         }
         self.patch = patch
         levels = len(widths) - 1
+        self.multiple = patch * 2**levels
         self.stem = nn.Conv2d(in_channels * patch**2, widths[0], 1)
         self.encoder = nn.ModuleList(
             _stage(widths[max(level - 1, 0)], widths[level], depths[level], attention)
@@ -126,10 +127,11 @@ class PinwheelUNet(nn.Module):
         x = skips.pop()
         features: list[Tensor] = []
         for stage, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
-            x = stage(torch.cat([skip, _enlarge(x, skip)], dim=1))
+            x = stage(torch.cat([skip, _enlarge(x, 2)], dim=1))
             features.insert(0, x)
         sides = [head(feature) for head, feature in zip(self.heads, features, strict=True)]
-        fused = self.fuse(torch.cat([_enlarge(side, sides[0]) for side in sides], dim=1))
+        enlarged = [_enlarge(side, 2**level) for level, side in enumerate(sides)]
+        fused = self.fuse(torch.cat(enlarged, dim=1))
         return F.pixel_shuffle(fused, self.patch), sides
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -138,11 +140,11 @@ class PinwheelUNet(nn.Module):
             raise ValueError(
                 f"the image is {width} x {height}; both sides need at least {_SMALLEST_SIDE} pixels"
             )
-        multiple = self.patch * 2 ** (len(self.encoder) - 1)
-        down, right = -height % multiple, -width % multiple
+        down, right = -height % self.multiple, -width % self.multiple
         # Reflection adds less than a side's own length; deep networks on small views ask for more.
-        mode = "reflect" if down < height and right < width else "replicate"
-        return F.pad(x, (0, right, 0, down), mode=mode) if down or right else x
+        # Decided, and done, in a way that is the same for all sizes where it can be: for export.
+        fits = self.multiple <= _SMALLEST_SIDE or (down < height and right < width)
+        return F.pad(x, (0, right, 0, down), mode="reflect" if fits else "replicate")
 
     def _start_heads(self) -> None:
         """Start every pixel at the prior, and the fused output as the mean of the levels."""
@@ -168,7 +170,7 @@ def _stage(in_channels: int, out_channels: int, depth: int, attention: str) -> n
     )
 
 
-def _enlarge(x: Tensor, like: Tensor) -> Tensor:
-    if x.shape[-2:] == like.shape[-2:]:
+def _enlarge(x: Tensor, factor: int) -> Tensor:
+    if factor == 1:
         return x
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from pinglow.inference.backends import TorchBackend
 from pinglow.inference.predictor import predict_probability
 from pinglow.inference.weights import build_network
 from pinglow.losses import LOSSES, SoftIoULoss
@@ -83,7 +84,8 @@ class SegmentationTask(lightning.LightningModule):
     def validation_step(self, batch: ValidationFrame, _: int) -> None:
         """Score one frame."""
         name, frame, mask = batch
-        probability = predict_probability(self.trained_network, frame, self.recipe.input_rule)
+        backend = TorchBackend(self.trained_network)
+        probability = predict_probability(backend, frame, self.recipe.input_rule)
         scorer = self.scorers.setdefault(name, Scorer(PROTOCOLS["strict"], thresholds=(0.5,)))
         scorer.update(probability, mask)
 

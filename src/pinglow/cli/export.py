@@ -1,0 +1,85 @@
+"""pinglow export: a model as an ONNX or OpenVINO file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pinglow.errors import OptionError
+
+if TYPE_CHECKING:
+    from pinglow.export import Accuracy
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A bundled model (see `pinglow models`) or a weights file.")
+    ],
+    form: Annotated[
+        str, typer.Option("--format", help="onnx (model.onnx) or openvino (model.xml, model.bin).")
+    ] = "onnx",
+    out: Annotated[Path, typer.Option(help="Folder for the file; made if need be.")] = Path(
+        "pinglow-export"
+    ),
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit integers: smaller and faster, less exact.")
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --int8: a folder of frames like those to come, or a data folder with "
+            "images/ and masks/. Half of them calibrate, half measure what int8 costs.",
+            metavar="DIR",
+        ),
+    ] = None,
+) -> None:
+    """Write a model as one file that runs without pinglow.
+
+    The file takes any batch and size, and holds the card: normalisation, input
+    rule, threshold. It is compared with the original before it is kept, and is
+    itself a model name for predict, evaluate and bench.
+
+    Example: pinglow export pinglow-fast --format openvino --out deployed
+    """
+    from rich.console import Console
+
+    from pinglow.export import FORMATS, TOLERANCE, export_model
+
+    if form not in FORMATS:
+        raise OptionError(f"--format {form!r} is unknown: use {' or '.join(FORMATS)}")
+    if int8 != (calibration is not None):
+        raise OptionError("--int8 and --calibration DIR go together: give both or neither")
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"--out {out} is a file: name a folder")
+    console = Console(stderr=True)
+    with console.status(f"exporting {model}" + (", calibrating" if int8 else "")):
+        report = export_model(model, form, out, calibration)
+    typer.echo(f"{report.path}: {report.size / 1e6:.2f} MB")
+    if report.difference is not None:
+        typer.echo(
+            f"checked against the original: probabilities differ by at most "
+            f"{report.difference:.1g} ({TOLERANCE:g} is allowed)"
+        )
+    if report.accuracy is not None:
+        _print_accuracy(report.accuracy)
+
+
+def _print_accuracy(accuracy: Accuracy) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "IoU, %", "Pd, %", "Fa, 1e-6")
+    for name, scores in accuracy.scores.items():
+        table.add_row(
+            name,
+            *(_number(scores[key], by) for key, by in (("iou", 100), ("pd", 100), ("fa", 1e6))),
+        )
+    against = "their masks" if accuracy.with_masks else "what float32 finds"
+    Console().print(table)
+    typer.echo(f"on {accuracy.frames} frames that int8 was not calibrated on, against {against}")
+
+
+def _number(value: Any, factor: float) -> str:
+    return "-" if value is None else f"{value * factor:.2f}"

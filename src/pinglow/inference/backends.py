@@ -1,0 +1,306 @@
+"""What computes probabilities: torch, ONNX Runtime or OpenVINO, behind one protocol.
+
+A model by name or from a weights file runs on any of them: for the last two it is converted once
+and kept in the cache folder (``$XDG_CACHE_HOME/pinglow``). An exported file runs as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from pinglow.errors import ModelError, OptionError
+from pinglow.extras import import_extra, is_installed
+from pinglow.inference.conversion import GATES_INPUT, GRAPH, OWN_INPUT, convert_to_onnx
+from pinglow.inference.weights import (
+    CARD_KEY,
+    ModelCard,
+    find_model,
+    load_network,
+    parse_card,
+    write_atomically,
+)
+from pinglow.nn import GatedNetwork, fold_kernels
+from pinglow.structures import FloatArray
+
+_logger = logging.getLogger("pinglow")
+
+
+class Backend(Protocol):
+    """Maps images to target probabilities.
+
+    Attributes:
+        name: As in `BACKENDS`.
+    """
+
+    name: str
+
+    def __call__(self, images: FloatArray, gates: FloatArray | None = None) -> FloatArray:
+        """(N, 1, H, W) float32, H and W at least 32, to probabilities of the same shape.
+
+        ``gates`` (1, G) fix the channel attention; None: the images' own.
+        """
+
+    def gates(self, images: FloatArray) -> FloatArray:
+        """The channel attention of images (N, 1, H, W): (N, G) in [0, 1]."""
+
+
+class TorchBackend:
+    """Runs a network as it is; in eval mode."""
+
+    name = "torch"
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    @torch.inference_mode()
+    def __call__(self, images: FloatArray, gates: FloatArray | None = None) -> FloatArray:
+        """See `Backend`."""
+        batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        if gates is None:
+            logits = self._network(batch)
+        else:
+            logits, _ = self._gated(batch, torch.from_numpy(gates))
+        return np.asarray(torch.sigmoid(logits).contiguous().numpy())
+
+    @torch.inference_mode()
+    def gates(self, images: FloatArray) -> FloatArray:
+        """See `Backend`."""
+        _, seen = self._gated(torch.from_numpy(images))
+        return np.asarray(seen.numpy())
+
+    @functools.cached_property
+    def _gated(self) -> GatedNetwork:
+        return GatedNetwork(self._network).eval()
+
+
+class OnnxRuntimeBackend:
+    """Runs an ONNX model in ONNX Runtime, on the CPU.
+
+    Raises:
+        ModelError: The content is no model that the installed ONNX Runtime understands.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, content: bytes, source: str) -> None:
+        runtime = import_extra("onnxruntime", "export", "the backend onnxruntime")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised as well
+        try:
+            self._session = runtime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its own exceptions have no common base
+            raise _unreadable(source, "ONNX Runtime", error) from error
+        session = self._session
+        _check_ends(
+            source,
+            {end.name: list(end.shape) for end in session.get_inputs()},
+            {end.name: list(end.shape) for end in session.get_outputs()},
+        )
+
+    def __call__(self, images: FloatArray, gates: FloatArray | None = None) -> FloatArray:
+        """See `Backend`."""
+        feed = {"image": images}
+        if gates is not None:
+            feed |= {GATES_INPUT: gates, OWN_INPUT: np.zeros((), dtype=np.float32)}
+        return np.asarray(self._session.run(["probability"], feed)[0])
+
+    def gates(self, images: FloatArray) -> FloatArray:
+        """See `Backend`."""
+        return np.asarray(self._session.run(["gates"], {"image": images})[0])
+
+    def card_text(self) -> str | None:
+        """The card in the model's metadata."""
+        metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return metadata.get(CARD_KEY)
+
+
+class OpenVinoBackend:
+    """Runs an ONNX model or an OpenVINO model in OpenVINO, on the CPU.
+
+    Raises:
+        ModelError: The content is no model that the installed OpenVINO understands.
+        MissingExtraError: OpenVINO is not installed.
+    """
+
+    name = "openvino"
+
+    def __init__(self, content: bytes | Path, source: str) -> None:
+        openvino = import_extra("openvino", "export", "the backend openvino")
+        self._core = openvino.Core()
+        try:
+            self._model = self._core.read_model(content)
+            self._request = self._compile(self._model)
+        except Exception as error:  # RuntimeError, mostly
+            raise _unreadable(source, "OpenVINO", error) from error
+        _check_ends(source, _ends(self._model.inputs), _ends(self._model.outputs))
+
+    def __call__(self, images: FloatArray, gates: FloatArray | None = None) -> FloatArray:
+        """See `Backend`."""
+        if gates is None:
+            return np.array(self._request.infer({"image": images})["probability"])
+        own = np.zeros((), dtype=np.float32)
+        feed = {"image": images, GATES_INPUT: gates, OWN_INPUT: own}
+        return np.array(self._gated.infer(feed)["probability"])
+
+    def gates(self, images: FloatArray) -> FloatArray:
+        """See `Backend`."""
+        return np.array(self._request.infer({"image": images})["gates"])
+
+    def card_text(self) -> str | None:
+        """The card in the model's metadata."""
+        for place in ([CARD_KEY], ["framework", CARD_KEY]):  # its own files; ONNX files
+            if self._model.has_rt_info(place):
+                return str(self._model.get_rt_info(place).value)
+        return None
+
+    @functools.cached_property
+    def _gated(self) -> Any:
+        """The model with the inputs that OpenVINO takes for constants: they have defaults."""
+        openvino = import_extra("openvino", "export", "the backend openvino")
+        model = self._model.clone()
+        parameters = []
+        for node in model.get_ops():
+            if node.get_friendly_name() in (GATES_INPUT, OWN_INPUT):
+                end = node.output(0)
+                parameter = openvino.opset13.parameter(end.get_partial_shape(), np.float32)
+                parameter.output(0).set_names({node.get_friendly_name()})
+                for target in end.get_target_inputs():
+                    target.replace_source_output(parameter.output(0))
+                parameters.append(parameter)
+        model.add_parameters(parameters)
+        return self._compile(model)
+
+    def _compile(self, model: Any) -> Any:
+        # Exactness first: some processors would compute in 16 bits by default.
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        return self._core.compile_model(model, "CPU", settings).create_infer_request()
+
+
+BACKENDS: Final = ("torch", "onnxruntime", "openvino")
+"""Names that `open_model` takes."""
+
+_FASTEST_FIRST: Final = ("openvino", "onnxruntime", "torch")
+_RUNS: Final = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",)}
+"""What runs an exported file, by its suffix, fastest first."""
+
+
+def open_model(name_or_path: str | Path, backend: str = "auto") -> tuple[Backend, ModelCard]:
+    """Load a model of any kind for inference.
+
+    Args:
+        name_or_path: A bundled model, or the path of a weights file (.safetensors), an ONNX model
+            (.onnx) or an OpenVINO model (.xml, its .bin beside it).
+        backend: One of `BACKENDS`, or "auto": the fastest of them that is installed and can run
+            the file.
+
+    Raises:
+        ModelError: The model is unknown, damaged, not pinglow's, or cannot run on this backend.
+        MissingExtraError: The backend is not installed.
+        OptionError: The backend is unknown.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise OptionError(f"backend {backend!r} is unknown: use auto, {', '.join(BACKENDS)}")
+    path = find_model(name_or_path)
+    runs = _RUNS.get(path.suffix.lower())
+    if runs:
+        return _open_exported(path, backend, runs)
+    if backend == "auto":
+        backend = _choose(path)
+    network, card = load_network(path)
+    if backend == "torch":
+        folded = fold_kernels(network).to(memory_format=torch.channels_last)
+        return TorchBackend(folded), card
+    content = _converted(path, network, card)
+    return _RUNTIMES[backend](content, str(name_or_path)), card
+
+
+def _open_exported(path: Path, backend: str, runs: tuple[str, ...]) -> tuple[Backend, ModelCard]:
+    if backend == "auto":
+        backend = next((name for name in runs if is_installed(name)), runs[0])
+    if backend not in runs:
+        raise ModelError(f"{path} cannot run on {backend}; use {' or '.join(runs)}, or auto")
+    content: bytes | Path = path if path.suffix.lower() == ".xml" else path.read_bytes()
+    opened = _RUNTIMES[backend](content, str(path))
+    text = opened.card_text()
+    if text is None:
+        raise ModelError(f"{path} has no pinglow card; use a model that pinglow export has written")
+    return opened, parse_card(text, path)
+
+
+def _converted(path: Path, network: nn.Module, card: ModelCard) -> bytes:
+    """The model as ONNX, from the cache if it was converted before."""
+    content = _cached_path(path)
+    if content.is_file():
+        return content.read_bytes()
+    _logger.warning("preparing %s for this machine's runtime (once)", card.name)
+    converted = convert_to_onnx(network, card)
+    try:
+        write_atomically(content, converted)
+    except OSError:  # a read-only home: convert again next time
+        _logger.warning("%s cannot be written: the next start will prepare again", content.parent)
+    return converted
+
+
+def _cached_path(path: Path) -> Path:
+    from pinglow import __version__
+
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinglow"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return folder / f"{path.stem}-{digest}-{__version__}-{GRAPH}.onnx"
+
+
+def _choose(path: Path) -> str:
+    """The fastest installed backend; one that needs a conversion only if it can be had."""
+    convertible = _cached_path(path).is_file() or is_installed("onnxscript")
+    ready = [name for name in _FASTEST_FIRST if is_installed(name)]
+    return ready[0] if convertible else "torch"
+
+
+_RUNTIMES: Final[dict[str, Callable[[Any, str], OnnxRuntimeBackend | OpenVinoBackend]]] = {
+    "onnxruntime": OnnxRuntimeBackend,
+    "openvino": OpenVinoBackend,
+}
+
+
+def _check_ends(source: str, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> None:
+    """See that a model has the ends that `convert_to_onnx` gives it."""
+    for name, ends in (("image", inputs), ("probability", outputs)):
+        shape = ends.get(name, [])
+        if len(shape) != 4 or shape[1] != 1 or "gates" not in outputs:
+            raise ModelError(
+                f"{source} has inputs {inputs} and outputs {outputs} where image and probability "
+                "of (batch, 1, height, width) are needed; use a model that pinglow export has "
+                "written"
+            )
+
+
+def _ends(ends: Any) -> dict[str, list[int | None]]:
+    """Names and shapes of an OpenVINO model's inputs or outputs; None is any size."""
+    shapes = {}
+    for end in ends:
+        shape = end.get_partial_shape()
+        sides = [] if shape.rank.is_dynamic else list(shape)
+        name = end.get_any_name() if end.get_names() else ""
+        shapes[name] = [None if side.is_dynamic else side.get_length() for side in sides]
+    return shapes
+
+
+def _unreadable(source: str, runtime: str, error: Exception) -> ModelError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ModelError(
+        f"{source} is damaged, or of a kind that the installed {runtime} does not run "
+        f"({(lines or [repr(error)])[-1][:150]}); export it again"
+    )

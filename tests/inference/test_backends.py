@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import importlib.machinery
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pinglow.errors import MissingExtraError, ModelError, OptionError
+from pinglow.inference import backends
+from pinglow.inference.backends import BACKENDS, open_model
+from pinglow.inference.weights import load_network, save_model
+
+RUNTIMES = [name for name in BACKENDS if name != "torch"]
+
+
+def images(*shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 32, 32), (8, 1, 33, 47), (2, 1, 64, 128), (3, 1, 131, 35)]
+)
+def test_every_backend_is_the_network(
+    small_model: Path, name: str, shape: tuple[int, int, int, int]
+) -> None:
+    torch_backend, card = open_model(small_model, "torch")
+    backend, same_card = open_model(small_model, name)
+    assert (backend.name, same_card) == (name, card)
+    batch = images(*shape)
+    expected = torch_backend(batch)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(backend(batch), expected, atol=2e-6)
+    gates = torch_backend.gates(batch)
+    assert gates.shape == (shape[0], 48)
+    np.testing.assert_allclose(backend.gates(batch), gates, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_gates_from_elsewhere_are_used(small_model: Path, name: str) -> None:
+    backend, _ = open_model(small_model, name)
+    batch = images(2, 1, 48, 48)
+    plain = backend(batch)
+    single = backend.gates(batch[:1])
+    assert single.shape == (1, 48)
+    np.testing.assert_allclose(backend(batch[:1], single), plain[:1], atol=2e-6)
+    reference, _ = open_model(small_model, "torch")
+    other = np.full((1, 48), 0.3, dtype=np.float32)
+    fixed = backend(batch, other)
+    np.testing.assert_allclose(fixed, reference(batch, other), atol=2e-6)
+    assert np.abs(fixed - plain).max() > 1e-3
+    np.testing.assert_array_equal(backend(batch), plain)
+
+
+def test_auto_takes_the_fastest_that_is_installed(
+    small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"openvino", "onnxruntime", "torch", "onnxscript"}
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in there)
+    assert open_model(small_model)[0].name == "openvino"
+    there.remove("openvino")
+    assert open_model(small_model)[0].name == "onnxruntime"
+    there.remove("onnxscript")  # what was converted before needs it no more
+    assert open_model(small_model)[0].name == "onnxruntime"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")
+    assert open_model(small_model)[0].name == "torch"
+    there |= {"onnxscript"}
+    there.remove("onnxruntime")
+    assert open_model(small_model)[0].name == "torch"
+
+
+def test_a_conversion_is_kept(
+    small_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_model(small_model, "onnxruntime")
+    monkeypatch.setattr(backends, "convert_to_onnx", None)
+    caplog.clear()
+    open_model(small_model, "onnxruntime")
+    assert not [record for record in caplog.records if record.name == "pinglow"]
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    small_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    backend, _ = open_model(small_model, "onnxruntime")
+    assert backend(images(1, 1, 32, 32)).shape == (1, 1, 32, 32)
+    said = [record.message for record in caplog.records if record.name == "pinglow"]
+    assert len(said) == 2
+    assert said[0] == "preparing small for this machine's runtime (once)"
+    assert "cannot be written" in said[1]
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_missing_runtime_is_one_sentence(
+    small_model: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    open_model(small_model, name)  # converted
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=rf"needs {name}.*pip install 'pinglow\[export\]'"):
+        open_model(small_model, name)
+
+
+def test_an_unknown_backend_is_refused(small_model: Path) -> None:
+    with pytest.raises(OptionError, match="'tpu' is unknown: use auto, torch, onnxruntime"):
+        open_model(small_model, "tpu")
+
+
+def test_a_network_that_cannot_be_converted_is_refused(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such\noperator")
+
+    monkeypatch.setattr("torch.onnx.export", fail)
+    network, card = load_network(small_model)
+    other = tmp_path / "other.safetensors"
+    save_model(other, network, card.model_copy(update={"name": "other"}))
+    with pytest.raises(ModelError, match=r"other cannot be converted.*\(no such\).*torch backend"):
+        open_model(other, "openvino")
+
+
+def test_the_modules_of_the_backends_are_the_packages() -> None:
+    for name in BACKENDS:
+        spec = importlib.machinery.PathFinder.find_spec(name)
+        assert spec is not None
