@@ -100,7 +100,7 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
     for index in range(3):
         mask = np.array(Image.open(folder / "masks" / f"f{index}.png"))
         Image.fromarray(np.maximum(mask, 50)).save(folder / "images" / f"f{index}.png")
-    monkeypatch.setattr(predictor.Predictor, "load", lambda model: {"bright": Bright()}[model])
+    monkeypatch.setattr(predictor.Predictor, "load", lambda model, **_: {"bright": Bright()}[model])
     protocols = ["strict", "greedy", "mshnet256", "basicirstd"]
     out = folder / "scores.json"
     result = run(

@@ -26,7 +26,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run `pinglow predict` in an empty folder with a predictor that finds bright pixels."""
     asked: list[tuple[str, float | None]] = []
 
-    def load(name: str, *, threshold: float | None = None) -> Callable[..., Prediction]:
+    def load(
+        name: str, *, threshold: float | None, backend: str, tile: int | None
+    ) -> Callable[..., Prediction]:
         asked.append((name, threshold))
         return find_bright
 
@@ -137,7 +139,7 @@ def test_ctrl_c_says_where_the_results_are(run: Run, monkeypatch: pytest.MonkeyP
         return find_bright(frame)
 
     monkeypatch.setattr(
-        "pinglow.inference.predictor.Predictor.load", lambda name, threshold: interrupt_third
+        "pinglow.inference.predictor.Predictor.load", lambda name, **_: interrupt_third
     )
     result = run("in")
     assert result.exit_code == 130

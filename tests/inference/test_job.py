@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from pinglow.errors import FrameError
-from pinglow.inference.job import predict_frames
-from pinglow.inference.sinks import FrameRecord, open_sinks
+from pinglow.errors import FrameError, OptionError
+from pinglow.inference.job import Selection, predict_frames
+from pinglow.inference.sinks import Clip, FrameRecord, open_sinks
 from pinglow.structures import Prediction
 
 FRAME = np.full((20, 30), 50, dtype=np.uint8)
@@ -152,3 +154,153 @@ def test_long_names_are_shortened_and_stay_apart(tmp_path: Path) -> None:
         summary = predict_frames(find_bright, files, sinks)
     assert summary.frames == 2
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 2
+
+
+def save_clip(path: Path, count: int = 12, rate: int = 10) -> Path:
+    """A bright spot that moves by a pixel a frame."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 40, 32, "gray"
+        for number in range(count):
+            frame = np.full((32, 40), 50, dtype=np.uint8)
+            frame[10:12, 5 + number : 7 + number] = 200
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_video_goes_in_frame_by_frame(tmp_path: Path) -> None:
+    clip = save_clip(tmp_path / "clip.mkv")
+    memory, progress = Memory(), []
+    summary = predict_frames(
+        find_bright,
+        [save(tmp_path / "a.png"), clip],
+        [memory],
+        lambda done, total: progress.append((done, total)),
+        Selection(every=5),
+    )
+    assert (summary.frames, summary.targets, summary.tracks) == (4, 4, None)
+    assert progress[-1] == (4, 4)
+    still, *moving = memory.records
+    assert (still.time, still.clip) == (None, None)
+    assert [record.page for record in moving] == [0, 5, 10]
+    assert [record.time for record in moving] == pytest.approx([0.0, 0.5, 1.0])
+    assert [record.name for record in moving] == ["clip_f0000", "clip_f0005", "clip_f0010"]
+    assert {record.clip for record in moving} == {Clip("clip", 2.0)}
+    assert [record.prediction.targets[0].x for record in moving] == [5.5, 10.5, 15.5]
+    late = predict_frames(find_bright, [clip], [], selection=Selection(start=0.2, end=0.65))
+    assert late.frames == 5
+
+
+def test_a_selection_by_time_wants_videos(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"a.png has no times"):
+        predict_frames(find_bright, [save(tmp_path / "a.png")], [], selection=Selection(end=1.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"every": 0}, "every is 0"),
+        ({"start": -1.0}, "start is -1"),
+        ({"start": float("nan")}, "start is nan"),
+        ({"start": 2.0, "end": 2.0}, "end is 2.0; use more than start"),
+    ],
+)
+def test_an_impossible_selection_is_refused(values: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Selection(**values)
+
+
+def test_a_broken_video_is_noted_and_does_not_stop_the_job(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"garbage" * 50)
+    summary = predict_frames(find_bright, [broken, save_clip(tmp_path / "clip.mkv")], [])
+    assert summary.frames == 12
+    assert [path for path, _ in summary.broken] == [broken]
+
+
+class CountUp:
+    """A tracker that gives each frame's targets the number of its update."""
+
+    made: list[float]
+
+    def __init__(self, rate: float) -> None:
+        self.made.append(rate)
+        self.updates = 0
+
+    def update(self, targets: Any) -> tuple[int | None, ...]:
+        self.updates += 1
+        return tuple(None if self.updates == 1 else self.updates - 1 for _ in targets)
+
+
+def test_every_sequence_has_its_own_tracker_and_numbers_go_on(tmp_path: Path) -> None:
+    CountUp.made = []
+    stack = np.stack([FRAME] * 3)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    stills = [save(tmp_path / "x" / f"{number}.png") for number in range(3)]
+    others = [save(tmp_path / "y" / f"{number}.png") for number in range(2)]
+    clip = save_clip(tmp_path / "clip.mkv", 4, rate=10)
+    memory = Memory()
+    summary = predict_frames(
+        find_bright,
+        [tmp_path / "stack.tif", *stills, *others, clip],
+        [memory],
+        make_tracker=CountUp,
+    )
+    assert len(CountUp.made) == 4
+    assert CountUp.made[-1] == 10
+    tracks = [record.tracks for record in memory.records]
+    assert tracks == [
+        *((None,), (1,), (2,)),
+        *((None,), (3,), (4,)),
+        *((None,), (5,)),
+        *((None,), (6,), (7,), (8,)),
+    ]
+    assert summary.tracks == 8
+
+
+def test_pixels_without_a_value_are_counted(tmp_path: Path) -> None:
+    for number, value in enumerate([1.0, np.nan, np.inf]):
+        frame = FRAME.astype(np.float32)
+        frame[0, 0] = value
+        np.save(tmp_path / f"{number}.npy", frame)
+    summary = predict_frames(find_bright, sorted(tmp_path.glob("*.npy")), [])
+    assert (summary.frames, summary.holed) == (3, 2)
+
+
+def test_reading_and_writing_overlap_but_stay_in_order_and_bounded(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{number}.png", FRAME + number) for number in range(30)]
+    written: list[int] = []
+    predicted = 0
+    behind = 0
+
+    class Slow:
+        def write(self, record: FrameRecord) -> None:
+            nonlocal behind
+            time.sleep(0.005)
+            behind = max(behind, predicted - len(written))
+            written.append(int(record.frame[0, 0]))
+
+        def close(self) -> None:
+            pass
+
+    def find(frame: NDArray[Any]) -> Prediction:
+        nonlocal predicted
+        predicted += 1
+        return find_bright(frame)
+
+    predict_frames(find, files, [Slow()])
+    assert written == [50 + number for number in range(30)]
+    assert 1 < behind <= 7
+
+
+def test_what_a_sink_raises_ends_the_job(tmp_path: Path) -> None:
+    class Full:
+        def write(self, record: FrameRecord) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            pass
+
+    with pytest.raises(OSError, match="No space left"):
+        predict_frames(find_bright, [save(tmp_path / f"{n}.png") for n in range(9)], [Full()])

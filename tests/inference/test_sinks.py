@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import tracemalloc
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pinglow.data.video import probe_video, read_video
 from pinglow.errors import DataError
 from pinglow.inference.evaluation import read_probability
 from pinglow.inference.sinks import (
     SINKS,
+    Clip,
     CsvSink,
     FrameRecord,
     JsonlSink,
@@ -82,7 +85,7 @@ def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
     assert lines[1] == {**lines[0], "source": "b.png", "targets": []}
     with (out / "targets.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert " ".join(rows[0]) == "source frame x y left top width height area score"
+    assert " ".join(rows[0]) == ("source frame x y left top width height area score time track")
     flat = [
         {
             "source": line["source"],
@@ -92,6 +95,8 @@ def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
             **dict(zip(("left", "top", "width", "height"), target["bbox"], strict=True)),
             "area": target["area"],
             "score": target["score"],
+            "time": "",
+            "track": "",
         }
         for line in lines
         for target in line["targets"]
@@ -259,3 +264,49 @@ def test_drawing_a_large_frame_needs_little_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * frame.size
+
+
+def test_the_overlay_of_a_clip_is_a_video(tmp_path: Path) -> None:
+    # A clip of 60 x 45, then another; targets come and go, which must not change the size.
+    spots = [((30, 20, 0.9),), (), ((30, 20, 0.9), (5, 6, 0.6))]
+    with open_sinks(["overlay"], tmp_path) as (sink,):
+        for name in ("one", "two"):
+            for number, each in enumerate(spots):
+                plain = make_record(f"{name}_f{number}", *each)
+                tracks = tuple(range(len(each)))
+                sink.write(
+                    dataclasses.replace(plain, time=number / 5, clip=Clip(name, 5.0), tracks=tracks)
+                )
+    videos = sorted((tmp_path / "overlays").iterdir())
+    assert [path.name for path in videos] == ["one_overlay.mp4", "two_overlay.mp4"]
+    for path in videos:
+        assert probe_video(path).rate == 5
+        frames = list(read_video(path))
+        assert [frame.time for frame in frames] == pytest.approx([0, 0.2, 0.4])
+        assert frames[0].counts.std() > 5
+        assert not np.array_equal(frames[0].counts, frames[1].counts)
+
+
+def test_a_videos_overlay_can_be_read_before_it_is_ended(tmp_path: Path) -> None:
+    with open_sinks(["overlay"], tmp_path) as (sink,):
+        for number in range(600):  # more than one fragment
+            record = make_record(f"f{number}", (30, 20, 0.9))
+            sink.write(dataclasses.replace(record, time=number / 25, clip=Clip("clip", 25.0)))
+        copy = tmp_path / "copy.mp4"
+        copy.write_bytes((tmp_path / "overlays" / "clip_overlay.mp4").read_bytes())
+        assert len(list(read_video(copy))) > 200
+
+
+def test_time_and_track_are_written_where_there_are_some(tmp_path: Path) -> None:
+    record = dataclasses.replace(
+        make_record("a", (5, 6, 0.6), (30, 20, 0.9)), time=0.123456, tracks=(7, None)
+    )
+    with open_sinks(["csv", "jsonl"], tmp_path) as sinks:
+        for sink in sinks:
+            sink.write(record)
+    line = json.loads((tmp_path / "targets.jsonl").read_text())
+    assert line["time"] == 0.1235
+    assert [target["track"] for target in line["targets"]] == [7, None]
+    with (tmp_path / "targets.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["time"], row["track"]) for row in rows] == [("0.1235", "7"), ("0.1235", "")]

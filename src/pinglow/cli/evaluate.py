@@ -24,8 +24,15 @@ def evaluate(
         str, typer.Option(help="List to score: its name in the folder, or the path of a .txt file.")
     ] = "test",
     model: Annotated[
-        str | None, typer.Option(help="A bundled model (see `pinglow models`) or a weights file.")
+        str | None,
+        typer.Option(
+            help="A bundled model (see `pinglow models`), a weights file, or an exported model."
+        ),
     ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(help="auto (the fastest installed), torch, onnxruntime or openvino."),
+    ] = "auto",
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -83,7 +90,7 @@ def evaluate(
     if model is not None:
         from pinglow.inference.predictor import Predictor
 
-        predictor = Predictor.load(model)
+        predictor = Predictor.load(model, backend=backend)
         reports = evaluate_model(pairs, predictor.probability, rules, threshold)
     else:
         assert predictions is not None

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from pinglow import __version__
 from pinglow.cli import data
+from pinglow.cli.bench import bench
 from pinglow.cli.evaluate import evaluate
 from pinglow.cli.export import export
 from pinglow.cli.models import models
@@ -51,6 +52,7 @@ app.command()(evaluate)
 app.add_typer(data.app, name="data")
 app.command()(models)
 app.command()(export)
+app.command()(bench)
 
 
 def _print_version(wanted: bool) -> None:

@@ -13,10 +13,15 @@ from pinglow.errors import FrameError, OptionError
 def predict(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE", help="Frames: files, folders or quoted patterns."),
+        typer.Argument(
+            metavar="SOURCE", help="Images and videos: files, folders or quoted patterns."
+        ),
     ],
     model: Annotated[
-        str, typer.Option(help="A bundled model (see `pinglow models`) or a weights file.")
+        str,
+        typer.Option(
+            help="A bundled model (see `pinglow models`), a weights file, or an exported model."
+        ),
     ] = "pinglow-fast",
     out: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")] = Path(
         "pinglow-out"
@@ -34,17 +39,43 @@ def predict(
             help="What to write: any of mask, probability, overlay, csv, jsonl, with commas."
         ),
     ] = "csv,jsonl,overlay",
+    backend: Annotated[
+        str, typer.Option(help="auto (the fastest installed), torch, onnxruntime or openvino.")
+    ] = "auto",
+    tile: Annotated[
+        int,
+        typer.Option(
+            help="Frames of more than two tiles' area are computed in tiles of this side, pixels; "
+            "0: never."
+        ),
+    ] = 1024,
+    track: Annotated[
+        bool, typer.Option("--track", help="Number targets that belong together over time.")
+    ] = False,
+    every: Annotated[
+        int, typer.Option(help="Take each N-th frame of a video or multi-page file.", metavar="N")
+    ] = 1,
+    start: Annotated[
+        float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
+    ] = 0.0,
+    end: Annotated[
+        float | None, typer.Option(help="Stop at this second of a video.", metavar="S")
+    ] = None,
 ) -> None:
-    """Find targets in infrared frames and write what was found.
+    """Find targets in infrared images and videos and write what was found.
 
-    Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits.
+    Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits, and
+    MP4, AVI, MKV and MOV at 8 to 16 bits. The overlay of a video is a video.
     A frame that cannot be read is listed at the end; the others go on.
 
     Example: pinglow predict flight/ "night/*.tif" --out found --save csv,overlay
+
+    Example: pinglow predict clip.mp4 --track --save overlay,jsonl
     """
     from pinglow.cli.progress import frame_progress
-    from pinglow.data.io import find_frames
-    from pinglow.inference.job import predict_frames
+    from pinglow.data.io import FRAME_SUFFIXES, find_frames
+    from pinglow.data.video import VIDEO_SUFFIXES
+    from pinglow.inference.job import Selection, predict_frames
     from pinglow.inference.predictor import Predictor
     from pinglow.inference.sinks import SINKS, open_sinks
 
@@ -55,11 +86,18 @@ def predict(
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file: name a folder")
 
-    files = find_frames(sources)
+    selection = Selection(every, start, end)
+    make_tracker = None
+    if track:
+        from pinglow.inference.tracking import OcSortTracker
+
+        OcSortTracker(1.0)  # says now if its library is not installed
+        make_tracker = OcSortTracker
+    files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES)
     pictures = [out / folder for folder in ("masks", "probability", "overlays")]
     if any(folder.is_dir() and any(folder.iterdir()) for folder in pictures):
         typer.echo(f"note: {out} holds pictures of an earlier job; this one adds to them", err=True)
-    predictor = Predictor.load(model, threshold=threshold)
+    predictor = Predictor.load(model, backend=backend, threshold=threshold, tile=tile or None)
     try:
         with open_sinks(names, out) as sinks, frame_progress() as bar:
             task = bar.add_task("", total=len(files))
@@ -68,6 +106,8 @@ def predict(
                 files,
                 sinks,
                 lambda done, total: bar.update(task, completed=done, total=total),
+                selection,
+                make_tracker,
             )
     except KeyboardInterrupt:
         typer.echo(f"The results so far are in {out}.", err=True)
@@ -78,8 +118,16 @@ def predict(
     if not summary.frames:
         raise FrameError(f"none of the {len(summary.broken)} frames could be read: see above why")
     left_out = f"{len(summary.broken)} left out, " if summary.broken else ""
+    tracks = "" if summary.tracks is None else f" in {_count(summary.tracks, 'track')}"
+    if summary.holed:
+        typer.echo(
+            f"note: {_count(summary.holed, 'frame')} with NaN or infinite pixels, taken as the "
+            "frame's median",
+            err=True,
+        )
     typer.echo(
-        f"{_count(summary.frames, 'frame')}, {left_out}{_count(summary.targets, 'target')}, "
+        f"{_count(summary.frames, 'frame')}, {left_out}"
+        f"{_count(summary.targets, 'target')}{tracks}, "
         f"{summary.seconds / summary.frames:.3f} s a frame. Results are in {out}."
     )
 

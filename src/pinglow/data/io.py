@@ -98,11 +98,13 @@ def count_pages(path: str | Path) -> int:
         raise _damaged(path, error) from error
 
 
-def find_frames(sources: Sequence[str | Path]) -> list[Path]:
+def find_frames(
+    sources: Sequence[str | Path], suffixes: frozenset[str] = FRAME_SUFFIXES
+) -> list[Path]:
     """List the frames that files, folders and glob patterns stand for.
 
     A file is taken whatever its suffix. A folder stands for the frames directly in it, a pattern
-    for the frames that match it (``**`` descends); both by `FRAME_SUFFIXES`, in natural order
+    for the frames that match it (``**`` descends); both by their suffixes, in natural order
     (2 before 10), without hidden files. The order of ``sources`` is kept; a file that is met
     again is dropped.
 
@@ -113,15 +115,15 @@ def find_frames(sources: Sequence[str | Path]) -> list[Path]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = _keep_frames(path.iterdir())
+            matches = _keep_frames(path.iterdir(), suffixes)
         elif path.exists():
             matches = [path]
         elif glob.has_magic(str(source)):
-            matches = _keep_frames(map(Path, glob.iglob(str(source), recursive=True)))
+            matches = _keep_frames(map(Path, glob.iglob(str(source), recursive=True)), suffixes)
         else:
             raise DataError(f"{source} does not exist: check the path")
         if not matches:
-            kinds = ", ".join(sorted(FRAME_SUFFIXES))
+            kinds = ", ".join(sorted(suffixes))
             raise DataError(
                 f"{source} holds no frames: name a place with {kinds} files "
                 f"(subfolders are searched by a pattern, as in '{path}/**/*.png')"
@@ -131,13 +133,11 @@ def find_frames(sources: Sequence[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def _keep_frames(paths: Iterable[Path]) -> list[Path]:
+def _keep_frames(paths: Iterable[Path], suffixes: frozenset[str]) -> list[Path]:
     frames = (
         path
         for path in paths
-        if path.suffix.lower() in FRAME_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
     )
     return sorted(frames, key=_natural_key)
 
@@ -176,7 +176,8 @@ def _damaged(path: Path, error: Exception | str) -> FrameError:
     return FrameError(f"{path} is damaged or cut short ({detail}): copy or export it again")
 
 
-def _check_header(path: Path, height: int, width: int, max_pixels: int) -> None:
+def check_size(path: Path, height: int, width: int, max_pixels: int) -> None:
+    """Refuse a frame without pixels, or of more than ``max_pixels``."""
     if height < 1 or width < 1:
         raise FrameError(f"{path} has no pixels ({width} x {height}): copy or export it again")
     if height * width > max_pixels:
@@ -198,8 +199,8 @@ def _read_png(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
     width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
     if len(data) < 33:
         raise _damaged(path, "no image header")
-    _check_header(path, height, width, max_pixels)
-    return _collapse_channels(path, imagecodecs.png_decode(data))
+    check_size(path, height, width, max_pixels)
+    return collapse_channels(path, imagecodecs.png_decode(data))
 
 
 def _read_with_pillow(
@@ -209,10 +210,10 @@ def _read_with_pillow(
     # limit, with a warning below ours.
     _check_single(path, page)
     with plugin(path) as image:
-        _check_header(path, image.height, image.width, max_pixels)
+        check_size(path, image.height, image.width, max_pixels)
         if image.mode in ("1", "L"):
             return np.array(image)
-        return _collapse_channels(path, np.array(image.convert("RGB")))
+        return collapse_channels(path, np.array(image.convert("RGB")))
 
 
 def _read_pgm(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
@@ -223,7 +224,7 @@ def _read_pgm(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
     if header is None:
         raise _damaged(path, "no PGM header")
     width, height, top = (int(number) for number in header.groups())
-    _check_header(path, height, width, max_pixels)
+    check_size(path, height, width, max_pixels)
     if not 1 <= top <= 65535:
         raise _damaged(path, f"maxval is {top}")
     if data.startswith(b"P5"):
@@ -248,7 +249,7 @@ def _read_npy(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
         shape = shape[1:] if shape[0] == 1 else shape[:2]
     if len(shape) != 2:
         raise FrameError(f"{path} holds an array of shape {shape}: save one (H, W) array per file")
-    _check_header(path, shape[0], shape[1], max_pixels)
+    check_size(path, shape[0], shape[1], max_pixels)
     return np.array(mapped).reshape(shape)
 
 
@@ -260,7 +261,7 @@ def _read_tiff(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
         if not 0 <= page < pages:
             raise FrameError(f"{path} has no page {page}: choose 0 to {pages - 1}")
         ifd: Any = tiff.pages[page]
-        _check_header(path, ifd.imagelength, ifd.imagewidth, max_pixels)
+        check_size(path, ifd.imagelength, ifd.imagewidth, max_pixels)
         _check_tiff_data(path, ifd, tiff.filehandle.size, max_pixels)
         counts = ifd.asarray()
         if ifd.photometric == 3:
@@ -269,7 +270,7 @@ def _read_tiff(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
             counts = np.moveaxis(counts, 0, -1)
         if ifd.photometric == 0 and counts.dtype.kind in "bu":
             counts = counts ^ counts.dtype.type((1 << ifd.bitspersample) - 1)
-        return _collapse_channels(path, counts)
+        return collapse_channels(path, counts)
 
 
 def _lacks_pages(tiff: tifffile.TiffFile) -> bool:
@@ -308,7 +309,7 @@ def _shorten_palette(palette: NDArray[np.uint16]) -> NDArray[Any]:
     return high.astype(np.uint8) if eight_bit.all() else palette
 
 
-def _collapse_channels(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
+def collapse_channels(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
     """(H, W), or (H, W, C) with C = 1 grey, 2 grey-alpha, 3 RGB, 4 RGB-alpha -> (H, W)."""
     if counts.ndim == 2:
         return counts

@@ -193,7 +193,7 @@ BACKENDS: Final = ("torch", "onnxruntime", "openvino")
 """Names that `open_model` takes."""
 
 _FASTEST_FIRST: Final = ("openvino", "onnxruntime", "torch")
-_RUNS: Final = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",)}
+RUNS: Final = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",)}
 """What runs an exported file, by its suffix, fastest first."""
 
 
@@ -214,7 +214,7 @@ def open_model(name_or_path: str | Path, backend: str = "auto") -> tuple[Backend
     if backend not in ("auto", *BACKENDS):
         raise OptionError(f"backend {backend!r} is unknown: use auto, {', '.join(BACKENDS)}")
     path = find_model(name_or_path)
-    runs = _RUNS.get(path.suffix.lower())
+    runs = RUNS.get(path.suffix.lower())
     if runs:
         return _open_exported(path, backend, runs)
     if backend == "auto":

@@ -1,23 +1,59 @@
-"""Predict a list of files: read, find, write; a broken frame is noted and the job goes on."""
+"""Predict a list of files: read, find, write; a broken frame is noted and the job goes on.
+
+Reading ahead, the network and writing overlap, each in a thread of its own.
+"""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.data.io import count_pages, read_frame
-from pinglow.errors import FrameError
-from pinglow.inference.sinks import FrameRecord, Sink
-from pinglow.structures import Prediction
+from pinglow.data.video import is_video, probe_video, read_video
+from pinglow.errors import FrameError, OptionError
+from pinglow.inference.sinks import Clip, FrameRecord, Sink
+from pinglow.structures import Prediction, Target
 
 _LONGEST: Final = 200  # bytes of an output name; file systems take 255, and sinks add to it
+_AHEAD: Final = 4  # frames read ahead, and results waiting to be written
+_LARGE: Final = 2**24  # bytes; of frames beyond that, one at a time
+_STILLS: Final = 25.0  # frames a second that are assumed where there are no times
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of a video or a multi-page file are taken.
+
+    Attributes:
+        every: Each ``every``-th, from the first.
+        start: Seconds from the start of a video.
+        end: The same; None: to its end.
+
+    Raises:
+        OptionError: A value is impossible.
+    """
+
+    every: int = 1
+    start: float = 0.0
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if self.every < 1:
+            raise OptionError(f"every is {self.every}; use 1 or more")
+        if not self.start >= 0:
+            raise OptionError(f"start is {self.start}; use 0 seconds or more")
+        if self.end is not None and not self.end > self.start:
+            raise OptionError(f"end is {self.end}; use more than start, which is {self.start}")
 
 
 @dataclass(frozen=True)
@@ -27,14 +63,39 @@ class JobSummary:
     Attributes:
         frames: Frames predicted; every page of a multi-page file counts.
         targets: Targets found in them.
+        tracks: Tracks that they were linked to; None without a tracker.
         broken: File and reason of each frame that could not be read or predicted.
+        holed: Frames with NaN or infinite pixels, which were taken as the median.
         seconds: Wall time, reading and writing included.
     """
 
     frames: int
     targets: int
+    tracks: int | None
     broken: tuple[tuple[Path, str], ...]
+    holed: int
     seconds: float
+
+
+class Tracker(Protocol):
+    """Links the targets of one sequence over time."""
+
+    def update(self, targets: Sequence[Target]) -> tuple[int | None, ...]:
+        """Number the track of each target of the next frame, from 1; None: of none yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Input:
+    """A frame as read, or why it could not be."""
+
+    source: Path
+    page: int
+    name: str
+    sequence: Path
+    rate: float
+    content: NDArray[Any] | FrameError
+    time: float | None = None
+    clip: Clip | None = None
 
 
 def predict_frames(
@@ -42,60 +103,203 @@ def predict_frames(
     sources: Sequence[Path],
     sinks: Sequence[Sink],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    selection: Selection | None = None,
+    make_tracker: Callable[[float], Tracker] | None = None,
 ) -> JobSummary:
-    """Predict every page of every file and hand the results to the sinks.
+    """Predict every frame of every file and hand the results to the sinks, in order.
 
     Args:
         predict: Maps (H, W) counts to a prediction of the same size.
-        sources: The files, in the order in which they are read and written.
-        sinks: Where results go; the caller opens and closes them.
-        on_progress: Called after each frame with the number done, broken ones too, and the total.
+        sources: Images, multi-page files and videos, in the order in which they are predicted.
+        sinks: Where results go; the caller opens and closes them. They are written to in a
+            thread of their own.
+        on_progress: Called after each frame with the number done, broken ones too, and the total,
+            which is an estimate where a video does not say how long it is.
+        selection: Which frames of videos and multi-page files; None: all.
+        make_tracker: Makes a tracker for frames at a rate, in frames a second. Each video, each
+            multi-page file and the frames of one folder are a sequence; None: no tracks.
+
+    Raises:
+        OptionError: The selection is by time and a source has no times.
+        MissingExtraError: There is a video, and no library to read it.
     """
-    start = time.perf_counter()
-    frames = _list_frames(sources)
-    predicted = targets = 0
+    begin = time.perf_counter()
+    selection = selection or Selection()
+    sequences = _list_sequences(sources, selection)
+    total = sum(sequence.frames for sequence in sequences)
+    predicted = found = holed = done = 0
     broken: list[tuple[Path, str]] = []
-    for done, (source, page, name) in enumerate(frames, start=1):
-        try:
-            frame = read_frame(source, page=page)
-            prediction = predict(frame)
-        except FrameError as error:
-            reason = str(error)
-            broken.append((source, reason if str(source) in reason else f"{source}: {reason}"))
-        else:
-            record = FrameRecord(source, page, name, frame, prediction)
-            for sink in sinks:
-                sink.write(record)
-            predicted += 1
-            targets += len(prediction.targets)
-        on_progress(done, len(frames))
-    return JobSummary(predicted, targets, tuple(broken), time.perf_counter() - start)
+    linker = None if make_tracker is None else _Linker(make_tracker)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        waiting: deque[Future[None]] = deque()
+        for given in _read_ahead(reader, _read_all(sequences, selection)):
+            done += 1
+            try:
+                if isinstance(given.content, FrameError):
+                    raise given.content
+                prediction = predict(given.content)
+            except FrameError as error:
+                reason = str(error)
+                known = str(given.source) in reason
+                broken.append((given.source, reason if known else f"{given.source}: {reason}"))
+            else:
+                record = FrameRecord(
+                    source=given.source,
+                    page=given.page,
+                    name=given.name,
+                    frame=given.content,
+                    prediction=prediction,
+                    time=given.time,
+                    clip=given.clip,
+                    tracks=linker.link(given, prediction.targets) if linker else None,
+                )
+                waiting.append(writer.submit(_write, sinks, record))
+                while len(waiting) > (_AHEAD if given.content.nbytes < _LARGE else 0):
+                    waiting.popleft().result()
+                predicted += 1
+                found += len(prediction.targets)
+                holed += not np.isfinite(given.content).all()
+            on_progress(done, max(done, total))
+        for future in waiting:
+            future.result()
+    tracks = linker.tracks if linker else None
+    seconds = time.perf_counter() - begin
+    return JobSummary(predicted, found, tracks, tuple(broken), holed, seconds)
 
 
-def _list_frames(sources: Sequence[Path]) -> list[tuple[Path, int, str]]:
-    """List (file, page, output name) of every frame.
+class _Linker:
+    """A tracker per sequence; the numbers of tracks go on through all of them."""
 
-    A name is the file's stem, where stems collide folder_stem, with _p and the page for a
-    multi-page file, and -2, -3, ... should it still be taken. Names are compared without case,
-    because a file system may not tell case apart.
+    def __init__(self, make_tracker: Callable[[float], Tracker]) -> None:
+        self.tracks = 0
+        self._make = make_tracker
+        self._sequence: Path | None = None
+
+    def link(self, given: _Input, targets: Sequence[Target]) -> tuple[int | None, ...]:
+        if given.sequence != self._sequence:
+            self._sequence = given.sequence
+            self._tracker = self._make(given.rate)
+            self._before = self.tracks
+        numbers = [
+            None if number is None else self._before + number
+            for number in self._tracker.update(targets)
+        ]
+        self.tracks = max([self.tracks, *(number for number in numbers if number is not None)])
+        return tuple(numbers)
+
+
+def _write(sinks: Sequence[Sink], record: FrameRecord) -> None:
+    for sink in sinks:
+        sink.write(record)
+
+
+def _read_ahead(reader: ThreadPoolExecutor, inputs: Iterator[_Input]) -> Iterator[_Input]:
+    """The same inputs, some of them read before they are asked for."""
+    waiting = deque([reader.submit(next, inputs, None)])
+    while waiting:
+        given = waiting.popleft().result()
+        if given is None:
+            return
+        large = not isinstance(given.content, FrameError) and given.content.nbytes >= _LARGE
+        while len(waiting) < (1 if large else _AHEAD):
+            waiting.append(reader.submit(next, inputs, None))
+        yield given
+
+
+# --- what there is to read -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """A file with one or more frames; ``frames`` of them are expected to be taken."""
+
+    source: Path
+    name: str
+    pages: int
+    frames: int
+    rate: float | None
+    """Frames a second of a video; None: not a video."""
+
+
+def _list_sequences(sources: Sequence[Path], selection: Selection) -> list[_Sequence]:
+    """Look at every file's header; a name is the file's stem, where stems collide folder_stem.
+
+    Should it still be taken, -2, -3, ... is added. Names are compared without case, because a
+    file system may not tell case apart.
     """
     stems = Counter(source.stem.casefold() for source in sources)
+    timed = selection.start > 0 or selection.end is not None
     taken: set[str] = set()
-    frames = []
+    sequences = []
     for source in sources:
         stem = source.stem
         if stems[stem.casefold()] > 1:
             stem = f"{source.resolve().parent.name}_{stem}".lstrip("_")
         stem = stem.encode()[:_LONGEST].decode(errors="ignore")
+        name = _free_name(stem, taken)
+        taken.add(name.casefold())
+        pages, rate, frames = 1, None, 1
         try:
-            pages = count_pages(source)
+            if is_video(source):
+                info = probe_video(source)
+                rate, pages = info.rate, info.frames or 1
+                seconds = pages / rate
+                span = min(seconds, selection.end or seconds) - min(seconds, selection.start)
+                frames = round(span * rate / selection.every)
+            elif timed:
+                raise OptionError(
+                    f"start and end are seconds of a video, and {source} has no times: leave "
+                    "them out, or name videos only"
+                )
+            else:
+                pages = count_pages(source)
+                frames = -(-pages // selection.every) if pages > 1 else 1
         except FrameError:
-            pages = 1  # reading it will say why
-        digits = len(str(pages - 1))
-        for page in range(pages):
-            wanted = f"{stem}_p{page:0{digits}}" if pages > 1 else stem
-            numbered = (f"{wanted}-{number}" for number in itertools.count(2))
-            name = next(n for n in itertools.chain([wanted], numbered) if n.casefold() not in taken)
-            taken.add(name.casefold())
-            frames.append((source, page, name))
-    return frames
+            rate = 1.0 if is_video(source) else None  # reading it will say why
+        sequences.append(_Sequence(source, name, pages, frames, rate))
+    return sequences
+
+
+def _free_name(wanted: str, taken: set[str]) -> str:
+    numbered = (f"{wanted}-{number}" for number in itertools.count(2))
+    return next(n for n in itertools.chain([wanted], numbered) if n.casefold() not in taken)
+
+
+def _read_all(sequences: Sequence[_Sequence], selection: Selection) -> Iterator[_Input]:
+    taken = {sequence.name.casefold() for sequence in sequences}
+    for sequence in sequences:
+        if sequence.rate is None:
+            yield from _read_pages(sequence, selection, taken)
+        else:
+            yield from _read_clip(sequence, sequence.rate, selection, taken)
+
+
+def _read_pages(sequence: _Sequence, selection: Selection, taken: set[str]) -> Iterator[_Input]:
+    source, single = sequence.source, sequence.pages == 1
+    digits = len(str(sequence.pages - 1))
+    for page in range(0, sequence.pages, selection.every):
+        name = sequence.name
+        if not single:
+            name = _free_name(f"{name}_p{page:0{digits}}", taken)
+        content: NDArray[Any] | FrameError
+        try:
+            content = read_frame(source, page=page)
+        except FrameError as error:
+            content = error
+        yield _Input(source, page, name, source.parent if single else source, _STILLS, content)
+
+
+def _read_clip(
+    sequence: _Sequence, rate: float, selection: Selection, taken: set[str]
+) -> Iterator[_Input]:
+    source, page = sequence.source, 0
+    clip = Clip(sequence.name, rate / selection.every)
+    digits = max(4, len(str(sequence.pages - 1)))
+    given = selection.every, selection.start, selection.end
+    try:
+        for frame in read_video(source, *given):
+            page = frame.index
+            name = _free_name(f"{sequence.name}_f{page:0{digits}}", taken)
+            yield _Input(source, page, name, source, clip.rate, frame.counts, frame.time, clip)
+    except FrameError as error:
+        yield _Input(source, page, sequence.name, source, clip.rate, error)

@@ -21,7 +21,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pinglow.errors import DataError
+from pinglow.inference.video import VideoWriter
 from pinglow.structures import Prediction, Target
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video that frames come from.
+
+    Attributes:
+        name: What its output files are called, unique within a job.
+        rate: Frames a second, of those that are taken.
+    """
+
+    name: str
+    rate: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +44,14 @@ class FrameRecord:
 
     Attributes:
         source: The file that holds the frame.
-        page: Its page there, from 0.
+        page: Its page or number there, from 0.
         name: What its output files are called, unique within a job.
         frame: (H, W) counts as read.
         prediction: The network's answer, of the same size.
+        time: Seconds from the start of the video; None: not of a video.
+        clip: The video; None: not of a video.
+        tracks: The track of each of the prediction's targets, None for a target of no track yet;
+            None: nothing was tracked.
     """
 
     source: Path
@@ -41,6 +59,9 @@ class FrameRecord:
     name: str
     frame: NDArray[Any]
     prediction: Prediction
+    time: float | None = None
+    clip: Clip | None = None
+    tracks: tuple[int | None, ...] | None = None
 
 
 class Sink(Protocol):
@@ -88,40 +109,65 @@ class ProbabilitySink:
 
 
 class OverlaySink:
-    """overlays/<name>_overlay.png: the frame for a person, see `draw_overlay`."""
+    """overlays/<name>_overlay.png, or of a video <clip>_overlay.mp4: the frame for a person.
+
+    See `draw_overlay`.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Make the folder ``overlays`` in ``folder``."""
         self._folder = folder / "overlays"
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._clip: Clip | None = None
+        self._video: VideoWriter | None = None
 
     def write(self, record: FrameRecord) -> None:
         """Draw and write the overlay of one frame."""
-        overlay = draw_overlay(record.frame, record.prediction.targets)
-        _save_whole(overlay, self._folder / f"{record.name}_overlay.png")
+        targets = record.prediction.targets
+        in_clip = record.clip is not None
+        overlay = draw_overlay(record.frame, targets, record.tracks, of_clip=in_clip)
+        if record.clip is None:
+            _save_whole(overlay, self._folder / f"{record.name}_overlay.png")
+            return
+        if self._video is None or record.clip != self._clip:
+            self.close()
+            path = self._folder / f"{record.clip.name}_overlay.mp4"
+            self._clip, self._video = record.clip, VideoWriter(path, record.clip.rate)
+        self._video.write(overlay)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """End the video that is being written."""
+        if self._video is not None:
+            self._video.close()
+            self._video = None
 
 
 class CsvSink:
-    """targets.csv: one row a target; a frame without any has no row."""
+    """targets.csv: one row a target; a frame without any has no row.
+
+    Time and track are empty where there is none.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Start ``targets.csv`` in ``folder``, anew."""
         self._file = (folder / "targets.csv").open("w", encoding="utf-8", newline="")
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(
-            ("source", "frame", "x", "y", "left", "top", "width", "height", "area", "score")
+            (
+                *("source", "frame", "x", "y", "left", "top", "width", "height", "area", "score"),
+                *("time", "track"),
+            )
         )
         self._file.flush()
 
     def write(self, record: FrameRecord) -> None:
         """Add the targets of one frame."""
-        start = (_printable(record.source), record.page)
-        for target in map(_describe, record.prediction.targets):
-            x, y, bbox, area, score = target.values()
-            self._rows.writerow((*start, x, y, *bbox, area, score))
+        time = "" if record.time is None else round(record.time, 4)
+        targets = record.prediction.targets
+        for target, track in zip(targets, record.tracks or [None] * len(targets), strict=True):
+            x, y, bbox, area, score = _describe(target).values()
+            start = (_printable(record.source), record.page)
+            self._rows.writerow((*start, x, y, *bbox, area, score, time, track))
         self._file.flush()
 
     def close(self) -> None:
@@ -133,7 +179,8 @@ class JsonlSink:
     """targets.jsonl: one line of JSON a frame, also where nothing was found.
 
     ``{"source", "frame", "width", "height", "targets": [{"x", "y", "bbox": [x, y, w, h], "area",
-    "score"}]}``; x and y are rounded to 0.001 px, the score to 0.0001.
+    "score"}]}``; x and y are rounded to 0.001 px, the score to 0.0001. Frames of a video also have
+    "time", in seconds, and targets, where they are tracked, "track": its number or null.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -143,13 +190,18 @@ class JsonlSink:
     def write(self, record: FrameRecord) -> None:
         """Add the line of one frame."""
         height, width = record.prediction.mask.shape
-        line = {
+        line: dict[str, Any] = {
             "source": _printable(record.source),
             "frame": record.page,
             "width": width,
             "height": height,
             "targets": [_describe(target) for target in record.prediction.targets],
         }
+        if record.time is not None:
+            line["time"] = round(record.time, 4)
+        if record.tracks is not None:
+            for target, track in zip(line["targets"], record.tracks, strict=True):
+                target["track"] = track
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 
@@ -219,16 +271,26 @@ _LINE = 20
 _MARK, _TEXT, _GROUND = (255, 176, 0), (235, 235, 235), (24, 24, 24)
 
 
-def draw_overlay(frame: NDArray[Any], targets: Sequence[Target]) -> Image.Image:
+def draw_overlay(
+    frame: NDArray[Any],
+    targets: Sequence[Target],
+    tracks: Sequence[int | None] | None = None,
+    *,
+    of_clip: bool = False,
+) -> Image.Image:
     """Draw a frame so that a person can judge its targets.
 
     The contrast is stretched between percentiles; a small frame is enlarged by a whole factor
     without smoothing, a very large one is reduced. A thin box stands clear of each target, with
-    its rank and score; below, the four best targets are enlarged with their own contrast.
+    its rank and score, or the number of its track; below, the four best targets are enlarged with
+    their own contrast.
 
     Args:
         frame: (H, W) counts; NaN and inf are shown black.
         targets: What was found in it, best first.
+        tracks: The track of each target; None: ranks are shown.
+        of_clip: Keep the place below free where there is no target: all frames of a video have
+            one size.
     """
     height, width = frame.shape
     scale = _choose_scale(max(height, width))
@@ -237,14 +299,17 @@ def draw_overlay(frame: NDArray[Any], targets: Sequence[Target]) -> Image.Image:
     shown = shown.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
 
     best = targets[:_INSETS]
-    strip = _LINE + (_INSET + _LINE if best else 0)
+    strip = _LINE + (_INSET + _LINE if best or of_clip else 0)
     canvas = Image.new("RGB", (max(size[0], _SMALLEST), size[1] + strip), _GROUND)
     canvas.paste(shown, (0, 0))  # Pillow turns grey into RGB here
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(13)
-    for rank in range(len(targets), 0, -1):  # the best last, on top
-        label = f"{rank}: {targets[rank - 1].score:.2f}" if rank <= _LABELS else ""
-        _draw_mark(draw, font, targets[rank - 1], label, scale, size)
+    names = [str(rank + 1) for rank in range(len(targets))]
+    if tracks is not None:
+        names = ["new" if track is None else f"#{track}" for track in tracks]
+    for place in reversed(range(len(targets))):  # the best last, on top
+        label = f"{names[place]}: {targets[place].score:.2f}" if place < _LABELS else ""
+        _draw_mark(draw, font, targets[place], label, scale, size)
 
     count = "no target" if not targets else f"{len(targets)} target{'s' * (len(targets) > 1)}"
     summary = f"{count} in {width} x {height} pixels"
@@ -252,7 +317,7 @@ def draw_overlay(frame: NDArray[Any], targets: Sequence[Target]) -> Image.Image:
     for place, target in enumerate(best):
         left, top = place * (_INSET + _GAP), size[1] + _LINE
         canvas.paste(_draw_inset(frame, target), (left, top))
-        caption = f"{place + 1}: {target.score:.2f}, {target.area} px"
+        caption = f"{names[place]}: {target.score:.2f}, {target.area} px"
         draw.text((left + _GAP, top + _INSET + 2), caption, fill=_TEXT, font=font)
     return canvas
 

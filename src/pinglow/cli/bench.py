@@ -1,0 +1,105 @@
+"""pinglow bench: how fast models are on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pinglow.errors import OptionError
+
+
+def bench(
+    models: Annotated[
+        str,
+        typer.Option(
+            help="Models with commas between: bundled, weights, exported files; also mshnet and "
+            "paper, the networks of these forms without weights.",
+        ),
+    ] = "pinglow-fast,mshnet",
+    backends: Annotated[
+        str,
+        typer.Option(
+            help="torch, onnxruntime, openvino, with commas between.",
+            show_default="all that are installed",
+        ),
+    ] = "",
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Size at the network's input, pixels.")
+    ] = "256x256",
+    repeats: Annotated[int, typer.Option(min=3, help="Timed runs of each.")] = 30,
+    json: Annotated[
+        Path | None, typer.Option(help="Also write the figures to this file.", metavar="FILE")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw them into this PNG or SVG.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Time models at batch 1: the network alone, all of them taking turns.
+
+    MACs are multiply-adds an image. Memory is that of a process with the model
+    alone. The share of peak compares with a large matrix product on all cores.
+    Leave the machine alone meanwhile.
+
+    Example: pinglow bench --models pinglow-fast,mshnet --size 512x512 --plot speed.png
+    """
+    from dataclasses import asdict
+    from json import dumps
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from pinglow.cli.progress import frame_progress
+    from pinglow.inference.backends import BACKENDS
+    from pinglow.inference.benchmark import draw_timings, installed_backends, measure_speed
+
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    chosen = [name.strip() for name in backends.split(",") if name.strip()]
+    for name in chosen:
+        if name not in BACKENDS:
+            raise OptionError(f"--backends {name!r} is unknown: use {', '.join(BACKENDS)}")
+    width, x, height = size.partition("x")
+    if not (x and width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 32):
+        raise OptionError(f"--size {size!r} is not WIDTHxHEIGHT of at least 32 pixels each")
+    for option, file in (("--json", json), ("--plot", plot)):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise OptionError(f"{option} {file} is in a folder that does not exist: make it first")
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
+        raise OptionError(f"--plot {plot} is neither a .png nor a .svg: name one of these")
+    with frame_progress() as bar:
+        task = bar.add_task("", total=None)
+        timings = measure_speed(
+            names,
+            chosen or installed_backends(),
+            (int(height), int(width)),
+            repeats,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    table = Table("model", "backend", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in ("params", "MACs", "ms", "p95", "images/s", "MB", "of peak"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for each in timings:
+        table.add_row(
+            each.model,
+            each.backend,
+            f"{each.parameters / 1e6:.2f} M",
+            f"{each.macs / 1e9:.2f} G",
+            f"{1e3 * each.median:.2f}",
+            f"{1e3 * each.p95:.2f}",
+            f"{1 / each.median:.1f}",
+            f"{each.peak_memory / 1e6:.0f}",
+            f"{100 * each.peak_share:.0f} %",
+        )
+    Console().print(table)
+    fastest, slowest = (choose(timings, key=lambda each: each.median) for choose in (min, max))
+    if fastest is not slowest:
+        typer.echo(
+            f"{fastest.model} on {fastest.backend} is {slowest.median / fastest.median:.1f} times "
+            f"as fast as {slowest.model} on {slowest.backend}"
+        )
+    if json is not None:
+        json.write_text(dumps([asdict(each) for each in timings], indent=2) + "\n")
+    if plot is not None:
+        draw_timings(timings, plot)

@@ -1,0 +1,62 @@
+"""Write a video frame by frame."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from pinglow.extras import import_extra
+
+_ENCODERS: Final = ("libx264", "mpeg4")  # the first that the installed FFmpeg has
+# In fragments, so that what was written can be played whatever happens to the rest.
+_OPTIONS: Final = {
+    "movflags": "frag_keyframe+empty_moov+default_base_moof",
+    "flush_packets": "1",
+}
+_FRAGMENT: Final = 2.0  # seconds
+
+
+class VideoWriter:
+    """An mp4 file that grows with each frame, at a constant rate.
+
+    Args:
+        path: The file; an earlier one is replaced.
+        rate: Frames a second.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self._av = import_extra("av", "video", "writing videos")
+        self._container = self._av.open(str(path), "w", format="mp4", options=_OPTIONS)
+        self._rate = Fraction(rate).limit_denominator(1001)
+        self._stream: Any = None
+        self._frames = 0
+
+    def write(self, image: Image.Image) -> None:
+        """Add a frame; all have the size of the first, of which an odd last line is left out."""
+        if self._stream is None:
+            encoder = next(name for name in _ENCODERS if name in self._av.codecs_available)
+            self._stream = self._container.add_stream(encoder, rate=self._rate)
+            self._stream.width, self._stream.height = (side // 2 * 2 for side in image.size)
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.gop_size = max(1, round(_FRAGMENT * self._rate))
+            self._stream.options = {"crf": "20", "preset": "veryfast"}
+        box = (0, 0, self._stream.width, self._stream.height)
+        frame = self._av.VideoFrame.from_image(image.crop(box))
+        frame.pts = self._frames
+        frame.time_base = 1 / self._rate
+        self._frames += 1
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Write what is still held back, and end the file."""
+        if self._stream is not None:
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+        self._container.close()
