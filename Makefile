@@ -1,5 +1,6 @@
 # Every target makes the virtual environment first, if it is not there.
-#   make demo    find targets in the bundled 16-bit scenes, and compare with the known truth
+#   make demo    find targets in the bundled 16-bit scenes and in a video made on the spot, and
+#                compare with the known truth
 #   make test    all tests
 #   make check   style, types, import rules
 #   make bench   speed against other codes, as ratios within one run
@@ -13,7 +14,10 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/pinglow predict examples/images --out demo-out --save mask,overlay,csv,jsonl
 	$(BIN)/pinglow evaluate --data examples --split demo --model pinglow-fast
+	$(BIN)/python examples/make_clip.py demo-out/clip.mkv
+	$(BIN)/pinglow predict demo-out/clip.mkv --track --out demo-out/clip --save overlay,jsonl
 	@echo "pictures: demo-out/overlays   table: demo-out/targets.csv"
+	@echo "video: demo-out/clip/overlays/clip_overlay.mp4   a line a frame: demo-out/clip/targets.jsonl"
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -14,8 +14,10 @@ def test_times_a_model(small_model: Path, tmp_path: Path) -> None:
     arguments = ["--models", f"{small_model}", "--size", "64x48", "--repeats", "3"]
     result = CliRunner().invoke(
         app,
-        ["bench", *arguments, "--backends", "torch,onnxruntime", "--json", str(out)]
-        + ["--plot", str(tmp_path / "speed.svg")],
+        [
+            *("bench", *arguments, "--backends", "torch,onnxruntime", "--json", str(out)),
+            *("--plot", str(tmp_path / "speed.svg")),
+        ],
     )
     assert result.exit_code == 0, result.output
     assert "times as fast as" in result.stdout

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -151,3 +152,79 @@ def test_pictures_of_an_earlier_job_are_announced(run: Run) -> None:
     save_frames(Path("in"), 1)
     assert "note:" not in run("in", "--save", "probability").stderr
     assert "pinglow-out holds pictures of an earlier job" in run("in").stderr
+
+
+def save_clip(path: Path, count: int = 20) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 40, 32, "gray"
+        for number in range(count):
+            frame = np.full((32, 40), 50, dtype=np.uint8)
+            frame[10:12, 5 + number : 7 + number] = 200
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode())
+
+
+def test_a_video_goes_in_and_an_annotated_one_comes_out(run: Run) -> None:
+    save_clip(Path("clip.mkv"))
+    result = run("clip.mkv", "--track", "--save", "overlay,jsonl", "--out", "o")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("20 frames, 20 targets in 1 track, ")
+    lines = [json.loads(line) for line in Path("o/targets.jsonl").read_text().splitlines()]
+    assert [line["time"] for line in lines] == pytest.approx([n / 10 for n in range(20)])
+    assert [line["frame"] for line in lines] == list(range(20))
+    assert lines[-1]["targets"][0]["track"] == 1
+    with av.open("o/overlays/clip_overlay.mp4") as container:
+        assert sum(1 for _ in container.decode(video=0)) == 20
+
+
+def test_a_part_of_a_video(run: Run) -> None:
+    save_clip(Path("clip.mkv"))
+    result = run("clip.mkv", "--save", "csv", "--every", "3", "--start", "0.5", "--end", "1.6")
+    assert result.stdout.startswith("4 frames, ")
+    rows = Path("pinglow-out/targets.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == ["6", "9", "12", "15"]
+
+
+def test_ctrl_c_leaves_a_video_that_plays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_clip(Path("clip.mkv"))
+    seen = 0
+
+    def interrupt(frame: NDArray[Any]) -> Prediction:
+        nonlocal seen
+        seen += 1
+        if seen == 12:
+            raise KeyboardInterrupt
+        return find_bright(frame)
+
+    monkeypatch.setattr("pinglow.inference.predictor.Predictor.load", lambda *_, **__: interrupt)
+    result = run("clip.mkv", "--save", "overlay,jsonl")
+    assert result.exit_code == 130
+    assert len(Path("pinglow-out/targets.jsonl").read_text().splitlines()) == 11
+    with av.open("pinglow-out/overlays/clip_overlay.mp4") as container:
+        assert sum(1 for _ in container.decode(video=0)) == 11
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--every", "0"], "error: every is 0; use 1 or more\n"),
+        (["--start", "3", "--end", "2"], "error: end is 2.0; use more than start, which is 3.0\n"),
+        (["--start", "3"], "has no times: leave them out, or name videos only\n"),
+    ],
+)
+def test_impossible_selections_are_one_line(run: Run, arguments: list[str], message: str) -> None:
+    save_frames(Path("in"), 1)
+    result = run("in", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(message)
+    assert result.stderr.count("\n") == 1
+
+
+def test_pixels_without_a_value_are_said(run: Run) -> None:
+    frame = np.full((20, 30), 50, dtype=np.float32)
+    frame[3, 4] = np.nan
+    np.save("a.npy", frame)
+    result = run("a.npy")
+    assert result.exit_code == 0
+    assert "note: 1 frame with NaN or infinite pixels, taken as the frame's median" in result.stderr

@@ -1,0 +1,149 @@
+"""What tiles change: targets found in tiles against the same frame at once, and memory and time.
+
+    python benchmarks/tiling.py             # agreement, on synthetic frames
+    python benchmarks/tiling.py --large     # time and peak memory up to 8192 x 8192, 16 bits
+    python benchmarks/tiling.py --frames ../shared/data/sirst-v2-extra/images   # windows for gates
+
+A target differs if its centre moves by more than 0.5 px, its area by more than 2 px and 10 %, or if
+it is found only one way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pinglow.data.io import find_frames, read_frame
+from pinglow.data.prepare import measure_frame
+from pinglow.data.synthetic import SceneSpec, render_scene
+from pinglow.inference.predictor import Predictor
+from pinglow.inference.tiling import cut_into_tiles
+from pinglow.structures import FloatArray, Target, find_targets
+
+WIDTH, HEIGHT, TARGETS = 1600, 1500, 80
+NEAR = 4.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--frames", type=Path, help="target-free frames")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        time_frame(arguments.one)
+    elif arguments.large:
+        time_frames()
+    elif arguments.frames:
+        compare_windows(arguments.frames)
+    else:
+        compare_tiles()
+
+
+def compare_tiles() -> None:
+    whole = Predictor.load(tile=None)
+    table = Table("background", "tile", "targets", "own gates a tile: differ", "as shipped: differ")
+    for seed, kind in enumerate(["cloud", "sea", "ground", "gradient"]):
+        spec = SceneSpec(kind, WIDTH, HEIGHT, (TARGETS, TARGETS), (4.0, 25.0))
+        frame = render_scene(spec, seed).frame
+        expected = whole(frame).targets
+        for side in (512, 1024):
+            shipped = Predictor(whole.backend, whole.card, tile=side)
+            own = find_targets(pooled_by_tile(whole, frame, side) > whole.threshold)
+            table.add_row(
+                kind,
+                str(side),
+                str(len(expected)),
+                str(count_different(expected, own)),
+                str(count_different(expected, shipped(frame).targets)),
+            )
+    Console().print(table)
+
+
+def pooled_by_tile(predictor: Predictor, frame: Any, side: int) -> FloatArray:
+    """Probabilities where each tile has the channel attention of itself."""
+    normal = measure_frame(frame)(frame)
+    probability = np.empty_like(normal)
+    for part in cut_into_tiles(*normal.shape, side, 64):
+        found = predictor.backend(normal[part.rows, part.columns][None, None])[0, 0]
+        probability[part.core_rows, part.core_columns] = found[part.core]
+    return probability
+
+
+def count_different(expected: tuple[Target, ...], found: tuple[Target, ...]) -> int:
+    left = list(found)
+    different = 0
+    for target in expected:
+        near = [each for each in left if np.hypot(each.x - target.x, each.y - target.y) < NEAR]
+        if not near:
+            different += 1
+            continue
+        best = min(near, key=lambda each: np.hypot(each.x - target.x, each.y - target.y))
+        left.remove(best)
+        moved = max(abs(best.x - target.x), abs(best.y - target.y)) > 0.5
+        different += moved or abs(best.area - target.area) > max(2, 0.1 * target.area)
+    return different + len(left)
+
+
+def compare_windows(folder: Path) -> None:
+    """False alarms in target-free frames of over a million pixels, by where gates come from."""
+    predictor = Predictor.load(tile=None)
+    alarms = {"the whole frame": 0, "windows of 1024": 0, "windows of 512": 0}
+    frames = 0
+    for path in find_frames([folder]):
+        frame = read_frame(path)
+        if frame.size < 2**20:
+            continue
+        frames += 1
+        image = measure_frame(frame)(frame)[None, None]
+        for name, side in zip(alarms, (None, 1024, 512), strict=True):
+            gates = None
+            if side is not None:
+                starts = [
+                    [round(i * (length - side) / max(1, n - 1)) for i in range(n)]
+                    for length in frame.shape
+                    for n in [max(1, round(length / side))]
+                ]
+                seen = [
+                    predictor.backend.gates(image[..., y : y + side, x : x + side])
+                    for y in starts[0]
+                    for x in starts[1]
+                ]
+                gates = np.concatenate(seen).mean(axis=0, keepdims=True)
+            found = predictor.backend(image, gates)[0, 0] > predictor.threshold
+            alarms[name] += len(find_targets(found))
+    print(f"{frames} frames; false alarms with gates from")
+    for name, count in alarms.items():
+        print(f"  {name}: {count}")
+
+
+def time_frames() -> None:
+    for side in (1024, 2048, 4096, 8192):
+        subprocess.run([sys.executable, __file__, "--one", str(side)], check=True)
+
+
+def time_frame(side: int) -> None:
+    frame = np.random.default_rng(0).integers(5000, 6000, (side, side), dtype=np.uint16)
+    predictor = Predictor.load()
+    predictor(frame[:256, :256])
+    begin = time.perf_counter()
+    predictor(frame)
+    seconds = time.perf_counter() - begin
+    status = Path("/proc/self/status").read_text()
+    peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    print(
+        f"{side} x {side}, {predictor.backend.name}: {seconds:.2f} s, "
+        f"{1e9 * seconds / side**2:.0f} ns a pixel, peak memory {int(peak) / 1024:.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()
