@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pinglow.errors import MissingExtraError
-from pinglow.inference.tracking import OcSortTracker
+from pinglow.inference.tracking import make_tracker
 from pinglow.structures import Target
 
 
@@ -15,7 +15,7 @@ def target(x: float, y: float, score: float = 0.9) -> Target:
 
 
 def test_moving_targets_keep_their_numbers() -> None:
-    tracker = OcSortTracker(25.0)
+    tracker = make_tracker(25.0)
     random = np.random.default_rng(0)
     seen = []
     for step in range(20):
@@ -31,7 +31,7 @@ def test_moving_targets_keep_their_numbers() -> None:
 
 
 def test_a_target_of_one_frame_is_no_track() -> None:
-    tracker = OcSortTracker(25.0)
+    tracker = make_tracker(25.0)
     random = np.random.default_rng(0)
     for _ in range(30):
         x, y = random.uniform(0, 5000, 2)
@@ -39,7 +39,7 @@ def test_a_target_of_one_frame_is_no_track() -> None:
 
 
 def test_a_track_outlives_a_short_gap_and_not_a_long_one() -> None:
-    tracker = OcSortTracker(20.0)
+    tracker = make_tracker(20.0)
     for step in range(6):
         before = tracker.update([target(100 + 2 * step, 50)])
     for _ in range(4):
@@ -55,4 +55,4 @@ def test_a_track_outlives_a_short_gap_and_not_a_long_one() -> None:
 def test_without_the_library_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'pinglow\[video\]'"):
-        OcSortTracker(25.0)
+        make_tracker(25.0)

@@ -78,6 +78,7 @@ def predict(
     from pinglow.inference.job import Selection, predict_frames
     from pinglow.inference.predictor import Predictor
     from pinglow.inference.sinks import SINKS, open_sinks
+    from pinglow.inference.tracking import make_tracker
 
     names = list(dict.fromkeys(word.strip() for word in save.split(",")))
     for name in names:
@@ -87,12 +88,8 @@ def predict(
         raise OptionError(f"--out {out} is a file: name a folder")
 
     selection = Selection(every, start, end)
-    make_tracker = None
     if track:
-        from pinglow.inference.tracking import OcSortTracker
-
-        OcSortTracker(1.0)  # says now if its library is not installed
-        make_tracker = OcSortTracker
+        make_tracker(1.0)  # says now if its library is not installed
     files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES)
     pictures = [out / folder for folder in ("masks", "probability", "overlays")]
     if any(folder.is_dir() and any(folder.iterdir()) for folder in pictures):
@@ -107,7 +104,7 @@ def predict(
                 sinks,
                 lambda done, total: bar.update(task, completed=done, total=total),
                 selection,
-                make_tracker,
+                make_tracker if track else None,
             )
     except KeyboardInterrupt:
         typer.echo(f"The results so far are in {out}.", err=True)

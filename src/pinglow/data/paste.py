@@ -71,9 +71,11 @@ def lift_target(frame: FloatArray, mask: BoolArray, target: Target) -> TargetPat
 
 
 def paste_target(
-    frame: FloatArray, mask: BoolArray, patch: TargetPatch, random: Generator
+    frame: FloatArray, mask: BoolArray, patch: TargetPatch, random: Generator, rotate: bool = True
 ) -> tuple[int, int] | None:
-    """Add a target to a frame and its mask, in place, at a random place and turned at random.
+    """Add a target to a frame and its mask, in place, at a random place, mirrored at random.
+
+    With ``rotate`` it is also turned, by a multiple of 90 degrees.
 
     Before stronger clutter than it was lifted from, its light is raised by as much (at most four
     times): a target that nobody could see would teach false alarms.
@@ -81,7 +83,7 @@ def paste_target(
     Returns:
         A pixel (y, x) of it, or None if it found no free place: then nothing has changed.
     """
-    turns, flip = int(random.integers(4)), random.random() < 0.5
+    turns, flip = int(random.integers(4)) if rotate else 0, random.random() < 0.5
     light, inside = np.rot90(patch.light, turns), np.rot90(patch.mask, turns)
     if flip:
         light, inside = light[:, ::-1], inside[:, ::-1]

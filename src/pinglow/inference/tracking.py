@@ -3,59 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from pinglow.extras import import_extra
 from pinglow.structures import Target
 
-_REACH: Final = 12.0  # pixels around a target in which it is looked for in the next frame
+_REACH: Final = 24.0  # pixels around a target in which it is looked for in the next frame
 _KEPT: Final = 0.5  # seconds that a track lives on without a target
 _CONFIRMED: Final = 3  # targets in a row that make a track
 
 
-class OcSortTracker:
-    """OC-SORT (arXiv 2203.14360) on boxes that are widened, because tiny ones hardly overlap.
+class TargetTracker:
+    """A tracker of boxes, on targets that are widened: tiny boxes hardly overlap in time.
 
     Args:
-        rate: Frames a second.
+        tracker: One of the library's trackers.
+        reach: Pixels that a target's box is widened by on each side.
 
     Raises:
         MissingExtraError: The library is not installed.
     """
 
-    def __init__(self, rate: float) -> None:
-        trackers = import_extra("trackers", "video", "tracking")
+    def __init__(self, tracker: Any, reach: float = _REACH) -> None:
         self._detections = import_extra("supervision", "video", "tracking").Detections
-        self._tracker = trackers.OCSORTTracker(
-            lost_track_buffer=max(1, round(_KEPT * rate)),
-            frame_rate=30.0,  # the buffer is given in frames
-            minimum_consecutive_frames=_CONFIRMED,
-            minimum_iou_threshold=0.05,
-            high_conf_det_threshold=0.5,
-        )
+        self._tracker = tracker
+        self._reach = reach
         self._numbers: dict[int, int] = {}
 
     def update(self, targets: Sequence[Target]) -> tuple[int | None, ...]:
         """Number the track of each target of the next frame, from 1; None: of none yet."""
-        boxes = [
-            (left - _REACH, top - _REACH, left + width + _REACH, top + height + _REACH)
-            for left, top, width, height in (target.bbox for target in targets)
-        ]
+        boxes = np.array([target.bbox for target in targets], dtype=np.float32).reshape(-1, 4)
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
         linked = self._tracker.update(
             self._detections(
-                xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+                xyxy=corners + np.array([-1, -1, 1, 1], dtype=np.float32) * self._reach,
                 confidence=np.array([target.score for target in targets], dtype=np.float32),
                 class_id=np.zeros(len(targets), dtype=int),
                 data={"place": np.arange(len(targets))},
             )
         )
         found: list[int | None] = [None] * len(targets)
-        if linked.tracker_id is None or not len(linked):
-            return tuple(found)
-        for place, track in zip(linked.data["place"], linked.tracker_id, strict=True):
-            if track >= 0:
-                number = self._numbers.setdefault(int(track), len(self._numbers) + 1)
-                found[int(place)] = number
+        if len(linked) and linked.tracker_id is not None:
+            for place, track in zip(linked.data["place"], linked.tracker_id, strict=True):
+                if track >= 0:
+                    number = self._numbers.setdefault(int(track), len(self._numbers) + 1)
+                    found[int(place)] = number
         return tuple(found)
+
+
+def make_tracker(rate: float) -> TargetTracker:
+    """A tracker for frames at a rate, in frames a second: SORT (arXiv 1602.00763).
+
+    Raises:
+        MissingExtraError: The library is not installed.
+    """
+    trackers = import_extra("trackers", "video", "tracking")
+    return TargetTracker(
+        trackers.SORTTracker(
+            lost_track_buffer=max(1, round(_KEPT * rate)),
+            frame_rate=30.0,  # at which the buffer counts frames
+            minimum_consecutive_frames=_CONFIRMED,
+            minimum_iou_threshold=0.05,
+        )
+    )

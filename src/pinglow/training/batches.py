@@ -169,12 +169,13 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
 
     def _paste(self, item: _TrainingFrame, random: np.random.Generator) -> _TrainingFrame:
         """A copy with up to three targets of other frames."""
+        rotate = self._recipe.augmentation.rotate
         frame, mask, corners = item.frame.copy(), item.mask.copy(), list(item.corners)
         for _ in range(int(random.integers(1, _MOST_PASTED + 1))):
             patches = self._load(self._index(random.random())).patches
             if patches:
                 patch = patches[int(random.integers(len(patches)))]
-                corner = paste_target(frame, mask, patch, random)
+                corner = paste_target(frame, mask, patch, random, rotate)
                 corners += [np.array(corner)] if corner else []
         return _TrainingFrame(frame, mask, np.array(corners, dtype=np.int64).reshape(-1, 2), [])
 
