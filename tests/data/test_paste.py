@@ -89,7 +89,8 @@ def test_all_turns_occur_that_may(rotate: bool, count: int) -> None:
     light = np.arange(12, dtype=np.float32).reshape(3, 4)
     for seed in range(100):
         frame, mask = np.zeros((9, 9), dtype=np.float32), np.zeros((9, 9), dtype=np.bool_)
-        paste_target(frame, mask, TargetPatch(light, light > -1, 1.0), np.random.default_rng(seed))
+        patch = TargetPatch(light, light > -1, 1.0)
+        paste_target(frame, mask, patch, np.random.default_rng(seed), rotate)
         box = find_targets(mask)[0].bbox
         cut = frame[box[1] : box[1] + box[3], box[0] : box[0] + box[2]]
         seen.add((box[2:], tuple(np.argsort(cut.ravel()))))
