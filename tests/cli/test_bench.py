@@ -30,7 +30,9 @@ def test_times_a_model(small_model: Path, tmp_path: Path) -> None:
     [
         (["--backends", "tpu"], "--backends 'tpu' is unknown"),
         (["--size", "256"], "--size '256' is not WIDTHxHEIGHT"),
-        (["--size", "16x256"], "at least 32 pixels"),
+        (["--size", "16x256"], "32 to 8192 pixels"),
+        (["--size", "3000000x3000000"], "32 to 8192 pixels"),
+        (["--models", ""], "--models names no model"),
         (["--models", "gone"], "'gone' is neither a file nor a bundled model"),
         (["--plot", "a.pdf"], "--plot a.pdf is neither"),
         (["--json", "no/where.json"], "--json no/where.json is in a folder that does not exist"),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -95,7 +94,7 @@ def test_header(tmp_path: Path) -> None:
     assert (info.rate, info.frames) == (5, 15)
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi"])
 @pytest.mark.parametrize(
     ("every", "start", "end", "expected"),
     [
@@ -111,9 +110,13 @@ def test_a_part_is_what_it_is_in_the_whole(
     tmp_path: Path, suffix: str, every: int, start: float, end: float | None, expected: Any
 ) -> None:
     frames = [np.full((32, 32), 4 * number, dtype=np.uint8) for number in range(60)]
-    codec = ("libx264", "yuv420p") if suffix == ".mp4" else ("ffv1", "gray")
-    path = write_video(tmp_path / f"clip{suffix}", frames, *codec, g="12")
+    # H.264 stores frames out of order, for which AVI has no times.
+    codec = ("ffv1", "gray") if suffix == ".mkv" else ("libx264", "yuv420p")
+    path = write_video(tmp_path / f"clip{suffix}", frames, *codec, g="12", bf="2")
     whole = {frame.index: frame for frame in read_video(path)}
+    assert list(whole) == list(range(60))
+    levels = [frame.counts.mean() for frame in whole.values()]
+    assert levels == sorted(levels)
     part = list(read_video(path, every, start, end))
     assert [frame.index for frame in part] == list(expected)
     for frame in part:
@@ -127,18 +130,74 @@ def test_what_is_no_video_is_one_sentence(tmp_path: Path) -> None:
         probe_video(path)
     for content in (b"", b"garbage" * 100):
         path.write_bytes(content)
-        with pytest.raises(FrameError, match=r"clip.mp4 is damaged or cut short"):
+        with pytest.raises(FrameError, match=r"clip.mp4 cannot be decoded"):
             list(read_video(path))
 
 
-def test_a_video_cut_short_gives_what_it_has(tmp_path: Path) -> None:
+def read_until_error(path: Path, said: str) -> list[int]:
+    """Indices of what can be read, and see what is said of the rest."""
+    indices: list[int] = []
+    frames = read_video(path)
+    try:
+        while True:
+            indices.append(next(frames).index)
+    except FrameError as error:
+        assert f"clip.mkv {said}" in str(error)  # noqa: PT017
+        return indices
+    except StopIteration:
+        pytest.fail("nothing was said")
+
+
+def test_a_video_cut_short_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mkv", noise(20, 256, "uint8"))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    read = 0
-    with contextlib.suppress(FrameError):
-        for _ in read_video(path):
-            read += 1
-    assert 5 < read < 20
+    assert 5 < len(read_until_error(path, "is cut short: it ends at 0.9 s of 2.0 s")) < 12
+
+
+def test_a_damaged_part_does_not_end_a_video(tmp_path: Path) -> None:
+    frames = noise(40, 256, "uint8")
+    path = write_video(tmp_path / "clip.mkv", frames, "libx264", "yuv420p", g="5", bf="0")
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    start, size = packets[20]
+    content = bytearray(path.read_bytes())
+    assert size > 100
+    content[start + 20 : start + size] = bytes(size - 20)
+    path.write_bytes(content)
+    assert len(read_until_error(path, "is damaged: 1 of its packets could not be")) == 39
+
+
+def test_an_unknown_codec_is_one_sentence(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mkv", noise(3, 256, "uint8"))
+    path.write_bytes(path.read_bytes().replace(b"V_FFV1", b"V_XXX1"))
+    with pytest.raises(FrameError, match=r"clip.mkv is of a codec that is not known here"):
+        list(read_video(path))
+
+
+@pytest.mark.parametrize(("form", "offset"), [("yuyv422", 0), ("uyvy422", 1)])
+def test_luma_of_packed_videos_is_as_stored(tmp_path: Path, form: str, offset: int) -> None:
+    path = tmp_path / "clip.avi"
+    packed = np.full((32, 92), 128, dtype=np.uint8)
+    luma = np.random.default_rng(0).integers(0, 256, (32, 46)).astype(np.uint8)
+    packed[:, offset::2] = luma
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 46, 32, form
+        frame = av.VideoFrame(46, 32, form)
+        plane = np.zeros((32, frame.planes[0].line_size), dtype=np.uint8)
+        plane[:, :92] = packed
+        frame.planes[0].update(plane.tobytes())
+        frame.pts, frame.time_base = 0, Fraction(1, 10)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (read,) = read_video(path)
+    np.testing.assert_array_equal(read.counts, luma)
+
+
+def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "T12:30.mkv", noise(3, 256, "uint8"))
+    assert len(list(read_video(Path("T12:30.mkv")))) == 3
 
 
 def test_too_large_a_video_is_refused_before_it_is_decoded(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -304,3 +305,30 @@ def test_what_a_sink_raises_ends_the_job(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="No space left"):
         predict_frames(find_bright, [save(tmp_path / f"{n}.png") for n in range(9)], [Full()])
+
+
+def test_every_nth_frame_of_a_folder(tmp_path: Path) -> None:
+    files = [save(tmp_path / folder / f"{n}.png") for folder in "xy" for n in range(5)]
+    memory = Memory()
+    predict_frames(find_bright, files, [memory], selection=Selection(every=3))
+    names = [f"{record.source.parent.name}{record.source.stem}" for record in memory.records]
+    assert names == ["x0", "x3", "y0", "y3"]
+
+
+def test_time_goes_on_for_a_tracker_where_a_frame_is_broken(tmp_path: Path) -> None:
+    CountUp.made = []
+    files = [save(tmp_path / f"{number}.png") for number in range(3)]
+    files[1].write_bytes(b"")
+    memory = Memory()
+    predict_frames(find_bright, files, [memory], make_tracker=CountUp)
+    assert [record.tracks for record in memory.records] == [(None,), (2,)]
+
+
+def test_a_name_that_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"s\xff.npy")
+    try:
+        with path.open("wb") as file:
+            np.save(file, FRAME)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert predict_frames(find_bright, [path], []).frames == 1

@@ -256,16 +256,16 @@ def test_a_target_on_a_tiles_border_is_found_as_without_tiles(
     kind: str,
     seed: int,
 ) -> None:
-    spec = SceneSpec(kind=kind, width=560, height=430, targets=(0, 0))
+    spec = SceneSpec(kind=kind, width=640, height=500, targets=(0, 0))
     frame = render_scene(spec, seed).frame
     spot = target_signal(frame.shape, x, y, length, angle, 1.0)
-    frame = (frame + 12 * frame.std() * spot).clip(0, 16383).astype(np.uint16)
+    frame = (frame + 25 * frame.std() * spot).clip(0, 16383).astype(np.uint16)
     tiled, whole = fast[256](frame), fast[None](frame)
     near = [
         [target for target in prediction.targets if np.hypot(target.x - x, target.y - y) < 8]
         for prediction in (tiled, whole)
     ]
-    assert len(near[0]) == len(near[1])
+    assert len(near[0]) == len(near[1]) > 0
     for found, expected in zip(*near, strict=True):
         assert found.x == pytest.approx(expected.x, abs=0.5)
         assert found.y == pytest.approx(expected.y, abs=0.5)
@@ -273,7 +273,7 @@ def test_a_target_on_a_tiles_border_is_found_as_without_tiles(
     np.testing.assert_allclose(tiled.probability, whole.probability, atol=0.05)
 
 
-@pytest.mark.parametrize("shape", [(300, 700), (20, 3000), (3000, 20)])
+@pytest.mark.parametrize("shape", [(420, 700), (20, 9000), (9000, 20)])
 @pytest.mark.parametrize("max_scale", [1.0, 1.3, 2.0])
 def test_tiles_change_nothing_at_any_scale(shape: tuple[int, int], max_scale: float) -> None:
     backend = TorchBackend(make_network())

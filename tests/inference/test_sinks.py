@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -310,3 +311,14 @@ def test_time_and_track_are_written_where_there_are_some(tmp_path: Path) -> None
     with (tmp_path / "targets.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["time"], row["track"]) for row in rows] == [("0.1235", "7"), ("0.1235", "")]
+
+
+@pytest.mark.parametrize("rate", [1 / 5000, 0.5, 29.97, 1000.0])
+def test_a_clip_may_have_any_rate_and_change_its_size(tmp_path: Path, rate: float) -> None:
+    clip = Clip("a:b", rate)
+    with open_sinks(["overlay"], tmp_path) as (sink,):
+        for number, shape in enumerate([(40, 60), (40, 60), (700, 520), (33, 71)]):
+            record = make_record(f"f{number}", shape=shape)
+            sink.write(dataclasses.replace(record, time=number / rate, clip=clip))
+    with av.open(str((tmp_path / "overlays" / "a:b_overlay.mp4").resolve())) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 4

@@ -61,8 +61,11 @@ def bench(
         if name not in BACKENDS:
             raise OptionError(f"--backends {name!r} is unknown: use {', '.join(BACKENDS)}")
     width, x, height = size.partition("x")
-    if not (x and width.isdigit() and height.isdigit() and min(int(width), int(height)) >= 32):
-        raise OptionError(f"--size {size!r} is not WIDTHxHEIGHT of at least 32 pixels each")
+    sides = [int(side) if side.isdecimal() else 0 for side in (width, height)]
+    if not (x and 32 <= min(sides) <= max(sides) <= 8192):
+        raise OptionError(f"--size {size!r} is not WIDTHxHEIGHT of 32 to 8192 pixels each")
+    if not names:
+        raise OptionError("--models names no model")
     for option, file in (("--json", json), ("--plot", plot)):
         if file is not None and not file.resolve().parent.is_dir():
             raise OptionError(f"{option} {file} is in a folder that does not exist: make it first")
@@ -73,7 +76,7 @@ def bench(
         timings = measure_speed(
             names,
             chosen or installed_backends(),
-            (int(height), int(width)),
+            (sides[1], sides[0]),
             repeats,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -89,7 +92,7 @@ def bench(
             f"{1e3 * each.median:.2f}",
             f"{1e3 * each.p95:.2f}",
             f"{1 / each.median:.1f}",
-            f"{each.peak_memory / 1e6:.0f}",
+            f"{each.peak_memory / 1e6:.0f}" if each.peak_memory else "-",
             f"{100 * each.peak_share:.0f} %",
         )
     Console().print(table)

@@ -80,6 +80,8 @@ def evaluate(
             raise OptionError(f"--protocol {name!r} is unknown: choose from {', '.join(PROTOCOLS)}")
     if (model is None) == (predictions is None):
         raise OptionError("give either --model or --predictions: one of the two is scored")
+    if model is None and backend != "auto":
+        raise OptionError(f"--backend {backend} is for a model: saved predictions need none")
     if not 0 <= threshold < 1:
         raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
     if json is not None and not json.parent.is_dir():

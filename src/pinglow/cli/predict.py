@@ -45,7 +45,7 @@ def predict(
     tile: Annotated[
         int,
         typer.Option(
-            help="Frames of more than two tiles' area are computed in tiles of this side, pixels; "
+            help="Frames of more than four tiles' area are computed in tiles of this side, pixels; "
             "0: never."
         ),
     ] = 1024,
@@ -53,7 +53,7 @@ def predict(
         bool, typer.Option("--track", help="Number targets that belong together over time.")
     ] = False,
     every: Annotated[
-        int, typer.Option(help="Take each N-th frame of a video or multi-page file.", metavar="N")
+        int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
     ] = 1,
     start: Annotated[
         float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
@@ -112,6 +112,8 @@ def predict(
 
     for _, reason in summary.broken:
         typer.echo(f"warning: left out: {reason}", err=True)
+    if not summary.frames and not summary.broken:
+        raise OptionError(f"no frame was taken: --start {start:g} is after the end of the video")
     if not summary.frames:
         raise FrameError(f"none of the {len(summary.broken)} frames could be read: see above why")
     left_out = f"{len(summary.broken)} left out, " if summary.broken else ""

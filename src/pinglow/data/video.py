@@ -1,7 +1,7 @@
 """Read the frames of a video file one by one, with their counts intact.
 
-Of YUV and grey videos the luma plane is taken as it is stored, 8 to 16 bits; RGB ones become grey
-as `read_frame` makes them. Memory does not grow with the length of the video.
+Of YUV and grey videos the luma is taken as it is stored, 8 to 16 bits; RGB ones become grey as
+`read_frame` makes them. Memory does not grow with the length of the video.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pinglow.errors import FrameError
 from pinglow.extras import import_extra
 
 _TICK = 1e-3  # seconds; some containers round times to it
+_MISSING = 0.05  # of its duration: other streams may be longer than the pictures
+_PACKED = {"yuyv422": 0, "uyvy422": 1}  # where the first luma of a packed pair is
 
 VIDEO_SUFFIXES: frozenset[str] = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v"})
 
@@ -42,7 +44,7 @@ class VideoFrame:
     """One frame of a video.
 
     Attributes:
-        index: Its number in the video, from 0.
+        index: Its number in the video, from 0 (see `read_video`).
         time: Seconds from the start of the video.
         counts: (H, W) uint8 or uint16.
     """
@@ -65,7 +67,7 @@ def probe_video(path: Path) -> VideoInfo:
         MissingExtraError: PyAV is not installed.
     """
     with _open(path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        rate = _rate(stream)
         frames = int(stream.frames)
         if not frames and container.duration:  # in microseconds
             frames = round(container.duration / 1e6 * rate)
@@ -84,34 +86,66 @@ def read_video(
     Args:
         path: The file.
         every: Take each ``every``-th frame, counted from the first of the video.
-        start: Skip what is before this time, in seconds.
+        start: Skip what is before this time, in seconds. Frames are then numbered by their time
+            and the average rate, which is their number in the video if its rate is constant.
         end: Stop at this time, in seconds; None: at the end.
-        max_pixels: Refuse a video whose header claims more pixels a frame.
+        max_pixels: Refuse a video that claims more pixels a frame.
 
     Raises:
-        FrameError: The file is missing, damaged, cut short, or has no video. What was decoded
-            before the damage has been given out.
+        FrameError: The file is missing, damaged, cut short, or has no video. All frames that can
+            be decoded are given out first.
         MissingExtraError: PyAV is not installed.
     """
     with _open(path) as (container, stream):
         check_size(path, stream.height, stream.width, max_pixels)
         stream.thread_type = "AUTO"
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
-        base = float(stream.time_base or 0)
+        rate = _rate(stream)
+        # AVI stores no times; FFmpeg's guesses are wrong where frames are stored out of order.
+        counted = "avi" in container.format.name or not stream.time_base
+        base = 1 / rate if counted else float(stream.time_base)
         first = (stream.start_time or 0) * base
-        if start > 0 and base:
+        if start > 0 and not counted:
             # To a key frame before it; what is between is decoded and left out.
             container.seek(int((first + start) / base), stream=stream)
-        index = -1
-        for frame in container.decode(stream):
-            # A frame without a time comes one step after the one before it.
-            time = (index + 1) / rate if frame.time is None else float(frame.time) - first
-            index = max(index + 1, round(time * rate))
+        seek = start > 0 and not counted
+        index, time = -1, 0.0
+        lost: list[str] = []
+        for frame in _decode(container, stream, lost):
+            check_size(path, frame.height, frame.width, max_pixels)
+            if counted or frame.time is None:
+                time = (index + 1) / rate
+            else:
+                time = float(frame.time) - first
+            index = max(index + 1, round(time * rate)) if seek else index + 1
             if end is not None and time >= end:
                 return
-            if time < start - _TICK or index % every:
-                continue
-            yield VideoFrame(index, time, _counts(path, frame))
+            if time >= start - _TICK and index % every == 0:
+                yield VideoFrame(index, time, _counts(path, frame))
+        if lost:
+            raise FrameError(
+                f"{path} is damaged: {len(lost)} of its packets could not be decoded ({lost[0]}); "
+                "the others were read"
+            )
+        length = container.duration / 1e6 if container.duration else 0.0
+        if time and length - time > 3 / rate + _MISSING * length:  # the last frame has a length
+            raise FrameError(
+                f"{path} is cut short: it ends at {time:.1f} s of {length:.1f} s; copy it again"
+            )
+
+
+def _rate(stream: Any) -> float:
+    return float(stream.average_rate or stream.guessed_rate or 25)
+
+
+def _decode(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
+    """Frames of all packets that can be decoded; why the others cannot goes into ``lost``."""
+    av = import_extra("av", "video", "reading videos")
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.FFmpegError as error:
+            if not isinstance(error, EOFError):
+                lost.append(error.strerror or repr(error))
 
 
 @contextmanager
@@ -122,13 +156,22 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise FrameError(f"{path} does not exist: check the path")
     try:
-        with av.open(str(path)) as container:
+        # Absolute: a colon in a relative name would be taken for the end of a protocol.
+        with av.open(str(path.resolve())) as container:
             if not container.streams.video:
                 raise FrameError(f"{path} holds no video: name another file")
-            yield container, container.streams.video[0]
-    except (av.FFmpegError, EOFError) as error:
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise FrameError(f"{path} is of a codec that is not known here: convert it")
+            stream.codec_context.options = {"err_detect": "crccheck+explode"}
+            yield container, stream
+    # PyAV's conversions raise the others on what damaged files claim.
+    except (av.FFmpegError, EOFError, ValueError, TypeError, OverflowError) as error:
         detail = getattr(error, "strerror", None) or str(error)
-        raise FrameError(f"{path} is damaged or cut short ({detail}): copy it again") from error
+        raise FrameError(
+            f"{path} cannot be decoded ({detail}): it is damaged, cut short, or of a kind that is "
+            "not known here; copy or convert it again"
+        ) from error
 
 
 def _counts(path: Path, frame: Any) -> NDArray[Any]:
@@ -138,11 +181,18 @@ def _counts(path: Path, frame: Any) -> NDArray[Any]:
     if form.is_rgb or form.has_palette:
         counts = frame.to_ndarray(format="rgb48le" if luma.bits > 8 else "rgb24")
         return np.ascontiguousarray(collapse_channels(path, counts))
-    alone = sum(component.plane == luma.plane for component in form.components) == 1
-    if not alone or form.is_bit_stream or luma.bits > 16:
+    sharing = sum(component.plane == luma.plane for component in form.components)
+    if form.name in _PACKED:
+        return _rows(frame, 0, "u1")[:, _PACKED[form.name] : 2 * frame.width : 2].copy()
+    if sharing > 1 or form.is_bit_stream or luma.bits > 16:
         return np.asarray(frame.to_ndarray(format="gray16le" if luma.bits > 8 else "gray"))
     size = 2 if luma.bits > 8 else 1
     order = ">" if form.is_big_endian else "<"
-    plane = frame.planes[luma.plane]
-    rows = np.frombuffer(plane, dtype=f"{order}u{size}").reshape(plane.height, -1)
-    return rows[: frame.height, : frame.width].astype(f"u{size}")
+    rows = _rows(frame, luma.plane, f"{order}u{size}")
+    return rows[:, : frame.width].astype(f"u{size}")
+
+
+def _rows(frame: Any, plane: int, dtype: str) -> NDArray[Any]:
+    """A plane's rows, with what pads them."""
+    values = np.frombuffer(frame.planes[plane], dtype=dtype)
+    return values.reshape(frame.planes[plane].height, -1)[: frame.height]

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pinglow.errors import ModelError, OptionError
+from pinglow.errors import ModelError, OptionError, PinglowError
 from pinglow.extras import import_extra, is_installed
 from pinglow.inference.conversion import GATES_INPUT, GRAPH, OWN_INPUT, convert_to_onnx
 from pinglow.inference.weights import (
@@ -33,6 +34,9 @@ from pinglow.nn import GatedNetwork, fold_kernels
 from pinglow.structures import FloatArray
 
 _logger = logging.getLogger("pinglow")
+
+_REPEATED: Final = 8  # images of one shape after which OpenVINO compiles for it
+_MOST_STATIC: Final = 4  # shapes that it does so for
 
 
 class Backend(Protocol):
@@ -140,6 +144,8 @@ class OpenVinoBackend:
     def __init__(self, content: bytes | Path, source: str) -> None:
         openvino = import_extra("openvino", "export", "the backend openvino")
         self._core = openvino.Core()
+        self._seen: Counter[tuple[int, ...]] = Counter()
+        self._static: dict[tuple[int, ...], Any] = {}
         try:
             self._model = self._core.read_model(content)
             self._request = self._compile(self._model)
@@ -150,7 +156,8 @@ class OpenVinoBackend:
     def __call__(self, images: FloatArray, gates: FloatArray | None = None) -> FloatArray:
         """See `Backend`."""
         if gates is None:
-            return np.array(self._request.infer({"image": images})["probability"])
+            request = self._request_for(images.shape)
+            return np.array(request.infer({"image": images})["probability"])
         own = np.zeros((), dtype=np.float32)
         feed = {"image": images, GATES_INPUT: gates, OWN_INPUT: own}
         return np.array(self._gated.infer(feed)["probability"])
@@ -165,6 +172,15 @@ class OpenVinoBackend:
             if self._model.has_rt_info(place):
                 return str(self._model.get_rt_info(place).value)
         return None
+
+    def _request_for(self, shape: tuple[int, ...]) -> Any:
+        """What computes this shape: compiled for it alone if it comes again and again."""
+        self._seen[shape] += 1
+        if self._seen[shape] == _REPEATED and len(self._static) < _MOST_STATIC:
+            model = self._model.clone()
+            model.reshape({"image": list(shape)})
+            self._static[shape] = self._compile(model)
+        return self._static.get(shape, self._request)
 
     @functools.cached_property
     def _gated(self) -> Any:
@@ -217,14 +233,34 @@ def open_model(name_or_path: str | Path, backend: str = "auto") -> tuple[Backend
     runs = RUNS.get(path.suffix.lower())
     if runs:
         return _open_exported(path, backend, runs)
-    if backend == "auto":
-        backend = _choose(path)
     network, card = load_network(path)
+    if backend == "auto":
+        try:
+            return _open_converted(path, network, card, _choose(path)), card
+        except PinglowError as error:
+            _logger.warning("running on torch: %s", error)
+            backend = "torch"
+    return _open_converted(path, network, card, backend), card
+
+
+def _open_converted(path: Path, network: nn.Module, card: ModelCard, backend: str) -> Backend:
     if backend == "torch":
-        folded = fold_kernels(network).to(memory_format=torch.channels_last)
-        return TorchBackend(folded), card
-    content = _converted(path, network, card)
-    return _RUNTIMES[backend](content, str(name_or_path)), card
+        return TorchBackend(fold_kernels(network).to(memory_format=torch.channels_last))
+    runtime, cached = _RUNTIMES[backend], _cached_path(path)
+    if cached is not None and cached.is_file():
+        try:
+            return runtime(cached.read_bytes(), str(cached))
+        except ModelError:  # damaged: make it anew
+            cached.unlink(missing_ok=True)
+    _logger.warning("preparing %s for this machine's runtime (once)", card.name)
+    content = convert_to_onnx(network, card)
+    opened = runtime(content, card.name)
+    if cached is not None:
+        try:
+            write_atomically(cached, content)
+        except OSError:  # a read-only home: convert again next time
+            _logger.warning("%s cannot be written: the next start prepares again", cached.parent)
+    return opened
 
 
 def _open_exported(path: Path, backend: str, runs: tuple[str, ...]) -> tuple[Backend, ModelCard]:
@@ -240,31 +276,22 @@ def _open_exported(path: Path, backend: str, runs: tuple[str, ...]) -> tuple[Bac
     return opened, parse_card(text, path)
 
 
-def _converted(path: Path, network: nn.Module, card: ModelCard) -> bytes:
-    """The model as ONNX, from the cache if it was converted before."""
-    content = _cached_path(path)
-    if content.is_file():
-        return content.read_bytes()
-    _logger.warning("preparing %s for this machine's runtime (once)", card.name)
-    converted = convert_to_onnx(network, card)
-    try:
-        write_atomically(content, converted)
-    except OSError:  # a read-only home: convert again next time
-        _logger.warning("%s cannot be written: the next start will prepare again", content.parent)
-    return converted
-
-
-def _cached_path(path: Path) -> Path:
+def _cached_path(path: Path) -> Path | None:
+    """Where a model's conversion is kept; None where there is no home for it."""
     from pinglow import __version__
 
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinglow"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinglow"
+    except RuntimeError:  # a user without a home folder, as in many containers
+        return None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return folder / f"{path.stem}-{digest}-{__version__}-{GRAPH}.onnx"
 
 
 def _choose(path: Path) -> str:
     """The fastest installed backend; one that needs a conversion only if it can be had."""
-    convertible = _cached_path(path).is_file() or is_installed("onnxscript")
+    cached = _cached_path(path)
+    convertible = is_installed("onnxscript") or (cached is not None and cached.is_file())
     ready = [name for name in _FASTEST_FIRST if is_installed(name)]
     return ready[0] if convertible else "torch"
 

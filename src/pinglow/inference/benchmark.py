@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +36,7 @@ FORMS: Final[dict[str, Callable[[], PinwheelUNet]]] = {
 }
 """Networks without weights, for comparison: speed does not depend on the weights."""
 
-_WARM_UP: Final = 3
+_WARM_UP: Final = 10  # a backend may compile for a shape that repeats
 _PEAK_SIDE: Final = 2048  # of the matrices whose product measures the machine
 
 
@@ -52,7 +51,8 @@ class Timing:
         macs: Multiplications and additions for one image, in pairs.
         median: Seconds an image, of all repetitions.
         p95: Seconds that 95 % of the repetitions stay below.
-        peak_memory: Bytes that a process with this model alone takes at most, libraries included.
+        peak_memory: Bytes that a process with this model alone takes at most, libraries included;
+            0 if it failed.
         peak_share: Floating-point operations a second, as a share of what a large matrix product
             reaches on this machine.
     """
@@ -110,7 +110,7 @@ def measure_speed(
     timings = []
     for place, (model, backend_name) in enumerate(pairs):
         network = opened[place][1]
-        macs = count_macs(network, size)
+        macs = count_macs(fold_kernels(network), size)
         middle = float(np.median(times[place]))
         timings.append(
             Timing(
@@ -148,13 +148,13 @@ def _runs(model: str, backend: str) -> bool:
 
 
 def _open(model: str, backend: str) -> tuple[Backend, nn.Module]:
-    """A backend, and the network that it runs, folded."""
+    """A backend, and the network that it runs."""
     if model not in FORMS:
         opened, card = open_model(model, backend)
-        return opened, fold_kernels(build_network(card.network).eval())
-    network = fold_kernels(FORMS[model]().eval())
+        return opened, build_network(card.network).eval()
+    network = FORMS[model]().eval()
     if backend == "torch":
-        return TorchBackend(network.to(memory_format=torch.channels_last)), network
+        return TorchBackend(fold_kernels(network).to(memory_format=torch.channels_last)), network
     card = ModelCard(name=model, network={}, parameters=0)
     content = convert_to_onnx(network, card)
     runtime = OnnxRuntimeBackend if backend == "onnxruntime" else OpenVinoBackend
@@ -198,6 +198,8 @@ def _peak_resident() -> int:
     if status.is_file():  # on Linux, getrusage would tell the parent's size if that is larger
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) * 1024
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

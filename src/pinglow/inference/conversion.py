@@ -21,6 +21,7 @@ GRAPH: Final = "graph2"
 """Names what `convert_to_onnx` makes; another name makes cached conversions anew."""
 
 _OPSET: Final = 18
+_LARGEST_MULTIPLE: Final = 32  # beyond it, padding depends on the size
 GATES_INPUT: Final = "given_gates"
 OWN_INPUT: Final = "own"
 _EXAMPLE: Final = (2, 1, 71, 83)  # nothing special about any of its sizes
@@ -57,6 +58,11 @@ def convert_to_onnx(network: nn.Module, card: ModelCard) -> bytes:
     """
     import_extra("onnxscript", "export", "converting a model to ONNX")
     onnx = import_extra("onnx", "export", "converting a model to ONNX")
+    if getattr(network, "multiple", 1) > _LARGEST_MULTIPLE:
+        raise ModelError(
+            f"{card.name} pools over more than {_LARGEST_MULTIPLE} pixels, for which no graph of "
+            "any size can be made; use the torch backend"
+        )
     whole = _Probability(network).eval()
     defaults = {GATES_INPUT: torch.zeros(1, whole.network.gates), OWN_INPUT: torch.ones(())}
     free = torch.export.Dim.DYNAMIC

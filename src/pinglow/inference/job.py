@@ -23,6 +23,7 @@ from pinglow.errors import FrameError, OptionError
 from pinglow.inference.sinks import Clip, FrameRecord, Sink
 from pinglow.structures import Prediction, Target
 
+_LONGEST_VIDEO: Final = 1e8  # seconds, three years
 _LONGEST: Final = 200  # bytes of an output name; file systems take 255, and sinks add to it
 _AHEAD: Final = 4  # frames read ahead, and results waiting to be written
 _LARGE: Final = 2**24  # bytes; of frames beyond that, one at a time
@@ -31,10 +32,10 @@ _STILLS: Final = 25.0  # frames a second that are assumed where there are no tim
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames of a video or a multi-page file are taken.
+    """Which frames of a video, a multi-page file or a folder are taken.
 
     Attributes:
-        every: Each ``every``-th, from the first.
+        every: Each ``every``-th, from the first; of single images, of those in one folder.
         start: Seconds from the start of a video.
         end: The same; None: to its end.
 
@@ -50,7 +51,7 @@ class Selection:
         """Refuse impossible values."""
         if self.every < 1:
             raise OptionError(f"every is {self.every}; use 1 or more")
-        if not self.start >= 0:
+        if not 0 <= self.start < _LONGEST_VIDEO:
             raise OptionError(f"start is {self.start}; use 0 seconds or more")
         if self.end is not None and not self.end > self.start:
             raise OptionError(f"end is {self.end}; use more than start, which is {self.start}")
@@ -141,6 +142,8 @@ def predict_frames(
             except FrameError as error:
                 reason = str(error)
                 known = str(given.source) in reason
+                if linker:
+                    linker.link(given, ())  # time goes on
                 broken.append((given.source, reason if known else f"{given.source}: {reason}"))
             else:
                 record = FrameRecord(
@@ -230,12 +233,13 @@ def _list_sequences(sources: Sequence[Path], selection: Selection) -> list[_Sequ
     stems = Counter(source.stem.casefold() for source in sources)
     timed = selection.start > 0 or selection.end is not None
     taken: set[str] = set()
+    singles: Counter[Path] = Counter()
     sequences = []
     for source in sources:
         stem = source.stem
         if stems[stem.casefold()] > 1:
             stem = f"{source.resolve().parent.name}_{stem}".lstrip("_")
-        stem = stem.encode()[:_LONGEST].decode(errors="ignore")
+        stem = stem.encode("utf-8", "backslashreplace")[:_LONGEST].decode(errors="ignore")
         name = _free_name(stem, taken)
         taken.add(name.casefold())
         pages, rate, frames = 1, None, 1
@@ -256,6 +260,10 @@ def _list_sequences(sources: Sequence[Path], selection: Selection) -> list[_Sequ
                 frames = -(-pages // selection.every) if pages > 1 else 1
         except FrameError:
             rate = 1.0 if is_video(source) else None  # reading it will say why
+        if rate is None and pages == 1:
+            singles[source.parent] += 1
+            if (singles[source.parent] - 1) % selection.every:
+                continue
         sequences.append(_Sequence(source, name, pages, frames, rate))
     return sequences
 
@@ -286,7 +294,8 @@ def _read_pages(sequence: _Sequence, selection: Selection, taken: set[str]) -> I
             content = read_frame(source, page=page)
         except FrameError as error:
             content = error
-        yield _Input(source, page, name, source.parent if single else source, _STILLS, content)
+        home = source.parent if single else source
+        yield _Input(source, page, name, home, _STILLS / selection.every, content)
 
 
 def _read_clip(

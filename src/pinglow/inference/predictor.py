@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
@@ -24,8 +25,9 @@ TILE: Final = 1024
 _Place = tuple[slice, slice]
 _SMALLEST_SIDE: Final = 32
 _SMALLEST_TILE: Final = 256
+_UNTILED: Final = 4  # tiles' areas up to which a frame is computed at once
+_OUT_OF_MEMORY: Final = re.compile("allocate memory|bad.?alloc", re.IGNORECASE)
 _MARGIN: Final = 64  # pixels at the network's input that a tile sees around its core
-_OUT_OF_MEMORY: Final = ("allocate memory", "bad_alloc", "bad allocation")
 
 
 class Predictor:
@@ -104,9 +106,10 @@ def predict_probability(
 ) -> FloatArray:
     """Normalise, enlarge by the rule, run the network, bring back to the frame's size.
 
-    A frame that is larger, at the network's input, than two tiles' area is computed in tiles, so
-    that memory does not grow with it. Normalisation, scale and channel attention are those of the
-    whole frame (docs/decisions/tiling.md), so that tiles change nothing but memory.
+    A frame that is larger, at the network's input, than four tiles' area is computed in tiles, so
+    that memory does not grow with it. Normalisation, scale and channel attention are the same for
+    all tiles, so that they join without seams; the attention is the frame's own up to four
+    megapixels, beyond that the mean of four windows' (docs/decisions/tiling.md).
 
     Args:
         backend: Maps images to probabilities.
@@ -130,12 +133,13 @@ def predict_probability(
         raise FrameError("a frame without a single finite pixel cannot be used; export it again")
     try:
         return _probability(backend, frame, rule, tile)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(s in str(error) for s in _OUT_OF_MEMORY):
+    except Exception as error:  # the runtimes have exceptions of their own, without a common base
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         size = f"{frame.shape[1]} x {frame.shape[0]}"
         raise FrameError(
-            f"a frame of {size} pixels does not fit into memory; cut it into smaller ones"
+            f"a frame of {size} pixels does not fit into memory; use a smaller tile, or cut it "
+            "into smaller ones"
         ) from error
 
 
@@ -177,15 +181,11 @@ def _run(
     tile: int | None,
 ) -> FloatArray:
     """Probabilities (height, width) of a network input that is given in parts."""
-    whole = slice(0, height), slice(0, width)
-    tiled = tile is not None and height * width > 2 * tile**2
-    gates = None
-    if tiled or height * width > 2 * TILE**2:
-        windows = choose_windows(height, width, TILE)
-        seen = [backend.gates(part_of(window)[None, None]) for window in windows]
-        gates = np.concatenate(seen).mean(axis=0, keepdims=True)
-    if tile is None or not tiled:
-        return np.asarray(backend(part_of(whole)[None, None], gates)[0, 0])
+    if tile is None or height * width <= _UNTILED * tile**2:
+        return np.asarray(backend(part_of((slice(0, height), slice(0, width)))[None, None])[0, 0])
+    windows = choose_windows(height, width, TILE)
+    seen = [backend.gates(part_of(window)[None, None]) for window in windows]
+    gates = np.concatenate(seen).mean(axis=0, keepdims=True)
     probability = np.empty((height, width), dtype=np.float32)
     for part in cut_into_tiles(height, width, tile, _MARGIN):
         found = backend(part_of((part.rows, part.columns))[None, None], gates)[0, 0]

@@ -57,11 +57,11 @@ def cut_into_tiles(height: int, width: int, side: int, margin: int) -> list[Tile
 
 
 def choose_windows(height: int, width: int, side: int) -> list[tuple[slice, slice]]:
-    """Windows that stand for a whole frame: the frame itself up to two windows' area.
+    """Windows that stand for a whole frame: the frame itself up to four windows' area.
 
     Else at most two by two, spread evenly.
     """
-    if height * width <= 2 * side**2:
+    if height * width <= 4 * side**2:
         return [(slice(0, height), slice(0, width))]
     return [(rows, columns) for rows in _spread(height, side) for columns in _spread(width, side)]
 

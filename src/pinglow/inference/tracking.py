@@ -12,7 +12,7 @@ from pinglow.structures import Target
 
 _REACH: Final = 24.0  # pixels around a target in which it is looked for in the next frame
 _KEPT: Final = 0.5  # seconds that a track lives on without a target
-_CONFIRMED: Final = 3  # targets in a row that make a track
+_CONFIRMED: Final = 3  # targets that make a track; at the start of a sequence, one less
 
 
 class TargetTracker:
@@ -64,6 +64,7 @@ def make_tracker(rate: float) -> TargetTracker:
         trackers.SORTTracker(
             lost_track_buffer=max(1, round(_KEPT * rate)),
             frame_rate=30.0,  # at which the buffer counts frames
+            track_activation_threshold=0.0,  # what is a target has been decided already
             minimum_consecutive_frames=_CONFIRMED,
             minimum_iou_threshold=0.05,
         )

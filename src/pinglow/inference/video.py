@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pinglow.extras import import_extra
 
@@ -17,6 +17,7 @@ _OPTIONS: Final = {
     "flush_packets": "1",
 }
 _FRAGMENT: Final = 2.0  # seconds
+_SLOWEST: Final = Fraction(1, 1000)  # frames a second
 
 
 class VideoWriter:
@@ -32,13 +33,14 @@ class VideoWriter:
 
     def __init__(self, path: Path, rate: float) -> None:
         self._av = import_extra("av", "video", "writing videos")
-        self._container = self._av.open(str(path), "w", format="mp4", options=_OPTIONS)
-        self._rate = Fraction(rate).limit_denominator(1001)
+        # Absolute: a colon in a relative name would be taken for the end of a protocol.
+        self._container = self._av.open(str(path.resolve()), "w", format="mp4", options=_OPTIONS)
+        self._rate = max(Fraction(rate).limit_denominator(1001), _SLOWEST)
         self._stream: Any = None
         self._frames = 0
 
     def write(self, image: Image.Image) -> None:
-        """Add a frame; all have the size of the first, of which an odd last line is left out."""
+        """Add a frame. The first one's size, made even, is the video's; others are fitted in."""
         if self._stream is None:
             encoder = next(name for name in _ENCODERS if name in self._av.codecs_available)
             self._stream = self._container.add_stream(encoder, rate=self._rate)
@@ -46,8 +48,10 @@ class VideoWriter:
             self._stream.pix_fmt = "yuv420p"
             self._stream.gop_size = max(1, round(_FRAGMENT * self._rate))
             self._stream.options = {"crf": "20", "preset": "veryfast"}
-        box = (0, 0, self._stream.width, self._stream.height)
-        frame = self._av.VideoFrame.from_image(image.crop(box))
+        size = (self._stream.width, self._stream.height)
+        if tuple(side // 2 * 2 for side in image.size) != size:
+            image = ImageOps.pad(image, size)
+        frame = self._av.VideoFrame.from_image(image.crop((0, 0, *size)))
         frame.pts = self._frames
         frame.time_base = 1 / self._rate
         self._frames += 1

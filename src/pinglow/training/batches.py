@@ -188,7 +188,8 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         frame = normalize_frame(counts)
         targets = find_targets(mask)
         corners = [(round(target.y), round(target.x)) for target in targets]
-        lifted = [lift_target(frame, mask, target) for target in targets]
+        pasting = self._recipe.augmentation.paste > 0
+        lifted = [lift_target(frame, mask, target) for target in targets if pasting]
         item = _TrainingFrame(
             frame,
             mask,
