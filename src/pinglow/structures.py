@@ -88,19 +88,31 @@ def find_targets(mask: BoolArray, probability: FloatArray | None = None) -> tupl
 
     Without a probability map every score is 1.
     """
-    labels, _ = label_targets(mask)
     targets = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels[rows, columns] == number
-        ys, xs = np.nonzero(inside)
-        score = 1.0 if probability is None else float(probability[rows, columns][inside].max())
-        targets.append(
-            Target(
-                x=float(columns.start + xs.mean()),
-                y=float(rows.start + ys.mean()),
-                bbox=(columns.start, rows.start, inside.shape[1], inside.shape[0]),
-                area=len(xs),
-                score=score,
+    for band in _split_rows(mask):  # a target lies in one band; labels of large frames are larger
+        labels, _ = label_targets(mask[band])
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+            inside = labels[rows, columns] == number
+            top, left = band.start + rows.start, columns.start
+            height, width = inside.shape
+            ys, xs = np.nonzero(inside)
+            score = 1.0
+            if probability is not None:
+                score = float(probability[top : top + height, left : left + width][inside].max())
+            targets.append(
+                Target(
+                    x=float(left + xs.mean()),
+                    y=float(top + ys.mean()),
+                    bbox=(left, top, width, height),
+                    area=len(xs),
+                    score=score,
+                )
             )
-        )
     return tuple(sorted(targets, key=lambda target: -target.score))
+
+
+def _split_rows(mask: BoolArray) -> list[slice]:
+    """Runs of neighbouring rows that hold a pixel of a target."""
+    filled = np.concatenate([[False], mask.any(axis=1), [False]]).astype(np.int8)
+    edges = np.flatnonzero(np.diff(filled))
+    return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

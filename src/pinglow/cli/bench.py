@@ -28,7 +28,7 @@ def bench(
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Size at the network's input, pixels.")
     ] = "256x256",
-    repeats: Annotated[int, typer.Option(min=3, help="Timed runs of each.")] = 30,
+    repeats: Annotated[int, typer.Option(min=3, help="Turns, of three timed runs each.")] = 20,
     json: Annotated[
         Path | None, typer.Option(help="Also write the figures to this file.", metavar="FILE")
     ] = None,

@@ -101,6 +101,8 @@ class OnnxRuntimeBackend:
         runtime = import_extra("onnxruntime", "export", "the backend onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised as well
+        # Its threads would wait by spinning, and take the cores from what comes after.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = runtime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
@@ -151,7 +153,9 @@ class OpenVinoBackend:
             self._request = self._compile(self._model)
         except Exception as error:  # RuntimeError, mostly
             raise _unreadable(source, "OpenVINO", error) from error
-        _check_ends(source, _ends(self._model.inputs), _ends(self._model.outputs))
+        outputs = _ends(self._model.outputs)
+        _check_ends(source, _ends(self._model.inputs), outputs)
+        self._count = outputs["gates"][1] or 0
 
     def __call__(self, images: FloatArray, gates: FloatArray | None = None) -> FloatArray:
         """See `Backend`."""
@@ -164,7 +168,11 @@ class OpenVinoBackend:
 
     def gates(self, images: FloatArray) -> FloatArray:
         """See `Backend`."""
-        return np.array(self._request.infer({"image": images})["gates"])
+        # By the request that the tiles will need: each holds memory of its own.
+        own = np.ones((), dtype=np.float32)
+        none = np.zeros((1, self._count), dtype=np.float32)
+        feed = {"image": images, GATES_INPUT: none, OWN_INPUT: own}
+        return np.array(self._gated.infer(feed)["gates"])
 
     def card_text(self) -> str | None:
         """The card in the model's metadata."""

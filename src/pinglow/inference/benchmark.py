@@ -36,7 +36,8 @@ FORMS: Final[dict[str, Callable[[], PinwheelUNet]]] = {
 }
 """Networks without weights, for comparison: speed does not depend on the weights."""
 
-_WARM_UP: Final = 10  # a backend may compile for a shape that repeats
+_WARM_UP: Final = 3  # turns; a backend may compile for a shape that repeats
+_IN_A_ROW: Final = 3
 _PEAK_SIDE: Final = 2048  # of the matrices whose product measures the machine
 
 
@@ -80,7 +81,7 @@ def measure_speed(
         models: Names or paths of models, or keys of `FORMS`.
         backends: Names in `BACKENDS`; an exported file is left out where it cannot run.
         size: Height and width at the network's input, pixels, at least 32.
-        repeats: Timed runs of each.
+        repeats: Turns; in each a model runs four times, of which the first is not counted.
         on_progress: Called with the number of steps done, and of all.
 
     Raises:
@@ -101,10 +102,12 @@ def measure_speed(
     peaks = []
     for turn in range(_WARM_UP + repeats):
         for place, (backend, _) in enumerate(opened):
-            begin = time.perf_counter()
-            backend(image)
-            if turn >= _WARM_UP:
-                times[place].append(time.perf_counter() - begin)
+            backend(image)  # what ran before has the caches and, for a moment, the cores
+            for _ in range(_IN_A_ROW):
+                begin = time.perf_counter()
+                backend(image)
+                if turn >= _WARM_UP:
+                    times[place].append(time.perf_counter() - begin)
         peaks.append(_matrix_speed())
         on_progress(len(pairs) + max(0, turn - _WARM_UP + 1), steps)
     timings = []
