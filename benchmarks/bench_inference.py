@@ -27,7 +27,7 @@ from pinglow.inference.backends import Backend, OnnxRuntimeBackend, OpenVinoBack
 from pinglow.inference.conversion import convert_to_onnx
 from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import ModelCard
-from pinglow.nn import PinwheelUNet, fold_kernels
+from pinglow.nn import PinwheelUNet
 from pinglow.structures import Prediction
 
 SIDE = 256
@@ -44,9 +44,8 @@ def main() -> None:
     networks: dict[str, Backend] = {"MSHNet, eager": mshnet}
     forms = {"fast": PinwheelUNet.fast(), "fast, plain": PinwheelUNet.fast(attention="free")}
     for name, form in forms.items():
-        folded = fold_kernels(form.eval())
-        content = convert_to_onnx(folded, ModelCard(name=name, network={}, parameters=0))
-        networks[f"{name}, torch"] = TorchBackend(folded.to(memory_format=torch.channels_last))
+        content = convert_to_onnx(form.eval(), ModelCard(name=name, network={}, parameters=0))
+        networks[f"{name}, torch"] = TorchBackend.fastest(form)
         networks[f"{name}, onnxruntime"] = OnnxRuntimeBackend(content, name)
         networks[f"{name}, openvino"] = OpenVinoBackend(content, name)
     runs = {name: lambda run=run: run(image) for name, run in networks.items()}

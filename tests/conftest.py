@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,3 +52,23 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = ModelCard.model_validate({"name": "small", "network": config, "parameters": 1})
     save_model(path, network, card)
     return path
+
+
+@pytest.fixture
+def save_clip() -> Callable[..., Path]:
+    """Return what saves a video of 40 x 32 pixels, in which a bright spot moves a pixel a frame."""
+    import av
+    import numpy as np
+
+    def save(path: Path, count: int = 20, rate: int = 10) -> Path:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("ffv1", rate=rate)
+            stream.width, stream.height, stream.pix_fmt = 40, 32, "gray"
+            for number in range(count):
+                frame = np.full((32, 40), 50, dtype=np.uint8)
+                frame[10:12, 5 + number : 7 + number] = 200
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+            container.mux(stream.encode())
+        return path
+
+    return save

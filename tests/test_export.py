@@ -90,6 +90,7 @@ def test_int8_says_what_it_costs_and_keeps_tiles_whole(
     assert (accuracy.frames, accuracy.with_masks) == (4, True)
     assert set(accuracy.scores) == {"float32", "int8"}
     predictor = Predictor.load(report.path, tile=256)
+    assert predictor.card.precision == "int8"
     original = Predictor.load(small_model, backend="torch")
     large = frame(520, 560)
     tiled = predictor.probability(large)

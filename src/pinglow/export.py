@@ -109,6 +109,8 @@ def export_model(
     import_extra("onnxruntime" if form == "onnx" else "openvino", "export", f"exporting to {form}")
     frames = None if calibration is None else _Calibration(calibration)
     network, card = load_network(name_or_path)
+    if frames is not None:
+        card = card.model_copy(update={"precision": "int8"})
     original = TorchBackend(network)
     content = convert_to_onnx(network, card)
     folder.mkdir(parents=True, exist_ok=True)

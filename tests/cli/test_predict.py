@@ -16,6 +16,7 @@ from pinglow.cli.main import app
 from pinglow.structures import Prediction
 
 Run = Callable[..., Result]
+SaveClip = Callable[..., Path]
 
 
 def find_bright(frame: NDArray[Any]) -> Prediction:
@@ -154,18 +155,7 @@ def test_pictures_of_an_earlier_job_are_announced(run: Run) -> None:
     assert "pinglow-out holds pictures of an earlier job" in run("in").stderr
 
 
-def save_clip(path: Path, count: int = 20) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 40, 32, "gray"
-        for number in range(count):
-            frame = np.full((32, 40), 50, dtype=np.uint8)
-            frame[10:12, 5 + number : 7 + number] = 200
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
-        container.mux(stream.encode())
-
-
-def test_a_video_goes_in_and_an_annotated_one_comes_out(run: Run) -> None:
+def test_a_video_goes_in_and_an_annotated_one_comes_out(run: Run, save_clip: SaveClip) -> None:
     save_clip(Path("clip.mkv"))
     result = run("clip.mkv", "--track", "--save", "overlay,jsonl", "--out", "o")
     assert result.exit_code == 0
@@ -178,7 +168,7 @@ def test_a_video_goes_in_and_an_annotated_one_comes_out(run: Run) -> None:
         assert sum(1 for _ in container.decode(video=0)) == 20
 
 
-def test_a_part_of_a_video(run: Run) -> None:
+def test_a_part_of_a_video(run: Run, save_clip: SaveClip) -> None:
     save_clip(Path("clip.mkv"))
     result = run("clip.mkv", "--save", "csv", "--every", "3", "--start", "0.5", "--end", "1.6")
     assert result.stdout.startswith("4 frames, ")
@@ -186,7 +176,9 @@ def test_a_part_of_a_video(run: Run) -> None:
     assert [row.split(",")[1] for row in rows] == ["6", "9", "12", "15"]
 
 
-def test_ctrl_c_leaves_a_video_that_plays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_a_video_that_plays(
+    run: Run, save_clip: SaveClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_clip(Path("clip.mkv"))
     seen = 0
 

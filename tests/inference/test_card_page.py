@@ -21,6 +21,8 @@ def test_a_bare_card_is_a_page() -> None:
     assert "not stated" in page
     assert "Scores" not in page
     assert "Recipe" not in page
+    assert "Computes in" not in page
+    assert "Computes in int8" in card_page(make(precision="int8"))
 
 
 def test_scores_are_in_their_units_with_intervals() -> None:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import tifffile
@@ -17,6 +17,8 @@ from pinglow.errors import FrameError, OptionError
 from pinglow.inference.job import Selection, predict_frames
 from pinglow.inference.sinks import Clip, FrameRecord, open_sinks
 from pinglow.structures import Prediction
+
+SaveClip = Callable[..., Path]
 
 FRAME = np.full((20, 30), 50, dtype=np.uint8)
 FRAME[4:6, 7:9] = 200
@@ -157,21 +159,8 @@ def test_long_names_are_shortened_and_stay_apart(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 2
 
 
-def save_clip(path: Path, count: int = 12, rate: int = 10) -> Path:
-    """A bright spot that moves by a pixel a frame."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 40, 32, "gray"
-        for number in range(count):
-            frame = np.full((32, 40), 50, dtype=np.uint8)
-            frame[10:12, 5 + number : 7 + number] = 200
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
-        container.mux(stream.encode())
-    return path
-
-
-def test_a_video_goes_in_frame_by_frame(tmp_path: Path) -> None:
-    clip = save_clip(tmp_path / "clip.mkv")
+def test_a_video_goes_in_frame_by_frame(tmp_path: Path, save_clip: SaveClip) -> None:
+    clip = save_clip(tmp_path / "clip.mkv", 12)
     memory, progress = Memory(), []
     summary = predict_frames(
         find_bright,
@@ -212,10 +201,12 @@ def test_an_impossible_selection_is_refused(values: Any, message: str) -> None:
         Selection(**values)
 
 
-def test_a_broken_video_is_noted_and_does_not_stop_the_job(tmp_path: Path) -> None:
+def test_a_broken_video_is_noted_and_does_not_stop_the_job(
+    tmp_path: Path, save_clip: SaveClip
+) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"garbage" * 50)
-    summary = predict_frames(find_bright, [broken, save_clip(tmp_path / "clip.mkv")], [])
+    summary = predict_frames(find_bright, [broken, save_clip(tmp_path / "clip.mkv", 12)], [])
     assert summary.frames == 12
     assert [path for path, _ in summary.broken] == [broken]
 
@@ -234,13 +225,15 @@ class CountUp:
         return tuple(None if self.updates == 1 else self.updates - 1 for _ in targets)
 
 
-def test_every_sequence_has_its_own_tracker_and_numbers_go_on(tmp_path: Path) -> None:
+def test_every_sequence_has_its_own_tracker_and_numbers_go_on(
+    tmp_path: Path, save_clip: SaveClip
+) -> None:
     CountUp.made = []
     stack = np.stack([FRAME] * 3)
     tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
     stills = [save(tmp_path / "x" / f"{number}.png") for number in range(3)]
     others = [save(tmp_path / "y" / f"{number}.png") for number in range(2)]
-    clip = save_clip(tmp_path / "clip.mkv", 4, rate=10)
+    clip = save_clip(tmp_path / "clip.mkv", 4)
     memory = Memory()
     summary = predict_frames(
         find_bright,

@@ -273,6 +273,28 @@ def test_a_target_on_a_tiles_border_is_found_as_without_tiles(
     np.testing.assert_allclose(tiled.probability, whole.probability, atol=0.05)
 
 
+def test_targets_on_borders_of_a_frame_beyond_the_windows_are_found_as_without_tiles(
+    fast: dict[int | None, Predictor],
+) -> None:
+    # Over four megapixels, where the attention is that of windows.
+    frame = render_scene(SceneSpec("cloud", 2200, 2000, targets=(0, 0)), 3).frame
+    signal = np.zeros(frame.shape)
+    for place, offset in enumerate(range(-12, 13)):  # around the first inner borders: 960
+        spot = target_signal((41, 41), 20, 20, place % 5, 37.0 * place, 1.0)
+        along = 40 + 72 * place
+        for y, x in ((940 + offset, along), (along + 36, 940 + offset)):
+            signal[y : y + 41, x : x + 41] += spot
+    frame = (frame + 25 * frame.std() * signal).clip(0, 16383).astype(np.uint16)
+    whole = fast[None]
+    tiled = Predictor(whole.backend, whole.card)(frame)
+    expected = whole(frame)
+    assert len(tiled.targets) == len(expected.targets) > 40
+    for found, target in zip(tiled.targets, expected.targets, strict=True):
+        assert found.x == pytest.approx(target.x, abs=0.5)
+        assert found.y == pytest.approx(target.y, abs=0.5)
+        assert abs(found.area - target.area) <= max(2, 0.1 * target.area)
+
+
 @pytest.mark.parametrize("shape", [(420, 700), (20, 9000), (9000, 20)])
 @pytest.mark.parametrize("max_scale", [1.0, 1.3, 2.0])
 def test_tiles_change_nothing_at_any_scale(shape: tuple[int, int], max_scale: float) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
+from pinglow.nn import PinwheelUNet, fold_kernels, fold_norms
 from pinglow.nn.blocks import ResidualBlock
 
 
@@ -34,3 +36,20 @@ def test_skip_passes_everything_when_the_branch_is_silent() -> None:
 def test_unknown_attention_is_refused() -> None:
     with pytest.raises(KeyError, match="cross"):
         ResidualBlock(4, 4, "cross")
+
+
+def test_folding_norms_keeps_the_logits_and_leaves_none() -> None:
+    torch.manual_seed(0)
+    network = PinwheelUNet.fast()
+    with torch.no_grad():
+        network(5 + 3 * torch.randn(4, 1, 64, 64))  # statistics that do something
+        network.eval()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 2)
+                nn.init.uniform_(module.bias, -1, 1)
+        image = 5 + 3 * torch.randn(2, 1, 70, 41)
+        folded = fold_norms(fold_kernels(network))
+        torch.testing.assert_close(folded(image), network(image), atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from pinglow.inference.weights import (
     parse_card,
     write_atomically,
 )
-from pinglow.nn import GatedNetwork, fold_kernels
+from pinglow.nn import GatedNetwork, fold_kernels, fold_norms
 from pinglow.structures import FloatArray
 
 _logger = logging.getLogger("pinglow")
@@ -65,6 +65,11 @@ class TorchBackend:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
+
+    @classmethod
+    def fastest(cls, network: nn.Module) -> Self:
+        """Run a network in the form that is fastest here: folded, channels last."""
+        return cls(fold_norms(fold_kernels(network)).to(memory_format=torch.channels_last))
 
     @torch.inference_mode()
     def __call__(self, images: FloatArray, gates: FloatArray | None = None) -> FloatArray:
@@ -253,7 +258,7 @@ def open_model(name_or_path: str | Path, backend: str = "auto") -> tuple[Backend
 
 def _open_converted(path: Path, network: nn.Module, card: ModelCard, backend: str) -> Backend:
     if backend == "torch":
-        return TorchBackend(fold_kernels(network).to(memory_format=torch.channels_last))
+        return TorchBackend.fastest(network)
     runtime, cached = _RUNTIMES[backend], _cached_path(path)
     if cached is not None and cached.is_file():
         try:

@@ -157,7 +157,7 @@ def _open(model: str, backend: str) -> tuple[Backend, nn.Module]:
         return opened, build_network(card.network).eval()
     network = FORMS[model]().eval()
     if backend == "torch":
-        return TorchBackend(fold_kernels(network).to(memory_format=torch.channels_last)), network
+        return TorchBackend.fastest(network), network
     card = ModelCard(name=model, network={}, parameters=0)
     content = convert_to_onnx(network, card)
     runtime = OnnxRuntimeBackend if backend == "onnxruntime" else OpenVinoBackend

@@ -35,6 +35,8 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
         "## Data",
         _table(card.data),
     ]
+    if card.precision != "float32":
+        blocks.insert(2, f"Computes in {card.precision}; the scores are of the float32 weights.")
     if card.scores:
         protocols = sorted({str(row.get("protocol", "-")) for row in card.scores})
         blocks += [

@@ -107,9 +107,9 @@ def predict_probability(
     """Normalise, enlarge by the rule, run the network, bring back to the frame's size.
 
     A frame that is larger, at the network's input, than four tiles' area is computed in tiles, so
-    that memory does not grow with it. Normalisation, scale and channel attention are the same for
-    all tiles, so that they join without seams; the attention is the frame's own up to four
-    megapixels, beyond that the mean of four windows' (docs/decisions/tiling.md).
+    that memory does not grow with it. Normalisation, scale and channel attention belong to the
+    frame, so that tiles join without seams and change nothing. The attention is the frame's own up
+    to four megapixels, beyond that the mean of four windows' (docs/decisions/tiling.md).
 
     Args:
         backend: Maps images to probabilities.
@@ -181,11 +181,15 @@ def _run(
     tile: int | None,
 ) -> FloatArray:
     """Probabilities (height, width) of a network input that is given in parts."""
-    if tile is None or height * width <= _UNTILED * tile**2:
-        return np.asarray(backend(part_of((slice(0, height), slice(0, width)))[None, None])[0, 0])
+    whole = slice(0, height), slice(0, width)
+    at_once = tile is None or height * width <= _UNTILED * tile**2
     windows = choose_windows(height, width, TILE)
+    if at_once and windows == [whole]:
+        return np.asarray(backend(part_of(whole)[None, None])[0, 0])
     seen = [backend.gates(part_of(window)[None, None]) for window in windows]
     gates = np.concatenate(seen).mean(axis=0, keepdims=True)
+    if tile is None or at_once:
+        return np.asarray(backend(part_of(whole)[None, None], gates)[0, 0])
     probability = np.empty((height, width), dtype=np.float32)
     for part in cut_into_tiles(height, width, tile, _MARGIN):
         found = backend(part_of((part.rows, part.columns))[None, None], gates)[0, 0]

@@ -13,6 +13,7 @@ from pinglow.nn.attention import (
     FreeSpatialAttention,
     GaussianPinwheelAttention,
 )
+from pinglow.nn.blocks import fold_norms
 from pinglow.nn.conv import GaussianConv2d
 from pinglow.nn.gates import GatedNetwork
 from pinglow.nn.kernel import (
@@ -62,5 +63,6 @@ __all__ = [
     "PinwheelUNet",
     "arm_distances",
     "fold_kernels",
+    "fold_norms",
     "pinwheel_mask",
 ]

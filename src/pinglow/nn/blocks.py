@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pinglow.nn.attention import ATTENTIONS, ChannelAttention
 
@@ -28,7 +31,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.channel_attention = ChannelAttention(out_channels)
         self.spatial_attention = ATTENTIONS[attention]()
-        self.skip = (
+        self.skip: nn.Module = (
             nn.Identity()
             if in_channels == out_channels
             else nn.Sequential(
@@ -42,3 +45,21 @@ class ResidualBlock(nn.Module):
         y = self.norm2(self.conv2(y))
         y = self.spatial_attention(self.channel_attention(y))
         return F.relu(y + self.skip(x), inplace=True)
+
+
+def fold_norms(model: nn.Module) -> nn.Module:
+    """A copy of a network in which batch normalisation is part of the convolutions before it.
+
+    Args:
+        model: In eval mode; with plain convolutions in its residual blocks, as `fold_kernels`
+            leaves them. Outputs are equal to rounding.
+    """
+    model = copy.deepcopy(model)
+    for block in model.modules():
+        if isinstance(block, ResidualBlock):
+            for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
+                setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
+                setattr(block, norm, nn.Identity())
+            if isinstance(block.skip, nn.Sequential):
+                block.skip = fuse_conv_bn_eval(*block.skip)
+    return model
