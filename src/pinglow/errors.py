@@ -3,7 +3,7 @@
     PinglowError
     ├── FrameError    a frame cannot be read: broken, empty, too large, of an unknown kind
     ├── DataError     a data folder, list, mask or saved prediction is missing or does not fit
-    ├── RecipeError   a training recipe has an unknown key or a value out of range
+    ├── RecipeError   a training recipe or study has an unknown key or a value out of range
     ├── ModelError    a model name or file is unknown, damaged or of another kind
     ├── OptionError   a command-line option or argument has an impossible value
     ├── MissingExtraError  an optional package is not installed
@@ -27,7 +27,7 @@ class DataError(PinglowError):
 
 
 class RecipeError(PinglowError):
-    """A training recipe has an unknown key or a value out of range."""
+    """A training recipe or study has an unknown key or a value out of range."""
 
 
 class ModelError(PinglowError):

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pinglow.nn import ATTENTIONS, NETWORKS, PinwheelUNet
+from pinglow.nn import (
+    ATTENTIONS,
+    CONVOLUTIONS,
+    NETWORKS,
+    GaussianConv2d,
+    PinwheelUNet,
+    fold_kernels,
+    fold_norms,
+)
 
 SMALL: dict[str, Any] = {"widths": (4, 6, 8), "depths": (1, 2, 1)}
 sides = st.integers(32, 71)
@@ -200,9 +208,32 @@ def test_config_builds_the_same_network(form: Any) -> None:
         ({"widths": (4, 8), "depths": (1,)}, "same length"),
         ({"widths": (4,), "depths": (1,)}, "at least 2"),
         ({"attention": "cross"}, "'cross'"),
+        ({"convolution": "round"}, "'round'"),
         ({"patch": 0}, "patch"),
     ],
 )
 def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PinwheelUNet(**arguments)
+
+
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+def test_shaped_convolutions_stand_in_the_finest_levels_and_fold_away(convolution: str) -> None:
+    torch.manual_seed(0)
+    network = PinwheelUNet(1, (4, 8, 16), (1, 1, 1), convolution=convolution, shaped_levels=1)
+    again = PinwheelUNet(**network.config)
+    again.load_state_dict(network.state_dict())
+    shaped = {name for name, m in network.named_modules() if isinstance(m, GaussianConv2d)}
+    finest = ("encoder.0.0", "decoder.0.0")
+    expected = {f"{block}.conv{n}" for block in finest for n in (1, 2)}
+    assert shaped == (set() if convolution == "plain" else expected)
+    image = torch.randn(1, 1, 40, 36)
+    with torch.no_grad():
+        logits = network.eval()(image)
+        folded = fold_norms(fold_kernels(again.eval()))
+        torch.testing.assert_close(folded(image), logits, atol=1e-5, rtol=1e-5)
+    assert not any(isinstance(module, GaussianConv2d) for module in folded.modules())
+
+
+def test_a_network_without_shaped_convolutions_has_the_card_it_always_had() -> None:
+    assert set(PinwheelUNet().config) == {"in_channels", "widths", "depths", "attention", "patch"}

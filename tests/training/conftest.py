@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from pinglow.data.synthetic import SceneSpec, write_dataset
 from pinglow.training.recipe import Recipe, parse_recipe
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Runs repeat bit for bit on one thread only."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="module", autouse=True)
+def _repeatable(one_thread: None) -> None:
+    """Compare runs bit for bit."""
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def test_validation_scores_the_averaged_network_as_inference_runs_it(
     logged: dict[str, float] = {}
     monkeypatch.setattr(task, "log", lambda key, value: logged.update({key: value}))
     rng = np.random.default_rng(0)
-    scorers = {name: Scorer(PROTOCOLS["strict"], thresholds=(0.5,)) for name in ("a", "b")}
+    scorers = {name: Scorer(PROTOCOLS["strict"]) for name in ("a", "b")}
     task.on_validation_epoch_start()
     for number, name in enumerate(("a", "a", "b")):
         frame = rng.integers(0, 2**14, (40, 50 + number)).astype(np.uint16)

@@ -15,6 +15,7 @@ from pinglow.cli.evaluate import evaluate
 from pinglow.cli.export import export
 from pinglow.cli.models import models
 from pinglow.cli.predict import predict
+from pinglow.cli.study import study
 from pinglow.cli.train import train
 from pinglow.errors import PinglowError
 
@@ -53,6 +54,7 @@ app.add_typer(data.app, name="data")
 app.command()(models)
 app.command()(export)
 app.command()(bench)
+app.command()(study)
 
 
 def _print_version(wanted: bool) -> None:

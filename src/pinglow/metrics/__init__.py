@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from pinglow.metrics.protocol import PROTOCOLS, THRESHOLDS, Protocol, Scorer
-from pinglow.metrics.report import Report
+from pinglow.metrics.report import ImageCounts, Report
 
-__all__ = ["PROTOCOLS", "THRESHOLDS", "Protocol", "Report", "Scorer"]
+__all__ = ["PROTOCOLS", "THRESHOLDS", "ImageCounts", "Protocol", "Report", "Scorer"]

@@ -182,6 +182,11 @@ class Scorer:
         found = np.stack([np.ones_like(shared), shared, union], axis=1)
         np.add.at(self._sizes[:, 1:], row[pairs[0]], found)
 
+    @property
+    def images(self) -> tuple[ImageCounts, ...]:
+        """The counts of each image so far, in the order in which they came."""
+        return tuple(self._images)
+
     def merge(self, other: Scorer) -> None:
         """Add the images of another scorer, such as one from another process.
 

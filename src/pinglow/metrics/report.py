@@ -156,16 +156,11 @@ def make_report(
     """
     # A fixed order makes the bootstrap independent of the order in which images came.
     images = images[np.lexsort(images.T)]
-    # nIoU is a mean of per-image ratios: as one more column, every score is a ratio of sums.
-    union = images[:, ImageCounts._fields.index("union")]
-    overlap = images[:, ImageCounts._fields.index("intersection")]
-    image_iou = np.where(union > 0, overlap / np.maximum(union, 1), 1.0)
-    columns = np.column_stack([images, image_iou, np.ones(len(images))])
-
+    columns = add_image_iou(images)
     total = columns.sum(axis=0)
-    total[-2] = math.fsum(image_iou)  # rounded once, as all other sums are whole numbers
-    point = {key: _defined(value) for key, value in _ratios(total).items()}
-    resampled = _ratios(_resampled_sums(columns, seed))
+    total[-2] = math.fsum(columns[:, -2])  # rounded once, as all other sums are whole numbers
+    point = {key: _defined(value) for key, value in ratios_of_sums(total).items()}
+    resampled = ratios_of_sums(resample_sums(columns, seed))
     targets = int(total[ImageCounts._fields.index("targets")])
     pixels = total[ImageCounts._fields.index("pixels")]
     pd = tuple(_defined(_divide(matches, targets)) for matches, _ in roc)
@@ -191,8 +186,19 @@ def make_report(
     )
 
 
-def _ratios(sums: FloatArray) -> dict[str, FloatArray]:
-    """Every score from (..., 9) sums of the image counts, nIoU and the number of images."""
+def add_image_iou(images: IntArray) -> FloatArray:
+    """(N, 7) rows of `ImageCounts` with two more columns, each image's IoU and 1: (N, 9).
+
+    nIoU is a mean of per-image ratios: so every score is a ratio of sums over these columns.
+    """
+    union = images[:, ImageCounts._fields.index("union")]
+    overlap = images[:, ImageCounts._fields.index("intersection")]
+    image_iou = np.where(union > 0, overlap / np.maximum(union, 1), 1.0)
+    return np.column_stack([images, image_iou, np.ones(len(images))])
+
+
+def ratios_of_sums(sums: FloatArray) -> dict[str, FloatArray]:
+    """Every score from (..., 9) sums of what `add_image_iou` gives; NaN where undefined."""
     counts = ImageCounts._make(np.moveaxis(sums[..., :-2], -1, 0))
     niou, images = sums[..., -2], sums[..., -1]
     return {
@@ -221,7 +227,7 @@ def _defined(value: FloatArray) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _resampled_sums(columns: FloatArray, seed: int) -> FloatArray:
+def resample_sums(columns: FloatArray, seed: int) -> FloatArray:
     """Sum (N, C) columns over `RESAMPLES` draws of N images with replacement: (R, C)."""
     count = len(columns)
     if count == 0:

@@ -14,7 +14,7 @@ from pinglow.nn.attention import (
     GaussianPinwheelAttention,
 )
 from pinglow.nn.blocks import fold_norms
-from pinglow.nn.conv import GaussianConv2d
+from pinglow.nn.conv import CONVOLUTIONS, GaussianConv2d
 from pinglow.nn.gates import GatedNetwork
 from pinglow.nn.kernel import (
     ORIENTATIONS,
@@ -52,6 +52,7 @@ def fold_kernels(model: nn.Module) -> nn.Module:
 
 __all__ = [
     "ATTENTIONS",
+    "CONVOLUTIONS",
     "NETWORKS",
     "ORIENTATIONS",
     "ChannelAttention",

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pinglow.nn.attention import ATTENTIONS, ChannelAttention
+from pinglow.nn.conv import CONVOLUTIONS
 
 
 class ResidualBlock(nn.Module):
@@ -18,16 +19,20 @@ class ResidualBlock(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output; another number puts a 1 × 1 conv-BN on the skip.
         attention: Name of the spatial attention, a key of ``ATTENTIONS``.
+        convolution: Name of the two convolutions, a key of ``CONVOLUTIONS``.
 
     Raises:
-        KeyError: The attention is unknown.
+        KeyError: A name is unknown.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, attention: str) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, attention: str, convolution: str = "plain"
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        convolve = CONVOLUTIONS[convolution]
+        self.conv1 = convolve(in_channels, out_channels)
         self.norm1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = convolve(out_channels, out_channels)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.channel_attention = ChannelAttention(out_channels)
         self.spatial_attention = ATTENTIONS[attention]()

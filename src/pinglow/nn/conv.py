@@ -7,7 +7,9 @@ Source: arXiv 2604.09991 (the place of the convolution in YOLOv8 and RetinaNet).
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, Self
+import functools
+from collections.abc import Callable
+from typing import Any, Final, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +130,21 @@ class GaussianConv2d(nn.Conv2d):
         shape: Tensor = self.kernel()  # (bank, 1 or C_out, kh, kw)
         weight = self.weight * shape.unsqueeze(2)  # (bank, C_out, C_in / groups, kh, kw)
         return weight.transpose(0, 1).flatten(0, 1)
+
+
+CONVOLUTIONS: Final[dict[str, Callable[..., nn.Conv2d]]] = {
+    "plain": functools.partial(nn.Conv2d, kernel_size=3, padding=1),
+    "gaussian": functools.partial(GaussianConv2d, kernel_size=3, padding=1, orientation="none"),
+    # At 3 x 3 four arms are all of the kernel: only fewer arms, or more taps, leave some out.
+    "bar": functools.partial(
+        GaussianConv2d, kernel_size=3, padding=1, orientation="learned", arms=1
+    ),
+    "cross": functools.partial(
+        GaussianConv2d, kernel_size=3, padding=1, orientation="learned", arms=2
+    ),
+    "wide": functools.partial(GaussianConv2d, kernel_size=5, padding=2, orientation="fixed"),
+}
+"""Named convolutions of residual blocks: (in_channels, out_channels) to one that keeps the size."""
 
 
 class FoldedBank(nn.Module):

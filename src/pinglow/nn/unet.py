@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pinglow.nn.attention import ATTENTIONS
 from pinglow.nn.blocks import ResidualBlock
+from pinglow.nn.conv import CONVOLUTIONS
 
 _PRIOR: Final = 0.01  # start probability of a pixel; higher, and empty frames have no gradient
 _SMALLEST_SIDE: Final = 32
@@ -31,9 +32,12 @@ class PinwheelUNet(nn.Module):
         attention: Name of the spatial attention, a key of ``pinglow.nn.ATTENTIONS``.
         patch: Space-to-depth factor at the input, undone by pixel-shuffle at the heads; 2 halves
             the resolution that the network works at.
+        convolution: Name of the convolutions of the finest levels, a key of
+            ``pinglow.nn.CONVOLUTIONS``; those of the other levels are plain.
+        shaped_levels: How many levels have that convolution.
 
     Raises:
-        ValueError: The lists do not fit together, or the attention is unknown.
+        ValueError: The lists do not fit together, or a name is unknown.
     """
 
     def __init__(
@@ -43,12 +47,16 @@ class PinwheelUNet(nn.Module):
         depths: Sequence[int] = (1, 2, 2, 2, 2),
         attention: str = "learned",
         patch: int = 1,
+        convolution: str = "plain",
+        shaped_levels: int = 2,
     ) -> None:
         super().__init__()
         if len(widths) != len(depths) or len(widths) < 2:
             raise ValueError("widths and depths need the same length, at least 2")
         if attention not in ATTENTIONS:
             raise ValueError(f"attention is {attention!r}; use one of {sorted(ATTENTIONS)}")
+        if convolution not in CONVOLUTIONS:
+            raise ValueError(f"convolution is {convolution!r}; use one of {sorted(CONVOLUTIONS)}")
         if patch < 1:
             raise ValueError(f"patch is {patch}; use at least 1")
         self.config: dict[str, Any] = {
@@ -58,16 +66,22 @@ class PinwheelUNet(nn.Module):
             "attention": attention,
             "patch": patch,
         }
+        if convolution != "plain":  # cards of networks without it are as they were
+            self.config |= {"convolution": convolution, "shaped_levels": shaped_levels}
         self.patch = patch
         levels = len(widths) - 1
         self.multiple = patch * 2**levels
         self.stem = nn.Conv2d(in_channels * patch**2, widths[0], 1)
+        kinds = [convolution if level < shaped_levels else "plain" for level in range(levels + 1)]
         self.encoder = nn.ModuleList(
-            _stage(widths[max(level - 1, 0)], widths[level], depths[level], attention)
+            _stage(widths[max(level - 1, 0)], widths[level], depths[level], attention, kinds[level])
             for level in range(levels + 1)
         )
         self.decoder = nn.ModuleList(
-            _stage(widths[level] + widths[level + 1], widths[level], depths[level], attention)
+            _stage(
+                *(widths[level] + widths[level + 1], widths[level], depths[level]),
+                *(attention, kinds[level]),
+            )
             for level in range(levels)
         )
         self.heads = nn.ModuleList(nn.Conv2d(widths[level], patch**2, 1) for level in range(levels))
@@ -161,12 +175,12 @@ class PinwheelUNet(nn.Module):
                 self.fuse.weight[part, part::parts, 1, 1] = 1 / levels
 
 
-def _stage(in_channels: int, out_channels: int, depth: int, attention: str) -> nn.Sequential:
+def _stage(
+    in_channels: int, out_channels: int, depth: int, attention: str, convolution: str
+) -> nn.Sequential:
+    inputs = [in_channels] + [out_channels] * (depth - 1)
     return nn.Sequential(
-        *(
-            ResidualBlock(in_channels if index == 0 else out_channels, out_channels, attention)
-            for index in range(depth)
-        )
+        *(ResidualBlock(channels, out_channels, attention, convolution) for channels in inputs)
     )
 
 

@@ -52,8 +52,9 @@ class Cut:
 def cut_validation(recipe: Recipe) -> list[Cut]:
     """Cut validation frames from every training list, whole near-duplicate groups at a time.
 
-    Groups are drawn by the recipe's seed until the share is reached, so the cut depends only on
-    the frames and the recipe, and no near-copy of a validation frame in its list is trained on.
+    Groups are drawn by ``data.validation_seed``, else the recipe's seed, until the share is
+    reached, so the cut depends only on the frames and the recipe, and no near-copy of a validation
+    frame in its list is trained on.
 
     Raises:
         DataError: A folder, list, image or mask is missing, a frame is in two of the lists, or
@@ -66,10 +67,13 @@ def cut_validation(recipe: Recipe) -> list[Cut]:
         for folder, dataset in zip(folders, recipe.data.sets, strict=True)
     ]
     _refuse_shared_frames(parts)
+    seed = recipe.data.validation_seed
+    seed = recipe.seed if seed is None else seed
     cuts: list[Cut] = []
     for dataset, frames in zip(recipe.data.sets, parts, strict=True):
         groups = group_near_duplicates(frames.frame(index) for index in range(len(frames)))
-        validation = _draw_groups(groups, dataset.validation or recipe.data.validation, recipe.seed)
+        share = dataset.validation or recipe.data.validation
+        validation = _draw_groups(groups, share, seed)
         if not validation:
             raise DataError(
                 f"list {frames.split!r} of {frames.folder} has only near-duplicates of one frame, "

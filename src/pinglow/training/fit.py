@@ -85,11 +85,11 @@ def _start_from(task: SegmentationTask, name_or_path: str) -> ModelCard:
     """Put the weights of a model into the task's network; return its card."""
     network, card = load_network(name_or_path)
     wanted = {"type": task.recipe.network.type, **task.network.config}
-    for key in wanted:
-        if card.network.get(key) != wanted[key]:
+    for key in {**wanted, **card.network}:
+        if card.network.get(key) != wanted.get(key):
             raise ModelError(
                 f"init: {name_or_path} has {key} {card.network.get(key)}, the recipe's network "
-                f"{wanted[key]}; set network.{key} to the same"
+                f"{wanted.get(key)}; set network.{key} to the same"
             )
     task.network.load_state_dict(network.state_dict())
     return card

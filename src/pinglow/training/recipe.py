@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,8 @@ class NetworkSection(_Section):
     depths: tuple[_Positive, ...] = (1, 1, 1, 1)
     attention: str = "learned"
     patch: int = Field(default=2, ge=1)
+    convolution: str = "plain"
+    shaped_levels: int = Field(default=2, ge=0)
 
 
 class LossSection(_Section):
@@ -88,6 +91,9 @@ class DataSection(_Section):
     validation: float = Field(
         default=0.1, gt=0, lt=1, description="share of each list, cut by near-duplicate group"
     )
+    validation_seed: int | None = Field(
+        default=None, ge=0, description="draws the validation frames; the recipe's seed if absent"
+    )
 
 
 class Recipe(_Section):
@@ -116,24 +122,38 @@ class Recipe(_Section):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def load_recipe(name_or_path: str | Path, changes: list[str] | None = None) -> Recipe:
+def load_recipe(
+    name_or_path: str | Path, changes: list[str] | Mapping[str, Any] | None = None
+) -> Recipe:
     """Read a recipe and apply changes.
 
     Args:
         name_or_path: Path of a TOML file, or the name of a bundled recipe.
-        changes: Items "section.key=value", the value in TOML (a bare word is a string).
+        changes: Items "section.key=value", the value in TOML (a bare word is a string), or a
+            mapping of such keys to values.
 
     Raises:
         RecipeError: The file cannot be read, a key is unknown, or a value is out of range.
     """
     path = _find(name_or_path)
+    content = read_toml(path)
+    values = changes or {}
+    pairs = values.items() if isinstance(values, Mapping) else map(_split_change, values)
+    for key, value in pairs:
+        _change(content, key, value)
+    return parse_recipe(content, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        RecipeError: It cannot be read.
+    """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path} is not readable TOML: {error}") from error
-    for change in changes or []:
-        _apply(content, change)
-    return parse_recipe(content, str(path))
 
 
 def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
@@ -197,19 +217,22 @@ def _find(name_or_path: str | Path) -> Path:
     )
 
 
-def _apply(content: dict[str, Any], change: str) -> None:
+def _split_change(change: str) -> tuple[str, Any]:
     key, separator, text = change.partition("=")
     if not separator or not key.strip():
         raise RecipeError(f"--set {change!r} is not of the form key=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        return key.strip(), tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()
-    *sections, last = key.strip().split(".")
+        return key.strip(), text.strip()
+
+
+def _change(content: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
     for section in sections:
         inner = content.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"--set {change!r}: {section} is a value, not a section")
+            raise RecipeError(f"{key} cannot be set: {section} is a value, not a section")
         content = inner
     content[last] = value
 

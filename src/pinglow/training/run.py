@@ -102,6 +102,7 @@ class RunKeeper(Callback):
         self.minutes = 0.0
         self._started = time.monotonic()
         self._losses: list[float] = []
+        self._norms: list[float] = []
         self._signal: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,6 +111,7 @@ class RunKeeper(Callback):
             "best": self.best,
             "minutes": self._elapsed(),
             "losses": self._losses,
+            "norms": self._norms,
             "command": self.card.command,
             "started_from": self.card.training.get("started_from"),
         }
@@ -119,6 +121,7 @@ class RunKeeper(Callback):
         self.best = state_dict["best"]
         self.minutes = state_dict["minutes"]
         self._losses = list(state_dict["losses"])
+        self._norms = list(state_dict["norms"])
         training = dict(self.card.training)
         if state_dict["started_from"] is not None:
             training["started_from"] = state_dict["started_from"]
@@ -162,6 +165,7 @@ class RunKeeper(Callback):
         """Collect the loss; stop if asked to, but never between a step and its validation."""
         self._losses.append(float(outputs["loss"].detach()))
         assert isinstance(pl_module, SegmentationTask)
+        self._norms.append(pl_module.gradient_norm)
         if self._signal is not None and trainer.global_step % pl_module.recipe.validate_every:
             trainer.save_checkpoint(self.run / "last.ckpt")
             self._stop(trainer.global_step)
@@ -180,7 +184,7 @@ class RunKeeper(Callback):
                 self._finished_card(trainer, pl_module),
             )
             trainer.save_checkpoint(self.run / "best.ckpt")
-        self._losses = []
+        self._losses, self._norms = [], []
         trainer.save_checkpoint(self.run / "last.ckpt")
         draw_curves(self.run)
         if trainer.global_step < pl_module.recipe.steps:
@@ -214,6 +218,8 @@ class RunKeeper(Callback):
             "minutes": round(self._elapsed(), 2),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "train_loss": sum(self._losses) / max(1, len(self._losses)),
+            "gradient_norm": sum(self._norms) / max(1, len(self._norms)),
+            "largest_gradient_norm": max(self._norms, default=0.0),
             "val_score": task.score,
         }
         for name, report in task.reports.items():

@@ -50,6 +50,7 @@ class SegmentationTask(lightning.LightningModule):
         self.warmup_loss = SoftIoULoss()
         self.scorers: dict[str, Scorer] = {}
         self.reports: dict[str, Report] = {}
+        self.gradient_norm = 0.0
 
     @property
     def trained_network(self) -> nn.Module:
@@ -71,6 +72,12 @@ class SegmentationTask(lightning.LightningModule):
         self.log("train/loss", loss.detach())
         return loss
 
+    def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
+        """Note the gradient's norm, before it is clipped."""
+        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients))
+        self.gradient_norm = float(torch.linalg.vector_norm(norms))
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and let the moving average follow."""
         super().optimizer_step(*args, **kwargs)
@@ -86,7 +93,7 @@ class SegmentationTask(lightning.LightningModule):
         name, frame, mask = batch
         backend = TorchBackend(self.trained_network)
         probability = predict_probability(backend, frame, self.recipe.input_rule)
-        scorer = self.scorers.setdefault(name, Scorer(PROTOCOLS["strict"], thresholds=(0.5,)))
+        scorer = self.scorers.setdefault(name, Scorer(PROTOCOLS["strict"]))
         scorer.update(probability, mask)
 
     def on_validation_epoch_end(self) -> None:

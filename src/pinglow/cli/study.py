@@ -1,0 +1,108 @@
+"""pinglow study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pinglow.study.grid import PlannedRun
+    from pinglow.study.results import RunResult
+
+
+def study(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[report] STUDY.toml",
+            help="The study: make its runs; with the word report before it, write its report.",
+        ),
+    ],
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the data folders lie.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where results or the report go (default: studies/NAME)."),
+    ] = None,
+    work: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the run folders go, with checkpoints.")
+    ] = Path("runs"),
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make runs again that have failed.")
+    ] = False,
+) -> None:
+    """Compare recipes over seeds: make all runs of a study, or report what they show.
+
+    Runs that are done are skipped and one that was stopped is gone on with, so
+    a study is started again by the same command. Results are in OUT/results.csv
+    as each run ends.
+
+    Example: pinglow study studies/arms.toml --root data
+
+    Example: pinglow study report studies/arms.toml
+    """
+    from rich.console import Console
+
+    from pinglow.errors import OptionError
+    from pinglow.study.grid import load_study, plan_runs
+    from pinglow.study.run import run_study
+    from pinglow.training.run import TrainingInterruptedError
+
+    if len(words) > 2 or (len(words) == 2 and words[0] != "report"):
+        raise OptionError(
+            f"{' '.join(words)!r} cannot be understood; give one STUDY.toml, or report STUDY.toml"
+        )
+    plan_of = load_study(Path(words[-1]))
+    results_folder = Path("studies") / plan_of.name
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    if len(words) == 2:
+        from pinglow.study.report import write_report
+
+        page = write_report(plan_of, results_folder, out or results_folder)
+        console.print(f"The report is {page}.")
+        return
+    folder = out or results_folder
+    plan = plan_runs(plan_of, root)
+
+    def announce(run: PlannedRun, number: int) -> None:
+        console.print(f"run {number} of {len(plan)}: arm {run.arm.name}, seed {run.seed}")
+
+    console.print(f"study {plan_of.name}: {len(plan)} runs into {folder}")
+    try:
+        results = run_study(
+            plan,
+            folder,
+            work / plan_of.name,
+            retry_failed=retry_failed,
+            on_start=announce,
+            on_end=lambda results: console.print(_table(results, len(plan))),
+        )
+    except TrainingInterruptedError as stop:
+        console.print("stopped, everything is saved; the same command goes on")
+        raise typer.Exit(128 + stop.signal_number) from stop
+    failed = [result for result in results if result.failure]
+    for result in failed:
+        console.print(f"warning: {result.arm}, seed {result.seed} failed: {result.failure}")
+    console.print(
+        f"{len(results) - len(failed)} of {len(plan)} runs are done; "
+        f"pinglow study report {words[-1]} says what they show."
+    )
+
+
+def _table(results: list[RunResult], total: int) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"{len(results)} of {total} runs; means over the data sets")
+    for column in ("arm", "seed", "IoU, %", "nIoU, %", "Pd, %", "Fa, 1e-6", "minutes"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for result in results:
+        if result.failure:
+            figures = ["failed", "", "", ""]
+        else:
+            figures = [f"{100 * result.figure(key):.2f}" for key in ("iou", "niou", "pd")]
+            figures.append(f"{1e6 * result.figure('fa'):.1f}")
+        table.add_row(result.arm, str(result.seed), *figures, f"{result.minutes:.1f}")
+    return table

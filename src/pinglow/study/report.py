@@ -1,0 +1,244 @@
+"""A study's page: tables, differences with their intervals, curves and ROCs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pinglow.errors import DataError
+from pinglow.inference.weights import write_atomically
+from pinglow.study.contrast import FALLING, Difference, contrast_arms
+from pinglow.study.grid import Study, plan_runs
+from pinglow.study.results import FIGURES, RunResult, read_results
+
+_UNITS: Final = {"iou": ("IoU", 100), "niou": ("nIoU", 100), "pd": ("Pd", 100), "fa": ("Fa", 1e6)}
+_PANELS: Final = 3  # side by side
+
+
+def write_report(study: Study, folder: Path, out: Path) -> Path:
+    """Write NAME.md and its pictures.
+
+    Args:
+        study: The study.
+        folder: Holds its results.
+        out: Where the page goes; made if need be.
+
+    Raises:
+        DataError: There are no results yet, or they do not fit together.
+        RecipeError: An arm does not make a valid recipe.
+    """
+    planned = {(run.arm.name, run.seed) for run in plan_runs(study)}
+    results = [each for each in read_results(folder) if (each.arm, each.seed) in planned]
+    done = [each for each in results if not each.failure]
+    if not done:
+        raise DataError(f"{folder} has no results of study {study.name} yet; run it first")
+    failed = [each for each in results if each.failure]
+    effects = _list_effects(study, done)
+    out.mkdir(parents=True, exist_ok=True)
+    blocks = [
+        f"# Study {study.name}",
+        _introduce(study, done, len(planned), len(failed)),
+        "## Arms",
+        "Mean over seeds, ± their standard deviation; each figure is the mean over the data sets' "
+        "validation frames, at the last step. IoU, nIoU and Pd in %, Fa in false pixels a million.",
+        _table_arms(study, done),
+        "## Differences",
+        "First arm less second, frame by frame, over the seeds that both have; in brackets the "
+        '95 % bootstrap interval over frames and seeds. "No difference shown" means that it '
+        "holds 0. Each interval stands for itself: of twenty, one may miss by chance, and two or "
+        "three seeds say little about seeds.",
+        _table_effects(effects),
+        f"![Differences in IoU with their intervals]({study.name}-differences.png)",
+        "## Stability",
+        "Over all steps of a run, before clipping: the mean of the gradient's norm and its largest "
+        "value; over seeds: the standard deviations of the last training loss and of the IoU.",
+        _table_stability(study, done),
+        "## Curves",
+        f"![IoU on the validation frames over the steps]({study.name}-curves.png)",
+        f"![Pd over Fa]({study.name}-roc.png)",
+    ]
+    if failed:
+        blocks += ["## Failed runs", "\n".join(f"- {e.arm}, {e.seed}: {e.failure}" for e in failed)]
+    _draw_differences(effects, out / f"{study.name}-differences.png")
+    pairs = [(each.first, each.second) for each in study.compare]
+    _draw_curves(done, pairs, out / f"{study.name}-curves.png")
+    _draw_rocs(done, pairs, out / f"{study.name}-roc.png")
+    page = out / f"{study.name}.md"
+    write_atomically(page, ("\n\n".join(blocks) + "\n").encode())
+    return page
+
+
+def _introduce(study: Study, done: list[RunResult], planned: int, failed: int) -> str:
+    sets = done[0].sets
+    frames = ", ".join(f"{name} {len(each.frames)}" for name, each in sets.items())
+    state = f"{len(done)} of {planned} runs are done" + (f", {failed} failed" if failed else "")
+    minutes = sum(each.minutes for each in done)
+    return (
+        f"{state}, in {minutes / 60:.1f} hours; {done[0].steps} steps each, the recipe is "
+        f"`{study.recipe}` with the changes of the study's file. Scored under the protocol strict "
+        f"on validation frames cut from the training lists, the same for all runs ({frames}). "
+        "At one seed the order of the batches is the same for all arms."
+    )
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _table_arms(study: Study, done: list[RunResult]) -> str:
+    names = list(done[0].sets)
+    head = ["arm", "", "seeds", *(label for label, _ in _UNITS.values())]
+    rows = []
+    for arm in study.arms:
+        runs = [each for each in done if each.arm == arm.name]
+        if runs:
+            cells = [_spread([each.figure(key) for each in runs], key) for key in FIGURES]
+            cells += [
+                _spread([each.sets[name].report["iou"] or 0.0 for each in runs], "iou")
+                for name in names
+            ]
+            rows.append([arm.name, arm.says, len(runs), *cells])
+    return _table([*head, *(f"IoU {name}" for name in names)], rows)
+
+
+def _spread(values: Sequence[float], key: str) -> str:
+    scaled = _UNITS[key][1] * np.array(values)
+    if len(scaled) == 1:
+        return f"{scaled[0]:.1f}"
+    return f"{scaled.mean():.1f} ± {scaled.std(ddof=1):.1f}"
+
+
+_Effect = tuple[str, str, dict[str, Difference]]
+
+
+def _list_effects(study: Study, done: list[RunResult]) -> list[_Effect]:
+    """Name, question and differences of each comparison that can be made."""
+    effects = []
+    for pair in study.compare:
+        weights = {pair.first: 1.0, pair.second: -1.0}
+        effects.append((f"{pair.first} - {pair.second}", pair.question, weights))
+    for each in study.interact:
+        weights = {each.both: 1.0, each.first: -1.0, each.second: -1.0, each.neither: 1.0}
+        name = f"({each.both} - {each.second}) - ({each.first} - {each.neither})"
+        effects.append((name, each.question, weights))
+    made = [(name, question, contrast_arms(done, w)) for name, question, w in effects]
+    return [each for each in made if each[2]]
+
+
+def _table_effects(effects: list[_Effect]) -> str:
+    head = ["", "question", "seeds", *(label for label, _ in _UNITS.values()), "in IoU"]
+    rows = []
+    for name, question, differences in effects:
+        cells = [_interval(differences[key], key) if key in differences else "-" for key in FIGURES]
+        seeds = len(differences["iou"].by_seed)
+        rows.append([name, question, seeds, *cells, _verdict(differences["iou"], "iou")])
+    return _table(head, rows)
+
+
+def _interval(difference: Difference, key: str) -> str:
+    factor = _UNITS[key][1]
+    low, high = (factor * end for end in difference.interval)
+    return f"{factor * difference.value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _verdict(difference: Difference, key: str) -> str:
+    if not difference.shown:
+        return "no difference shown"
+    return "better" if (difference.value > 0) != (key in FALLING) else "worse"
+
+
+def _table_stability(study: Study, done: list[RunResult]) -> str:
+    rows = []
+    for arm in study.arms:
+        runs = [each for each in done if each.arm == arm.name]
+        if not runs:
+            continue
+        norms = [float(row["gradient_norm"]) for each in runs for row in each.curve]
+        peaks = [float(row["largest_gradient_norm"]) for each in runs for row in each.curve]
+        losses = [float(each.curve[-1]["train_loss"]) for each in runs]
+        scores = [100 * each.figure("iou") for each in runs]
+        spreads = [
+            f"{np.std(values, ddof=1):.{digits}f}" if len(runs) > 1 else "-"
+            for values, digits in ((losses, 4), (scores, 2))
+        ]
+        rows.append([arm.name, f"{np.mean(norms):.2f}", f"{max(peaks):.1f}", *spreads])
+    return _table(
+        ["arm", "gradient norm", "largest", "spread of the last loss", "spread of IoU"], rows
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def _draw_differences(effects: list[_Effect], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1 + 0.35 * max(1, len(effects))), layout="constrained")
+    axes = figure.add_subplot()
+    for place, (_, _, differences) in enumerate(effects):
+        difference = differences["iou"]
+        low, high = (100 * end for end in difference.interval)
+        colour = "#c05000" if difference.shown else "#808080"
+        axes.plot([low, high], [place, place], color=colour, linewidth=2)
+        axes.plot(100 * difference.value, place, "o", color=colour)
+        axes.plot(
+            [100 * value for value in difference.by_seed.values()],
+            [place] * len(difference.by_seed),
+            "|",
+            color="black",
+        )
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(effects)), [name for name, _, _ in effects])
+    axes.invert_yaxis()
+    axes.set_xlabel("difference in IoU, points (line: 95 % interval, strokes: seeds)")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_curves(done: list[RunResult], pairs: list[tuple[str, str]], path: Path) -> None:
+    figure, panels = _make_panels(pairs)
+    for axes, pair in zip(panels, pairs, strict=False):
+        for arm, colour in zip(pair, ("#c05000", "#0060a0"), strict=True):
+            for number, run in enumerate(each for each in done if each.arm == arm):
+                steps = [int(row["step"]) for row in run.curve]
+                scores = [100 * float(row["val_score"]) for row in run.curve]
+                axes.plot(steps, scores, color=colour, label=None if number else arm)
+        axes.set(xlabel="step", ylabel="validation IoU, %")
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=90)
+
+
+def _draw_rocs(done: list[RunResult], pairs: list[tuple[str, str]], path: Path) -> None:
+    figure, panels = _make_panels(pairs)
+    for axes, pair in zip(panels, pairs, strict=False):
+        for arm, colour in zip(pair, ("#c05000", "#0060a0"), strict=True):
+            rocs = [
+                (each.report["roc"]["fa"], each.report["roc"]["pd"])
+                for run in done
+                if run.arm == arm
+                for each in run.sets.values()
+                if each.report["targets"]
+            ]
+            if rocs:
+                fa, pd = np.array(rocs, dtype=np.float64).mean(axis=0)
+                axes.plot(1e6 * fa, 100 * pd, ".-", color=colour, label=arm)
+        axes.set(xlabel="Fa, 1e-6", ylabel="Pd, %", xscale="symlog")
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=90)
+
+
+def _make_panels(pairs: list[tuple[str, str]]) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    rows = max(1, -(-len(pairs) // _PANELS))
+    figure = Figure(figsize=(4 * _PANELS, 2.8 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, _PANELS, squeeze=False).flat)
+    for axes in panels[len(pairs) :]:
+        axes.set_axis_off()
+    return figure, panels

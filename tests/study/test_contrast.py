@@ -1,0 +1,103 @@
+"""Differences between arms against a bootstrap written out in loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pinglow.errors import DataError
+from pinglow.metrics import PROTOCOLS, Scorer
+from pinglow.study.contrast import contrast_arms
+from pinglow.study.results import RunResult, SetResult
+
+FRAMES = 30
+
+
+def make_run(arm: str, seed: int, quality: float, sets: tuple[str, ...] = ("a", "b")) -> RunResult:
+    """A run that finds each pixel of 2 x 2 targets with a probability of ``quality``."""
+    random = np.random.default_rng([seed, *arm.encode()])
+    scored = {}
+    for name in sets:
+        scorer = Scorer(PROTOCOLS["strict"])
+        for _ in range(FRAMES):
+            mask = np.zeros((16, 16), dtype=np.bool_)
+            mask[5:7, 5:7] = True
+            found = mask & (random.random(mask.shape) < quality)
+            found[12, 12] = random.random() < 0.3
+            scorer.update(found.astype(np.float32), mask)
+        scored[name] = SetResult(
+            frames=tuple(f"{number}" for number in range(FRAMES)),
+            counts=tuple(tuple(each) for each in scorer.images),
+            report=scorer.compute().to_dict(),
+        )
+    return result_of(arm, seed, sets=scored)
+
+
+def result_of(arm: str, seed: int, **fields: Any) -> RunResult:
+    return RunResult(
+        arm=arm, seed=seed, loss="diff", attention="free", steps=10, digest="d", **fields
+    )
+
+
+def test_a_difference_is_that_of_the_reports() -> None:
+    runs = [make_run(arm, seed, q) for arm, q in (("x", 0.9), ("y", 0.6)) for seed in (0, 1)]
+    differences = contrast_arms(runs, {"x": 1.0, "y": -1.0})
+    for key, difference in differences.items():
+        by_seed = [runs[seed].figure(key) - runs[2 + seed].figure(key) for seed in (0, 1)]
+        assert list(difference.by_seed.values()) == pytest.approx(by_seed)
+        assert difference.value == pytest.approx(np.mean(by_seed))
+        assert difference.interval[0] <= difference.value <= difference.interval[1]
+    assert set(differences) == {"iou", "niou", "pd", "fa"}
+    assert differences["iou"].shown
+    assert not differences["fa"].shown  # both have the same rate of false pixels
+
+
+def test_the_interval_is_that_of_a_bootstrap_in_loops() -> None:
+    runs = [make_run(arm, seed, q) for arm, q in (("x", 0.8), ("y", 0.7)) for seed in range(3)]
+    random = np.random.default_rng(5)
+    draws = []
+    for _ in range(1500):
+        images = {name: random.integers(FRAMES, size=FRAMES) for name in ("a", "b")}
+        values = []
+        for seed in random.integers(3, size=3):
+            ious = []
+            for run in (runs[seed], runs[3 + seed]):
+                of_sets = []
+                for name, chosen in images.items():
+                    counts = run.sets[name].table()[chosen]
+                    of_sets.append(counts[:, 1].sum() / counts[:, 2].sum())
+                ious.append(np.mean(of_sets))
+            values.append(ious[0] - ious[1])
+        draws.append(np.mean(values))
+    expected = np.percentile(draws, [2.5, 97.5])
+    interval = contrast_arms(runs, {"x": 1.0, "y": -1.0})["iou"].interval
+    np.testing.assert_allclose(interval, expected, atol=0.006)
+
+
+def test_an_arm_does_not_differ_from_itself() -> None:
+    runs = [make_run("x", 0, 0.8), make_run("x", 0, 0.8).model_copy(update={"arm": "y"})]
+    difference = contrast_arms(runs, {"x": 1.0, "y": -1.0})["iou"]
+    assert difference.value == 0
+    assert difference.interval == (0, 0)
+    assert not difference.shown
+
+
+def test_an_interaction_is_a_difference_of_differences() -> None:
+    runs = [make_run(arm, 0, q) for arm, q in (("xy", 0.9), ("x", 0.8), ("y", 0.7), ("n", 0.4))]
+    weights = {"xy": 1.0, "x": -1.0, "y": -1.0, "n": 1.0}
+    xy, x, y, n = (run.figure("pd") for run in runs)
+    assert contrast_arms(runs, weights)["pd"].value == pytest.approx((xy - y) - (x - n))
+
+
+def test_only_common_seeds_count_and_failures_do_not() -> None:
+    runs = [make_run("x", 0, 0.9), make_run("x", 1, 0.9), make_run("y", 1, 0.5)]
+    failed = result_of("y", 0, failure="out of luck")
+    assert set(contrast_arms([*runs, failed], {"x": 1, "y": -1})["iou"].by_seed) == {1}
+    assert contrast_arms([runs[0], failed], {"x": 1, "y": -1}) == {}
+
+
+def test_runs_on_other_frames_are_refused() -> None:
+    with pytest.raises(DataError, match="y, seed 0 was scored on other frames than x"):
+        contrast_arms([make_run("x", 0, 0.9), make_run("y", 0, 0.9, ("a", "c"))], {"x": 1, "y": -1})

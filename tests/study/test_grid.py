@@ -1,0 +1,89 @@
+"""Studies as files, and the runs that they plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pinglow.errors import RecipeError
+from pinglow.study.grid import load_study, plan_runs
+
+STUDY = """
+name = "small"
+recipe = "fast"
+seeds = [3, 1]
+[set]
+steps = 2000
+"data.sets" = [{ folder = "a" }]
+[[arms]]
+name = "plain"
+[[arms]]
+name = "other"
+set = { "loss.options" = { variant = "penalty" }, "network.attention" = "free" }
+seeds = [1]
+[[compare]]
+first = "plain"
+second = "other"
+"""
+
+
+def write(tmp_path: Path, text: str = STUDY) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_arm_comes_with_the_first_seed_before_the_next(tmp_path: Path) -> None:
+    plan = plan_runs(load_study(write(tmp_path)))
+    assert [run.name for run in plan] == ["plain-1", "other-1", "plain-3"]
+    assert [run.recipe.seed for run in plan] == [1, 1, 3]
+
+
+def test_arms_differ_by_what_they_set_and_share_the_validation_frames(tmp_path: Path) -> None:
+    plain, other, _ = (run.recipe for run in plan_runs(load_study(write(tmp_path))))
+    assert {plain.steps, other.steps} == {2000}
+    assert plain.data.validation_seed == other.data.validation_seed == 0
+    assert other.loss.options == {"variant": "penalty"}
+    alike = {"name", "loss", "network"}
+    assert plain.model_dump(exclude=alike) == other.model_dump(exclude=alike)
+    assert plain.network.attention != other.network.attention == "free"
+
+
+def test_a_digest_tells_settings_apart_and_not_places(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path))
+    here, there = plan_runs(study), plan_runs(study, Path("/elsewhere"))
+    assert there[0].recipe.data.root == "/elsewhere"
+    assert [run.digest for run in here] == [run.digest for run in there]
+    assert len({run.digest for run in here}) == 3
+    longer = plan_runs(load_study(write(tmp_path, STUDY.replace("2000", "4000"))))
+    assert longer[0].digest != here[0].digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('recipe = "fast"', 'recipes = "fast"', "recipes: Extra inputs"),
+        ('second = "other"', 'second = "gone"', "compares 'gone', which is none of the arms plain"),
+        ('name = "other"', 'name = "plain"', "two arms have one name"),
+        ("seeds = [3, 1]", "seeds = [-1]", r"seeds\.0"),
+        ('name = "small"', 'name = "../up"', "name"),
+        ("[set]", "[set", "is not readable TOML"),
+    ],
+)
+def test_a_faulty_study_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_study(write(tmp_path, STUDY.replace(old, new, 1)))
+
+
+def test_an_arm_that_makes_no_recipe_is_named(tmp_path: Path) -> None:
+    text = STUDY.replace('"network.attention" = "free"', '"network.atention" = "free"')
+    with pytest.raises(RecipeError, match=r"arm other: .*did you mean 'attention'"):
+        plan_runs(load_study(write(tmp_path, text)))
+
+
+def test_the_projects_studies_are_valid() -> None:
+    for path in (Path(__file__).parents[2] / "studies").glob("*.toml"):
+        study = load_study(path)
+        assert study.name == path.stem
+        assert len(plan_runs(study)) >= len(study.arms)

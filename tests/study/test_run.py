@@ -1,0 +1,165 @@
+"""Whole studies of tiny runs: that a stop at any point costs no result."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pinglow.data.synthetic import SceneSpec, write_dataset
+from pinglow.errors import DataError, RecipeError
+from pinglow.study.grid import PlannedRun, Study, plan_runs
+from pinglow.study.report import write_report
+from pinglow.study.results import RunResult, read_results
+from pinglow.study.run import run_study
+from pinglow.training.batches import TrainingBatches
+from pinglow.training.run import TrainingInterruptedError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a data set of ten small scenes."""
+    folder = tmp_path_factory.mktemp("data")
+    write_dataset(folder / "a", 10, SceneSpec(width=64, height=64))
+    return folder
+
+
+def make_study(**changes: Any) -> Study:
+    network = {"widths": [4, 8], "depths": [1, 1]}
+    common = {
+        **{f"network.{key}": value for key, value in network.items()},
+        **{"steps": 4, "validate_every": 2, "batch_size": 2, "augmentation.crop": 32},
+        **{"data.validation": 0.3, "data.sets": [{"folder": "a", "split": "train"}]},
+        **{"loss.warmup_steps": 0, "optimizer.warmup_steps": 0},
+    }
+    arms = [{"name": "x"}, {"name": "y", "set": {"loss.options": {"variant": "penalty"}}}]
+    compare = [{"first": "x", "second": "y", "question": "is x better?"}]
+    content = {"name": "s", "seeds": [0, 1], "set": common, "arms": arms, "compare": compare}
+    return Study.model_validate({**content, **changes})
+
+
+def run(study: Study, root: Path, tmp_path: Path, **options: Any) -> list[RunResult]:
+    plan = plan_runs(study, root)
+    return run_study(plan, tmp_path / "out", tmp_path / "work", progress=False, **options)
+
+
+def run_and_list(study: Study, root: Path, tmp_path: Path, **options: Any) -> list[str]:
+    """Names of the runs that were made."""
+    started: list[str] = []
+
+    def note(planned: PlannedRun, _: int) -> None:
+        started.append(planned.name)
+
+    run(study, root, tmp_path, on_start=note, **options)
+    return started
+
+
+def rows(tmp_path: Path) -> list[dict[str, str]]:
+    with (tmp_path / "out/results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_study_leaves_a_row_a_run_and_a_report(root: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+    study = make_study()
+    results = run(study, root, tmp_path, on_end=lambda results: seen.append(len(results)))
+    assert seen == [1, 2, 3, 4]
+    assert [(row["arm"], row["seed"]) for row in rows(tmp_path)] == [
+        *(("x", "0"), ("y", "0"), ("x", "1"), ("y", "1"))
+    ]
+    assert {row["status"] for row in rows(tmp_path)} == {"done"}
+    assert [row["loss"] for row in rows(tmp_path)][:2] == ["diff", "penalty"]
+    frames = {result.sets["a"].frames for result in results}
+    assert len(frames) == 1  # all arms and seeds
+    assert len(results[0].sets["a"].counts) == len(next(iter(frames))) > 0
+    assert [row["step"] for row in results[0].curve] == ["2", "4"]
+    page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
+    assert "4 of 4 runs are done" in page
+    assert "| x - y | is x better? | 2 |" in page
+    for name in ("s-differences.png", "s-curves.png", "s-roc.png"):
+        assert (tmp_path / "page" / name).stat().st_size > 1000
+
+
+def test_done_runs_are_skipped(root: Path, tmp_path: Path) -> None:
+    run(make_study(seeds=[0]), root, tmp_path)
+    assert run_and_list(make_study(), root, tmp_path) == ["x-1", "y-1"]
+    assert len(rows(tmp_path)) == 4
+
+
+def test_a_study_that_was_stopped_goes_on_to_the_same_result(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(make_study(seeds=[0]), root, tmp_path / "whole")
+    make = TrainingBatches.batch
+    left = [6]  # in the middle of the second run
+
+    def batch(self: TrainingBatches, number: int) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make(self, number)
+
+    monkeypatch.setattr(TrainingBatches, "batch", batch)
+    with pytest.raises(TrainingInterruptedError):
+        run(make_study(seeds=[0]), root, tmp_path)
+    assert len(rows(tmp_path)) == 1
+    results = run(make_study(seeds=[0]), root, tmp_path)
+    assert [each.sets for each in results] == [each.sets for each in whole]
+
+
+def test_results_outlive_a_kill_between_a_run_and_the_table(root: Path, tmp_path: Path) -> None:
+    run(make_study(seeds=[0]), root, tmp_path)
+    (tmp_path / "out/results.csv").unlink()
+    assert run_and_list(make_study(seeds=[0]), root, tmp_path) == []
+    assert len(rows(tmp_path)) == 2
+
+
+def test_a_run_folder_that_is_torn_or_finished_is_made_anew(root: Path, tmp_path: Path) -> None:
+    study = make_study(seeds=[0])
+    run(study, root, tmp_path)
+    (tmp_path / "out/runs/x-0.json").unlink()  # killed after the last step
+    (tmp_path / "out/runs/y-0.json").unlink()
+    (tmp_path / "work/y-0/last.ckpt").write_bytes(b"torn")
+    assert not any(each.failure for each in run(study, root, tmp_path))
+
+
+def test_a_failure_is_a_row_and_the_others_go_on(root: Path, tmp_path: Path) -> None:
+    gone = {"data.sets": [{"folder": "gone", "split": "train"}]}
+    study = make_study(arms=[{"name": "x", "set": gone}, {"name": "y"}], seeds=[0])
+    first, second = run(study, root, tmp_path)
+    assert "is not a folder" in first.failure
+    assert not second.failure
+    assert [row["status"] for row in rows(tmp_path)] == ["failed", "done"]
+    assert "is not a folder" in rows(tmp_path)[0]["failure"]
+    assert run_and_list(study, root, tmp_path) == []
+    assert run_and_list(study, root, tmp_path, retry_failed=True) == ["x-0"]
+    page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
+    assert "1 of 2 runs are done, 1 failed" in page
+    assert "is not a folder" in page
+
+
+def test_results_of_other_settings_are_refused(root: Path, tmp_path: Path) -> None:
+    run(make_study(seeds=[0]), root, tmp_path)
+    changed = make_study(seeds=[0])
+    changed.set["batch_size"] = 4
+    with pytest.raises(RecipeError, match=r"holds x-0 of other settings.*x-0\.json"):
+        run(changed, root, tmp_path)
+
+
+def test_a_damaged_result_is_named(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/runs").mkdir(parents=True)
+    (tmp_path / "out/runs/x-0.json").write_text(json.dumps({"arm": "x"}))
+    with pytest.raises(DataError, match=r"x-0\.json is damaged"):
+        read_results(tmp_path / "out")
+
+
+def test_a_report_without_results_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no results of study s yet"):
+        write_report(make_study(), tmp_path, tmp_path)
