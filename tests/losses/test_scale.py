@@ -285,3 +285,27 @@ def test_smooth_must_be_positive(smooth: float) -> None:
 def test_sd_loss_refuses_numbers_out_of_range(option: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):
         SDMaskLoss(**option)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("true", [9.0, 20.0, 100.0])
+def test_variance_turns_two_roots_of_the_area_away_from_it(true: float) -> None:
+    turn = 2 * math.sqrt(true)
+    for place in (true - turn, true + turn):
+        lowest = weight(place, true, "variance")
+        assert lowest < min(weight(place + step, true, "variance") for step in (-0.5, 0.5))
+    assert weight(0, true, "variance") == pytest.approx(true / (true + 4))
+
+
+@each_variant
+@pytest.mark.parametrize("true", [1.0, 5.0, 20.0, 100.0, 1000.0])
+def test_on_nested_masks_only_signed_points_away_from_the_true_area(
+    variant: ScaleVariant, true: float
+) -> None:
+    area = torch.linspace(0.001, 20 * true, 20000, dtype=torch.float64)
+    truth = torch.full_like(area, true)
+    iou = torch.minimum(area, truth) / torch.maximum(area, truth)
+    steps = (scale_weight(area, truth, variant) * iou).diff()
+    away = ((steps < 0) & (area[1:] < true)) | ((steps > 0) & (area[:-1] > true))
+    assert bool(away.any()) == (variant == "signed")
+    if variant == "signed":  # r (3r - 1) / (1 + r) is lowest at r = 2 / sqrt(3) - 1
+        assert float(area[1:][away].max()) / true == pytest.approx(2 / math.sqrt(3) - 1, abs=0.01)
