@@ -125,6 +125,7 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
         (["--predictions", "found", "--protocol", "mshnet256"], "cannot score saved predictions"),
         (["--predictions", "found", "--protocol", "basicirstd"], "cannot score saved predictions"),
         (["--predictions", "found", "--threshold", "128"], "--threshold 128.0 is out of range"),
+        (["--predictions", "found", "--flips"], "--flips is for a model"),
         (["--predictions", "nowhere"], "nowhere is not a folder"),
         (["--predictions", "images", "--split", "val"], "has no list val.txt"),
         (["--predictions", "found", "--json", "no/where.json"], "--json no/where.json"),

@@ -29,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     asked: list[tuple[str, float | None]] = []
 
     def load(
-        name: str, *, threshold: float | None, backend: str, tile: int | None
+        name: str, *, threshold: float | None, backend: str, tile: int | None, flips: bool
     ) -> Callable[..., Prediction]:
         asked.append((name, threshold))
         return find_bright

@@ -331,6 +331,22 @@ def test_a_large_frames_memory_is_that_of_a_tile() -> None:
     assert (probability == 0.25).all()
 
 
+def test_flips_are_the_mean_over_mirror_images_and_know_no_direction() -> None:
+    backend, card = TorchBackend(make_network()), make_card()
+    once, flipped = Predictor(backend, card), Predictor(backend, card, flips=True)
+    frame = make_frame(50, 60)
+    views = [
+        once.probability(frame),
+        once.probability(frame[::-1])[::-1],
+        once.probability(frame[:, ::-1])[:, ::-1],
+        once.probability(frame[::-1, ::-1])[::-1, ::-1],
+    ]
+    assert np.std(views, axis=0).max() > 0.01
+    np.testing.assert_allclose(flipped.probability(frame), np.mean(views, axis=0), atol=1e-6)
+    mirrored = flipped.probability(frame[::-1, ::-1])[::-1, ::-1]
+    np.testing.assert_allclose(mirrored, flipped.probability(frame), atol=1e-6)
+
+
 def test_a_tile_that_is_too_small_is_refused() -> None:
     with pytest.raises(OptionError, match="tile is 100; use at least 256"):
         Predictor(TorchBackend(Brightness()), make_card(), tile=100)

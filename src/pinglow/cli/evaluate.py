@@ -33,6 +33,9 @@ def evaluate(
         str,
         typer.Option(help="auto (the fastest installed), torch, onnxruntime or openvino."),
     ] = "auto",
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Score the mean over mirror images, as in predict.")
+    ] = False,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -82,6 +85,8 @@ def evaluate(
         raise OptionError("give either --model or --predictions: one of the two is scored")
     if model is None and backend != "auto":
         raise OptionError(f"--backend {backend} is for a model: saved predictions need none")
+    if model is None and flips:
+        raise OptionError("--flips is for a model: saved predictions are what they are")
     if not 0 <= threshold < 1:
         raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
     if json is not None and not json.parent.is_dir():
@@ -92,7 +97,7 @@ def evaluate(
     if model is not None:
         from pinglow.inference.predictor import Predictor
 
-        predictor = Predictor.load(model, backend=backend)
+        predictor = Predictor.load(model, backend=backend, flips=flips)
         reports = evaluate_model(pairs, predictor.probability, rules, threshold)
     else:
         assert predictions is not None

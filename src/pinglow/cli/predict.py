@@ -49,6 +49,12 @@ def predict(
             "0: never."
         ),
     ] = 1024,
+    flips: Annotated[
+        bool,
+        typer.Option(
+            "--flips", help="Average over mirror images: four times the work, fewer false alarms."
+        ),
+    ] = False,
     track: Annotated[
         bool, typer.Option("--track", help="Number targets that belong together over time.")
     ] = False,
@@ -94,7 +100,9 @@ def predict(
     pictures = [out / folder for folder in ("masks", "probability", "overlays")]
     if any(folder.is_dir() and any(folder.iterdir()) for folder in pictures):
         typer.echo(f"note: {out} holds pictures of an earlier job; this one adds to them", err=True)
-    predictor = Predictor.load(model, backend=backend, threshold=threshold, tile=tile or None)
+    predictor = Predictor.load(
+        model, backend=backend, threshold=threshold, tile=tile or None, flips=flips
+    )
     try:
         with open_sinks(names, out) as sinks, frame_progress() as bar:
             task = bar.add_task("", total=len(files))

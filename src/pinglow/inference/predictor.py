@@ -22,6 +22,7 @@ from pinglow.structures import FloatArray, Prediction
 TILE: Final = 1024
 """Side of a tile at the network's input, pixels."""
 
+_MIRRORS: Final = ((0,), (1,), (0, 1))
 _Place = tuple[slice, slice]
 _SMALLEST_SIDE: Final = 32
 _SMALLEST_TILE: Final = 256
@@ -38,6 +39,8 @@ class Predictor:
         card: The model's card: input rule and threshold.
         threshold: A pixel is predicted above this probability; the card's by default.
         tile: See `predict_probability`.
+        flips: Take the mean over the frame and its three mirror images: four times the work for
+            fewer false alarms. Source: ours.
 
     Raises:
         OptionError: The threshold is not in [0, 1), or the tile is too small.
@@ -49,6 +52,7 @@ class Predictor:
         card: ModelCard,
         threshold: float | None = None,
         tile: int | None = TILE,
+        flips: bool = False,
     ) -> None:
         if threshold is not None and not 0 <= threshold < 1:
             raise OptionError(f"threshold is {threshold}; use a value from 0 to below 1")
@@ -58,6 +62,7 @@ class Predictor:
         self.card = card
         self.threshold = card.threshold if threshold is None else threshold
         self.tile = tile
+        self.flips = flips
 
     @classmethod
     def load(
@@ -67,6 +72,7 @@ class Predictor:
         backend: str = "auto",
         threshold: float | None = None,
         tile: int | None = TILE,
+        flips: bool = False,
     ) -> Self:
         """Load a model.
 
@@ -75,6 +81,7 @@ class Predictor:
             backend: torch, onnxruntime or openvino; auto is the fastest that is installed.
             threshold: A pixel is predicted above this probability; the card's by default.
             tile: See `predict_probability`.
+            flips: See `Predictor`.
 
         Raises:
             ModelError: The name is unknown or the file cannot be used.
@@ -82,7 +89,7 @@ class Predictor:
             OptionError: The backend is unknown, the threshold is not in [0, 1), or the tile is
                 too small.
         """
-        return cls(*open_model(name_or_path, backend), threshold, tile)
+        return cls(*open_model(name_or_path, backend), threshold, tile, flips)
 
     def __call__(self, frame: NDArray[Any]) -> Prediction:
         """Find the targets of an (H, W) frame of counts, any number type.
@@ -98,6 +105,15 @@ class Predictor:
         Raises:
             FrameError: The frame is not two-dimensional or has no pixels.
         """
+        frame = np.asarray(frame)
+        total = self._probability(frame)
+        if self.flips:
+            for axes in _MIRRORS:
+                total += np.flip(self._probability(np.flip(frame, axes)), axes)
+            total /= 1 + len(_MIRRORS)
+        return total
+
+    def _probability(self, frame: NDArray[Any]) -> FloatArray:
         return predict_probability(self.backend, frame, self.card.input_rule, self.tile)
 
 
