@@ -1,4 +1,4 @@
-"""Soft IoU and Dice against plain sums, and the areas that every loss is made of."""
+"""Soft IoU, Dice and Tversky against plain sums, and the areas that every loss is made of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinglow.losses import DiceLoss, SoftIoULoss
+from pinglow.losses import DiceLoss, SoftIoULoss, TverskyLoss
 from pinglow.losses.overlap import image_areas
 
 
@@ -66,3 +66,50 @@ def test_masks_of_another_shape_are_refused() -> None:
 def test_smooth_must_be_positive(kind: type[torch.nn.Module], smooth: float) -> None:
     with pytest.raises(ValueError, match="smooth"):
         kind(smooth)
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    alpha=st.floats(0.1, 2),
+    beta=st.floats(0.1, 2),
+    gamma=st.floats(0.5, 2),
+)
+def test_tversky_equals_plain_sums(seed: int, alpha: float, beta: float, gamma: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3, 1, 4, 6, generator=generator, dtype=torch.float64) * 3
+    mask = (torch.rand(3, 1, 4, 6, generator=generator) < 0.2).double()
+    mask[2] = 0
+    expected = 0.0
+    for image, truth in zip(logits, mask, strict=True):
+        a, t, i = sums(image, truth)
+        index = (i + 1) / (i + alpha * (a - i) + beta * (t - i) + 1)
+        expected += (1 - index) ** gamma / 3
+    loss = TverskyLoss(alpha, beta, gamma)(logits, mask)
+    assert loss.item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_tversky_has_soft_iou_and_dice_in_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 1, 8, 8, generator=generator)
+    mask = (torch.rand(2, 1, 8, 8, generator=generator) < 0.2).float()
+    torch.testing.assert_close(TverskyLoss(1, 1)(logits, mask), SoftIoULoss()(logits, mask))
+    torch.testing.assert_close(TverskyLoss(0.5, 0.5)(logits, mask), DiceLoss(2.0)(logits, mask))
+
+
+def test_tversky_is_finite_where_nothing_is_wrong_and_removes_false_alarms() -> None:
+    mask = torch.zeros(1, 1, 5, 5)
+    logits = torch.full((1, 1, 5, 5), -1e4, requires_grad=True)
+    loss = TverskyLoss(gamma=0.5)(logits, mask)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() < 1e-5
+    assert torch.isfinite(gradient).all()
+    alarm = torch.zeros(1, 1, 5, 5, requires_grad=True)
+    (gradient,) = torch.autograd.grad(TverskyLoss()(alarm, mask), alarm)
+    assert (gradient > 0).all()
+
+
+@pytest.mark.parametrize("option", [{"alpha": 0.0}, {"beta": -1.0}, {"gamma": math.inf}])
+def test_tversky_refuses_what_is_not_positive(option: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(option))):
+        TverskyLoss(**option)

@@ -7,13 +7,14 @@ from typing import Final
 from torch import nn
 
 from pinglow.losses.location import LocationLoss, location_terms
-from pinglow.losses.overlap import DiceLoss, SoftIoULoss
+from pinglow.losses.overlap import DiceLoss, SoftIoULoss, TverskyLoss
 from pinglow.losses.scale import SCALE_VARIANTS, ScaleLoss, ScaleVariant, SDMaskLoss, scale_weight
 
 LOSSES: Final[dict[str, type[nn.Module]]] = {
     "scale": ScaleLoss,
     "soft_iou": SoftIoULoss,
     "dice": DiceLoss,
+    "tversky": TverskyLoss,
     "location": LocationLoss,
     "sd": SDMaskLoss,
 }
@@ -28,6 +29,7 @@ __all__ = [
     "ScaleLoss",
     "ScaleVariant",
     "SoftIoULoss",
+    "TverskyLoss",
     "location_terms",
     "scale_weight",
 ]

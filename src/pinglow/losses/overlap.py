@@ -1,17 +1,20 @@
-"""Overlap losses: soft IoU and Dice.
+"""Overlap losses: soft IoU, Dice and focal Tversky.
 
 Sources: soft IoU, Rahman and Wang 2016 (https://doi.org/10.1007/978-3-319-50835-1_22); Dice,
-V-Net, https://arxiv.org/abs/1606.04797 (there with squares in the denominator, here with areas).
-The positive ``smooth`` in both is what keeps a gradient on target-free images.
+V-Net, https://arxiv.org/abs/1606.04797 (there with squares in the denominator, here with areas);
+focal Tversky, https://arxiv.org/abs/1810.07842.
+The positive ``smooth`` in all is what keeps a gradient on target-free images.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+_LEAST: Final = 1e-12
 
 
 class Areas(NamedTuple):
@@ -115,3 +118,44 @@ class DiceLoss(nn.Module):
         areas, _ = image_areas(logits, mask)
         dice = (2 * areas.shared + self.smooth) / (areas.predicted + areas.true + self.smooth)
         return 1 - dice.mean()
+
+
+class TverskyLoss(nn.Module):
+    """Mean of (1 - TI)^gamma with TI = (I + s) / (I + alpha · (A - I) + beta · (T - I) + s).
+
+    At alpha = beta = 1 and gamma = 1 it is the soft IoU, at 1/2 the Dice loss with 2 s.
+
+    Args:
+        alpha: Weight of false positive pixels, above 0.
+        beta: Weight of missed pixels, above 0; larger than alpha, missed targets cost more.
+        gamma: Below 1, poor images have less slope than good ones, above 1 more; above 0.
+        smooth: s, in pixels, above 0.
+
+    Raises:
+        ValueError: A number is not positive.
+    """
+
+    def __init__(
+        self, alpha: float = 0.3, beta: float = 0.7, gamma: float = 1.0, smooth: float = 1.0
+    ) -> None:
+        super().__init__()
+        for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be finite and above 0")
+        self.alpha = alpha
+        self.beta = beta
+        self.gamma = gamma
+        self.smooth = positive_smooth(smooth)
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Logits and 0/1 mask (N, 1, H, W) to a scalar in [0, 1).
+
+        Raises:
+            ValueError: The shapes differ.
+        """
+        areas, _ = image_areas(logits, mask)
+        wrong = self.alpha * (areas.predicted - areas.shared)
+        missed = self.beta * (areas.true - areas.shared)
+        # 1 - TI, without a difference of nearly equal numbers: at 0 its power has no gradient.
+        loss = (wrong + missed) / (areas.shared + wrong + missed + self.smooth)
+        return loss.clamp(min=_LEAST).pow(self.gamma).mean()
