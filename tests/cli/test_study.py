@@ -30,10 +30,10 @@ def test_runs_are_announced_and_shown(study: str, monkeypatch: pytest.MonkeyPatc
 
     def run(plan: Any, folder: Path, work: Path, **options: Any) -> list[RunResult]:
         asked.update(folder=folder, work=work, root=plan[0].recipe.data.root)
-        content = {"loss": "diff", "attention": "free", "steps": 1, "digest": "d"}
+        content = {"loss": "diff", "attention": "free", "convolution": "plain"}
         results = [
-            RunResult(arm="x", seed=0, failure="no luck", **content),
-            RunResult(arm="y", seed=0, **content),
+            RunResult(arm="x", seed=0, steps=1, digest="d", failure="no luck", **content),
+            RunResult(arm="y", seed=0, steps=1, digest="d", **content),
         ]
         options["on_start"](plan[0], 1)
         options["on_end"](results)
@@ -41,18 +41,24 @@ def test_runs_are_announced_and_shown(study: str, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("pinglow.study.run.run_study", run)
     result = CliRunner().invoke(app, ["study", study, "--root", "d", "--work", "w"])
-    assert result.exit_code == 0
+    assert result.exit_code == 1  # a run failed
     assert asked == {"folder": Path("studies/small"), "work": Path("w/small"), "root": "d"}
-    assert "study small: 6 runs into studies/small" in result.stderr
     assert "run 1 of 6: arm x, seed 0" in result.stderr
     assert "warning: x, seed 0 failed: no luck" in result.stderr
     assert "1 of 6 runs are done; pinglow study report s.toml" in result.stderr
+    assert "--retry-failed makes the failed ones again." in result.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["rport", "s.toml"], "error: 'rport s.toml' cannot be understood; give one STUDY.toml"),
+        (["report"], "error: 'report' cannot be understood; give one STUDY.toml"),
+        (["report", "s.toml", "--root", "d"], "error: --root and --retry-failed are for making"),
+        (
+            ["s.toml", "--root", "gone"],
+            "error: arm x: gone/sirst is not a folder; name with --root",
+        ),
         (["gone.toml"], "error: gone.toml is not readable TOML"),
         (["report", "s.toml"], "error: studies/small has no results of study small yet"),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from pinglow.errors import RecipeError
 from pinglow.study.grid import load_study, plan_runs
+from pinglow.training.recipe import load_recipe
 
 STUDY = """
 name = "small"
@@ -64,10 +65,14 @@ def test_a_digest_tells_settings_apart_and_not_places(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ('recipe = "fast"', 'recipes = "fast"', "recipes: Extra inputs"),
-        ('second = "other"', 'second = "gone"', "compares 'gone', which is none of the arms plain"),
+        ('second = "other"', 'second = "gone"', "compares 'gone', none of the arms plain"),
         ('name = "other"', 'name = "plain"', "two arms have one name"),
         ("seeds = [3, 1]", "seeds = [-1]", r"seeds\.0"),
         ('name = "small"', 'name = "../up"', "name"),
+        ('second = "other"', 'second = "plain"', "compares plain and plain: name different arms"),
+        ("seeds = [1]", "seeds = []", r"arms\.1\.seeds"),
+        ("steps = 2000", "seed = 2000", "seed cannot be set: it is the study's own"),
+        ("steps = 2000", 'data.root = "/x"', r"data\.root cannot be set"),
         ("[set]", "[set", "is not readable TOML"),
     ],
 )
@@ -87,3 +92,41 @@ def test_the_projects_studies_are_valid() -> None:
         study = load_study(path)
         assert study.name == path.stem
         assert len(plan_runs(study)) >= len(study.arms)
+
+
+def test_a_dotted_key_changes_that_key_alone(tmp_path: Path) -> None:
+    text = STUDY.replace("steps = 2000", "steps = 2000\nloss.warmup_steps = 7")
+    quoted = STUDY.replace("steps = 2000", 'steps = 2000\n"loss.warmup_steps" = 7')
+    plain, other = (plan_runs(load_study(write(tmp_path, each))) for each in (text, quoted))
+    assert plain == other
+    assert plain[0].recipe.loss.warmup_steps == 7
+    assert plain[0].recipe.loss.bce_weight == 5.0
+
+
+def test_an_arm_leaves_the_others_alone(tmp_path: Path) -> None:
+    text = """
+name = "s"
+[set]
+"loss.options" = { variant = "diff" }
+[[arms]]
+name = "before"
+[[arms]]
+name = "location"
+set = { "loss.options.location" = true }
+[[arms]]
+name = "after"
+"""
+    plan = plan_runs(load_study(write(tmp_path, text)))
+    options = {(run.arm.name, str(run.recipe.loss.options)) for run in plan}
+    assert options == {
+        ("before", "{'variant': 'diff'}"),
+        ("location", "{'variant': 'diff', 'location': True}"),
+        ("after", "{'variant': 'diff'}"),
+    }
+
+
+def test_a_recipe_beside_the_study_is_found(tmp_path: Path) -> None:
+    recipe = load_recipe("fast").model_copy(update={"batch_size": 3})
+    (tmp_path / "mine.toml").write_text(recipe.to_toml())
+    study = load_study(write(tmp_path, STUDY.replace('"fast"', '"mine.toml"')))
+    assert plan_runs(study)[0].recipe.batch_size == 3

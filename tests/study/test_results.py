@@ -6,13 +6,16 @@ import csv
 import math
 from pathlib import Path
 
+import pytest
+
+from pinglow.errors import DataError
 from pinglow.metrics import PROTOCOLS, Scorer
 from pinglow.study.results import RunResult, SetResult, read_results, write_result, write_table
 
 
 def make(**fields: object) -> RunResult:
     content = {"arm": "x", "seed": 0, "loss": "diff", "attention": "free"}
-    content |= {"steps": 5, "digest": "d"}
+    content |= {"convolution": "plain", "steps": 5, "digest": "d"}
     return RunResult.model_validate({**content, **fields})
 
 
@@ -38,3 +41,11 @@ def test_results_come_back_and_a_table_has_all_columns(tmp_path: Path) -> None:
         failed, done = csv.DictReader(file)
     assert (failed["status"], failed["failure"], failed["iou"]) == ("failed", 'no, "really"', "")
     assert (done["status"], done["iou"], done["a_pd"], done["niou"]) == ("done", "0.5", "0.25", "")
+
+
+def test_a_result_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    write_result(tmp_path, make(sets={"a": scored(0.5, 0.25)}))
+    path = tmp_path / "runs/x-0.json"
+    path.write_text(path.read_text().replace('"frames": []', '"frames": ["f"]'))
+    with pytest.raises(DataError, match=r"x-0\.json is damaged; delete it"):
+        read_results(tmp_path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from pinglow.study.results import RunResult, read_results
 from pinglow.study.run import run_study
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.run import TrainingInterruptedError
+from pinglow.training.task import SegmentationTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,6 +64,20 @@ def run_and_list(study: Study, root: Path, tmp_path: Path, **options: Any) -> li
     return started
 
 
+def stop_at(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send SIGTERM while that batch of the study is made."""
+    make = TrainingBatches.batch
+    left = [batches]
+
+    def batch(self: TrainingBatches, number: int) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make(self, number)
+
+    monkeypatch.setattr(TrainingBatches, "batch", batch)
+
+
 def rows(tmp_path: Path) -> list[dict[str, str]]:
     with (tmp_path / "out/results.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -87,6 +104,17 @@ def test_a_study_leaves_a_row_a_run_and_a_report(root: Path, tmp_path: Path) -> 
         assert (tmp_path / "page" / name).stat().st_size > 1000
 
 
+def test_a_runs_frames_are_let_go_before_the_next(root: Path, tmp_path: Path) -> None:
+    def count(_: Any) -> None:
+        held.append(sum(type(each) is TrainingBatches for each in gc.get_objects()))
+
+    gc.collect()
+    held: list[int] = []
+    count(None)
+    run(make_study(seeds=[0]), root, tmp_path, on_end=count)
+    assert held == [held[0]] * 3
+
+
 def test_done_runs_are_skipped(root: Path, tmp_path: Path) -> None:
     run(make_study(seeds=[0]), root, tmp_path)
     assert run_and_list(make_study(), root, tmp_path) == ["x-1", "y-1"]
@@ -97,21 +125,70 @@ def test_a_study_that_was_stopped_goes_on_to_the_same_result(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(make_study(seeds=[0]), root, tmp_path / "whole")
-    make = TrainingBatches.batch
-    left = [6]  # in the middle of the second run
-
-    def batch(self: TrainingBatches, number: int) -> Any:
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return make(self, number)
-
-    monkeypatch.setattr(TrainingBatches, "batch", batch)
+    stop_at(6, monkeypatch)  # in the middle of the second run
     with pytest.raises(TrainingInterruptedError):
         run(make_study(seeds=[0]), root, tmp_path)
     assert len(rows(tmp_path)) == 1
     results = run(make_study(seeds=[0]), root, tmp_path)
     assert [each.sets for each in results] == [each.sets for each in whole]
+
+
+def test_a_run_goes_on_where_the_data_lies_elsewhere(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(3, monkeypatch)
+    study = make_study(seeds=[0])
+    with pytest.raises(TrainingInterruptedError):
+        run(study, root, tmp_path)
+    made: list[int] = []
+    make = TrainingBatches.batch
+
+    def batch(self: TrainingBatches, number: int) -> Any:
+        made.append(number)
+        return make(self, number)
+
+    monkeypatch.setattr(TrainingBatches, "batch", batch)
+    moved = tmp_path / "moved"
+    shutil.copytree(root, moved)
+    run(study, moved, tmp_path)
+    assert made[:2] == [2, 3]  # what was left of the first run
+
+
+def test_a_signal_in_the_last_validation_stops_after_the_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = SegmentationTask.on_validation_epoch_end
+
+    def stop(task: SegmentationTask) -> None:
+        if task.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        validate(task)
+
+    monkeypatch.setattr(SegmentationTask, "on_validation_epoch_end", stop)
+    with pytest.raises(TrainingInterruptedError):
+        run(make_study(seeds=[0]), root, tmp_path)
+    assert len(rows(tmp_path)) == 1
+
+
+def test_two_processes_do_not_make_one_study(root: Path, tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="needs a system with file locks")
+    (tmp_path / "work").mkdir()
+    with (tmp_path / "work/.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(RecipeError, match="another process is making runs in"):
+            run(make_study(), root, tmp_path)
+
+
+def test_a_full_disk_stops_the_study_and_fails_no_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr("pinglow.study.run.train", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(make_study(), root, tmp_path)
+    assert read_results(tmp_path / "out") == []
 
 
 def test_results_outlive_a_kill_between_a_run_and_the_table(root: Path, tmp_path: Path) -> None:
@@ -131,18 +208,18 @@ def test_a_run_folder_that_is_torn_or_finished_is_made_anew(root: Path, tmp_path
 
 
 def test_a_failure_is_a_row_and_the_others_go_on(root: Path, tmp_path: Path) -> None:
-    gone = {"data.sets": [{"folder": "gone", "split": "train"}]}
+    gone = {"data.sets": [{"folder": "a", "split": "gone"}]}
     study = make_study(arms=[{"name": "x", "set": gone}, {"name": "y"}], seeds=[0])
     first, second = run(study, root, tmp_path)
-    assert "is not a folder" in first.failure
+    assert "gone" in first.failure
     assert not second.failure
     assert [row["status"] for row in rows(tmp_path)] == ["failed", "done"]
-    assert "is not a folder" in rows(tmp_path)[0]["failure"]
+    assert rows(tmp_path)[0]["failure"] == first.failure
     assert run_and_list(study, root, tmp_path) == []
     assert run_and_list(study, root, tmp_path, retry_failed=True) == ["x-0"]
     page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
     assert "1 of 2 runs are done, 1 failed" in page
-    assert "is not a folder" in page
+    assert first.failure in page
 
 
 def test_results_of_other_settings_are_refused(root: Path, tmp_path: Path) -> None:
@@ -150,6 +227,11 @@ def test_results_of_other_settings_are_refused(root: Path, tmp_path: Path) -> No
     changed = make_study(seeds=[0])
     changed.set["batch_size"] = 4
     with pytest.raises(RecipeError, match=r"holds x-0 of other settings.*x-0\.json"):
+        run(changed, root, tmp_path)
+    with pytest.raises(RecipeError, match="holds x-0 of other settings"):
+        write_report(changed, tmp_path / "out", tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"work/x-0 holds a run of other settings; delete it"):
         run(changed, root, tmp_path)
 
 

@@ -25,7 +25,7 @@ def study(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where results or the report go (default: studies/NAME)."),
+        typer.Option(metavar="DIR", help="Where results and report go (default: studies/NAME)."),
     ] = None,
     work: Annotated[
         Path, typer.Option(metavar="DIR", help="Where the run folders go, with checkpoints.")
@@ -51,26 +51,26 @@ def study(
     from pinglow.study.run import run_study
     from pinglow.training.run import TrainingInterruptedError
 
-    if len(words) > 2 or (len(words) == 2 and words[0] != "report"):
+    if words == ["report"] or len(words) > 2 or (len(words) == 2 and words[0] != "report"):
         raise OptionError(
             f"{' '.join(words)!r} cannot be understood; give one STUDY.toml, or report STUDY.toml"
         )
     plan_of = load_study(Path(words[-1]))
-    results_folder = Path("studies") / plan_of.name
+    folder = out or Path("studies") / plan_of.name
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     if len(words) == 2:
         from pinglow.study.report import write_report
 
-        page = write_report(plan_of, results_folder, out or results_folder)
+        if root or retry_failed:
+            raise OptionError("--root and --retry-failed are for making runs, not for the report")
+        page = write_report(plan_of, folder, folder)
         console.print(f"The report is {page}.")
         return
-    folder = out or results_folder
     plan = plan_runs(plan_of, root)
 
     def announce(run: PlannedRun, number: int) -> None:
         console.print(f"run {number} of {len(plan)}: arm {run.arm.name}, seed {run.seed}")
 
-    console.print(f"study {plan_of.name}: {len(plan)} runs into {folder}")
     try:
         results = run_study(
             plan,
@@ -90,6 +90,9 @@ def study(
         f"{len(results) - len(failed)} of {len(plan)} runs are done; "
         f"pinglow study report {words[-1]} says what they show."
     )
+    if failed:
+        console.print("--retry-failed makes the failed ones again.")
+        raise typer.Exit(1)
 
 
 def _table(results: list[RunResult], total: int) -> Any:

@@ -124,7 +124,7 @@ def predict_probability(
 
     A frame that is larger, at the network's input, than four tiles' area is computed in tiles, so
     that memory does not grow with it. Normalisation, scale and channel attention belong to the
-    frame, so that tiles join without seams and change nothing. The attention is the frame's own up
+    frame, so that tiles join without seams and find the same. The attention is the frame's own up
     to four megapixels, beyond that the mean of four windows' (docs/decisions/tiling.md).
 
     Args:

@@ -170,7 +170,7 @@ def make_report(
         threshold=threshold,
         images=len(images),
         targets=targets,
-        ci95={key: _interval(values) for key, values in resampled.items()},
+        ci95={key: percentile_interval(values) for key, values in resampled.items()},
         per_size=tuple(
             SizeRow(
                 size=f"{low}+" if high is None else f"{low}-{high}",
@@ -244,7 +244,7 @@ def resample_sums(columns: FloatArray, seed: int) -> FloatArray:
     return np.concatenate(sums)
 
 
-def _interval(values: FloatArray) -> tuple[float, float] | None:
+def percentile_interval(values: FloatArray) -> tuple[float, float] | None:
     """95 % percentile interval of the resamples in which a ratio is defined."""
     values = values[~np.isnan(values)]
     if len(values) == 0:

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pinglow.errors import RecipeError
 from pinglow.training.recipe import Recipe, load_recipe, read_toml
 
-_PLACE: Final = "data.root"  # where the data lies is no part of what a run is
+_RESERVED: Final = ("name", "seed", "data.root")  # the study's own business
+_WHOLE: Final = ("loss.options",)  # a table that is a value
+_BATCHES: Final = ("steps", "batch_size", "data", "augmentation", "input_rule")
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
-_Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+_Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
+
+
+def _flatten(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Tables as dotted keys: TOML's a.b = 1 must not replace all of a."""
+    flat: dict[str, Any] = {}
+    for inner, value in settings.items():
+        key = f"{above}{inner}"
+        if isinstance(value, Mapping) and key not in _WHOLE:
+            flat |= _flatten(value, f"{key}.")
+        else:
+            flat[key] = value
+    for key in _RESERVED:
+        if key in flat:
+            raise ValueError(f"{key} cannot be set: it is the study's own")
+    return flat
+
+
+_Settings = Annotated[dict[str, Any], AfterValidator(_flatten)]
 
 
 class _Section(BaseModel):
@@ -25,8 +47,10 @@ class Arm(_Section):
     """One setting of the study: what it changes in the recipe."""
 
     name: _Name
-    set: dict[str, Any] = Field(default={}, description="recipe keys and values, as in --set")
-    seeds: tuple[_Seed, ...] | None = Field(default=None, description="instead of the study's")
+    set: _Settings = Field(default={}, description="recipe keys and values, as in --set")
+    seeds: tuple[_Seed, ...] | None = Field(
+        default=None, min_length=1, description="instead of the study's"
+    )
     says: str = Field(default="", description="what it is, for the report")
 
 
@@ -54,7 +78,7 @@ class Study(_Section):
     name: _Name
     recipe: str = Field(default="fast", description="the recipe that all arms start from")
     seeds: tuple[_Seed, ...] = Field(default=(0, 1, 2), min_length=1)
-    set: dict[str, Any] = Field(default={}, description="changes to the recipe for all arms")
+    set: _Settings = Field(default={}, description="changes to the recipe for all arms")
     arms: tuple[Arm, ...] = Field(min_length=1)
     compare: tuple[Comparison, ...] = ()
     interact: tuple[Interaction, ...] = ()
@@ -64,12 +88,14 @@ class Study(_Section):
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise ValueError("two arms have one name")
-        used = [name for each in self.compare for name in (each.first, each.second)]
-        for each in self.interact:
-            used += [each.both, each.first, each.second, each.neither]
-        for name in used:
-            if name not in names:
-                raise ValueError(f"compares {name!r}, which is none of the arms {', '.join(names)}")
+        groups: list[tuple[str, ...]] = [(each.first, each.second) for each in self.compare]
+        groups += [(e.both, e.first, e.second, e.neither) for e in self.interact]
+        for group in groups:
+            for name in group:
+                if name not in names:
+                    raise ValueError(f"compares {name!r}, none of the arms {', '.join(names)}")
+            if len(set(group)) < len(group):
+                raise ValueError(f"compares {' and '.join(group)}: name different arms")
         return self
 
 
@@ -94,9 +120,22 @@ class PlannedRun:
 
     @property
     def digest(self) -> str:
-        """Tells apart what would train differently; not by where the data lies."""
-        content = self.recipe.model_dump(mode="json", exclude={"name": True, "data": {"root"}})
-        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+        """See `digest_recipe`."""
+        return digest_recipe(self.recipe)
+
+    @property
+    def batches(self) -> dict[str, Any]:
+        """What decides the batches of a seed; arms that differ in it see others."""
+        content = self.recipe.model_dump(mode="json")
+        content["data"].pop("root")
+        return {key: content[key] for key in _BATCHES}
+
+
+def digest_recipe(recipe: Recipe) -> str:
+    """Tells apart what would train differently; not by name or by where the data lies."""
+    content = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    content["data"].pop("root", None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_study(path: Path) -> Study:
@@ -105,12 +144,16 @@ def load_study(path: Path) -> Study:
     Raises:
         RecipeError: The file cannot be read, a key is unknown, or a value does not fit.
     """
+    content = read_toml(path)
     try:
-        return Study.model_validate(read_toml(path))
+        study = Study.model_validate(content)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "study"
-        raise RecipeError(f"{path}: {where}: {fault['msg']}; mend it and start again") from error
+        reason = fault["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{path}: {where}: {reason}; mend it and start again") from error
+    beside = path.parent / study.recipe
+    return study.model_copy(update={"recipe": str(beside)}) if beside.is_file() else study
 
 
 def plan_runs(study: Study, root: Path | None = None) -> list[PlannedRun]:
@@ -126,7 +169,7 @@ def plan_runs(study: Study, root: Path | None = None) -> list[PlannedRun]:
         RecipeError: An arm does not make a valid recipe.
     """
     seeds = sorted({seed for arm in study.arms for seed in arm.seeds or study.seeds})
-    place = {} if root is None else {_PLACE: str(root)}
+    place = {} if root is None else {"data.root": str(root)}
     runs = []
     for seed in seeds:
         for arm in study.arms:

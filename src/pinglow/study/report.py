@@ -10,9 +10,10 @@ import numpy as np
 
 from pinglow.errors import DataError
 from pinglow.inference.weights import write_atomically
-from pinglow.study.contrast import FALLING, Difference, contrast_arms
-from pinglow.study.grid import Study, plan_runs
-from pinglow.study.results import FIGURES, RunResult, read_results
+from pinglow.study.contrast import Difference, contrast_arms
+from pinglow.study.grid import PlannedRun, Study, plan_runs
+from pinglow.study.results import FIGURES, RunResult
+from pinglow.study.run import match_results
 
 _UNITS: Final = {"iou": ("IoU", 100), "niou": ("nIoU", 100), "pd": ("Pd", 100), "fa": ("Fa", 1e6)}
 _PANELS: Final = 3  # side by side
@@ -28,10 +29,10 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
 
     Raises:
         DataError: There are no results yet, or they do not fit together.
-        RecipeError: An arm does not make a valid recipe.
+        RecipeError: An arm does not make a valid recipe, or a result is of other settings.
     """
-    planned = {(run.arm.name, run.seed) for run in plan_runs(study)}
-    results = [each for each in read_results(folder) if (each.arm, each.seed) in planned]
+    plan = plan_runs(study)
+    results = list(match_results(plan, folder).values())
     done = [each for each in results if not each.failure]
     if not done:
         raise DataError(f"{folder} has no results of study {study.name} yet; run it first")
@@ -40,7 +41,7 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     blocks = [
         f"# Study {study.name}",
-        _introduce(study, done, len(planned), len(failed)),
+        _introduce(study, plan, done, len(failed)),
         "## Arms",
         "Mean over seeds, ± their standard deviation; each figure is the mean over the data sets' "
         "validation frames, at the last step. IoU, nIoU and Pd in %, Fa in false pixels a million.",
@@ -71,16 +72,21 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
     return page
 
 
-def _introduce(study: Study, done: list[RunResult], planned: int, failed: int) -> str:
+def _introduce(study: Study, plan: list[PlannedRun], done: list[RunResult], failed: int) -> str:
     sets = done[0].sets
     frames = ", ".join(f"{name} {len(each.frames)}" for name, each in sets.items())
-    state = f"{len(done)} of {planned} runs are done" + (f", {failed} failed" if failed else "")
+    state = f"{len(done)} of {len(plan)} runs are done" + (f", {failed} failed" if failed else "")
     minutes = sum(each.minutes for each in done)
+    first = plan[0]
+    others = [run.arm.name for run in plan if run.batches != first.batches]
+    same = "At one seed all arms see the same batches"
+    if others:
+        same += f", but for {', '.join(dict.fromkeys(others))}, which have their own"
     return (
-        f"{state}, in {minutes / 60:.1f} hours; {done[0].steps} steps each, the recipe is "
-        f"`{study.recipe}` with the changes of the study's file. Scored under the protocol strict "
-        f"on validation frames cut from the training lists, the same for all runs ({frames}). "
-        "At one seed the order of the batches is the same for all arms."
+        f"{state}, in {minutes / 60:.1f} hours; {first.recipe.steps} steps, the recipe is "
+        f"`{Path(study.recipe).stem}` with the changes of the study's file. Scored under the "
+        "protocol strict on validation frames cut from the training lists, the same for all runs "
+        f"({frames}). {same}."
     )
 
 
@@ -88,23 +94,28 @@ def _introduce(study: Study, done: list[RunResult], planned: int, failed: int) -
 
 
 def _table_arms(study: Study, done: list[RunResult]) -> str:
-    names = list(done[0].sets)
+    names = list(dict.fromkeys(name for each in done for name in each.sets))
     head = ["arm", "", "seeds", *(label for label, _ in _UNITS.values())]
     rows = []
     for arm in study.arms:
         runs = [each for each in done if each.arm == arm.name]
         if runs:
             cells = [_spread([each.figure(key) for each in runs], key) for key in FIGURES]
-            cells += [
-                _spread([each.sets[name].report["iou"] or 0.0 for each in runs], "iou")
-                for name in names
-            ]
+            cells += [_spread([_iou_of(each, name) for each in runs], "iou") for name in names]
             rows.append([arm.name, arm.says, len(runs), *cells])
     return _table([*head, *(f"IoU {name}" for name in names)], rows)
 
 
+def _iou_of(run: RunResult, name: str) -> float:
+    """NaN where the set has no targets, or the run was not scored on it."""
+    report = run.sets[name].report if name in run.sets else {"targets": 0}
+    return float(report["iou"]) if report["targets"] else float("nan")
+
+
 def _spread(values: Sequence[float], key: str) -> str:
     scaled = _UNITS[key][1] * np.array(values)
+    if np.isnan(scaled).any():
+        return "-"
     if len(scaled) == 1:
         return f"{scaled[0]:.1f}"
     return f"{scaled.mean():.1f} ± {scaled.std(ddof=1):.1f}"
@@ -114,7 +125,7 @@ _Effect = tuple[str, str, dict[str, Difference]]
 
 
 def _list_effects(study: Study, done: list[RunResult]) -> list[_Effect]:
-    """Name, question and differences of each comparison that can be made."""
+    """Name, question and differences of each comparison; no differences where none can be made."""
     effects = []
     for pair in study.compare:
         weights = {pair.first: 1.0, pair.second: -1.0}
@@ -123,8 +134,7 @@ def _list_effects(study: Study, done: list[RunResult]) -> list[_Effect]:
         weights = {each.both: 1.0, each.first: -1.0, each.second: -1.0, each.neither: 1.0}
         name = f"({each.both} - {each.second}) - ({each.first} - {each.neither})"
         effects.append((name, each.question, weights))
-    made = [(name, question, contrast_arms(done, w)) for name, question, w in effects]
-    return [each for each in made if each[2]]
+    return [(name, question, contrast_arms(done, w)) for name, question, w in effects]
 
 
 def _table_effects(effects: list[_Effect]) -> str:
@@ -132,8 +142,8 @@ def _table_effects(effects: list[_Effect]) -> str:
     rows = []
     for name, question, differences in effects:
         cells = [_interval(differences[key], key) if key in differences else "-" for key in FIGURES]
-        seeds = len(differences["iou"].by_seed)
-        rows.append([name, question, seeds, *cells, _verdict(differences["iou"], "iou")])
+        seeds = max((len(each.by_seed) for each in differences.values()), default=0)
+        rows.append([name, question, seeds, *cells, _verdict(differences.get("iou"))])
     return _table(head, rows)
 
 
@@ -143,10 +153,14 @@ def _interval(difference: Difference, key: str) -> str:
     return f"{factor * difference.value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _verdict(difference: Difference, key: str) -> str:
+def _verdict(difference: Difference | None) -> str:
+    if difference is None:
+        return "no common seed yet"
+    if len(difference.by_seed) == 1:
+        return "one seed: not judged"
     if not difference.shown:
         return "no difference shown"
-    return "better" if (difference.value > 0) != (key in FALLING) else "worse"
+    return "better" if difference.value > 0 else "worse"
 
 
 def _table_stability(study: Study, done: list[RunResult]) -> str:
@@ -171,7 +185,8 @@ def _table_stability(study: Study, done: list[RunResult]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -183,6 +198,8 @@ def _draw_differences(effects: list[_Effect], path: Path) -> None:
     figure = Figure(figsize=(8, 1 + 0.35 * max(1, len(effects))), layout="constrained")
     axes = figure.add_subplot()
     for place, (_, _, differences) in enumerate(effects):
+        if "iou" not in differences:
+            continue
         difference = differences["iou"]
         low, high = (100 * end for end in difference.interval)
         colour = "#c05000" if difference.shown else "#808080"

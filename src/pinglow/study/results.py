@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pinglow.errors import DataError
 from pinglow.inference.weights import write_atomically
@@ -36,8 +36,16 @@ class SetResult(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     frames: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
+    counts: tuple[tuple[int, int, int, int, int, int, int], ...]
     report: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> SetResult:
+        if len(self.counts) != len(self.frames):
+            raise ValueError("frames and counts differ in number")
+        if not {*FIGURES, "targets", "roc"} <= set(self.report):
+            raise ValueError("the report lacks figures")
+        return self
 
     def table(self) -> NDArray[np.int64]:
         """(n, 7) counts."""
@@ -59,6 +67,7 @@ class RunResult(BaseModel):
     seed: int
     loss: str
     attention: str
+    convolution: str
     steps: int
     digest: str
     failure: str = ""
@@ -79,6 +88,7 @@ class RunResult(BaseModel):
             "arm": self.arm,
             "loss": self.loss,
             "attention": self.attention,
+            "convolution": self.convolution,
             "seed": self.seed,
             "steps": self.steps,
             "status": "failed" if self.failure else "done",

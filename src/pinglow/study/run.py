@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import gc
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pinglow.errors import ModelError, PinglowError, RecipeError
-from pinglow.study.grid import PlannedRun
+from pinglow.errors import DataError, ModelError, PinglowError, RecipeError
+from pinglow.inference.weights import write_atomically
+from pinglow.study.grid import PlannedRun, digest_recipe
 from pinglow.study.results import RunResult, SetResult, read_results, write_result, write_table
 from pinglow.training.checkpoint import SafeCheckpointIO
 from pinglow.training.fit import train
@@ -33,7 +36,8 @@ def run_study(
 ) -> list[RunResult]:
     """Make every run of the plan that has no result yet.
 
-    A run that fails becomes a result with its reason, and the others go on.
+    A run that fails becomes a result with its reason, and the others go on; what the machine is to
+    blame for, such as a full disk, stops the study.
 
     Args:
         plan: In the order in which they are made.
@@ -48,12 +52,51 @@ def run_study(
         All results, in the plan's order.
 
     Raises:
-        RecipeError: A result is of other settings than the plan's run of that name.
-        DataError: A result is damaged.
+        RecipeError: A result or a run folder is of other settings than the plan's run of that name,
+            or another process makes the same study.
+        DataError: A result is damaged, or a data folder is missing.
+        OSError: Something cannot be written.
         TrainingInterruptedError: A signal asked to stop; everything is saved.
     """
+    done = {
+        name: result
+        for name, result in match_results(plan, folder).items()
+        if not (result.failure and retry_failed)
+    }
+    left = [run for run in plan if run.name not in done]
+    _check_folders(left)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
+
+    def tell() -> list[RunResult]:
+        results = [done[run.name] for run in plan if run.name in done]
+        if results:
+            write_table(folder, results)
+        return results
+
+    with _alone(work):
+        tell()
+        for run in left:
+            on_start(run, plan.index(run) + 1)
+            result, stop_signal = _make_run(run, work / run.name, progress)
+            gc.collect()  # a trainer and its frames hold each other: gigabytes, run after run
+            write_result(folder, result)
+            done[run.name] = result
+            on_end(tell())
+            if stop_signal is not None:
+                raise TrainingInterruptedError("stopped between two runs", stop_signal)
+    return tell()
+
+
+def match_results(plan: list[PlannedRun], folder: Path) -> dict[str, RunResult]:
+    """Results in a study's folder by the names of planned runs; those of no planned run are left.
+
+    Raises:
+        RecipeError: A result is of other settings than the plan's run of that name.
+        DataError: A result is damaged.
+    """
     planned = {run.name: run for run in plan}
-    done: dict[str, RunResult] = {}
+    matched = {}
     for result in read_results(folder):
         run = planned.get(f"{result.arm}-{result.seed}")
         if run is None:
@@ -63,52 +106,82 @@ def run_study(
                 f"{folder} holds {run.name} of other settings; give the study another name, or "
                 f"delete {folder / 'runs' / run.name}.json to make that run again"
             )
-        if not (result.failure and retry_failed):
-            done[run.name] = result
+        matched[run.name] = result
+    return matched
 
-    def tell() -> list[RunResult]:
-        results = [done[run.name] for run in plan if run.name in done]
-        if results:
-            write_table(folder, results)
-        return results
 
-    tell()
-    for number, run in enumerate(plan, start=1):
-        if run.name in done:
-            continue
-        on_start(run, number)
-        begin = time.monotonic()
+def _check_folders(runs: list[PlannedRun]) -> None:
+    for run in runs:
+        for dataset in run.recipe.data.sets:
+            path = Path(run.recipe.data.root) / dataset.folder
+            if not path.is_dir():
+                raise DataError(
+                    f"arm {run.arm.name}: {path} is not a folder; name with --root where the data "
+                    "folders lie"
+                )
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Refuse to work in a folder that another process works in."""
+    with (work / ".lock").open("w") as file:
         try:
-            result = _make_run(run, work / run.name, progress)
-        except (TrainingInterruptedError, KeyboardInterrupt):
-            raise
-        except Exception as error:  # whatever it is, the other runs can still be made
-            reason = " ".join(str(error).split())[:_LONGEST_REASON]
-            kind = "" if isinstance(error, PinglowError) else f"{type(error).__name__}: "
-            minutes = (time.monotonic() - begin) / 60
-            result = _describe(run, failure=kind + reason or repr(error), minutes=minutes)
-        write_result(folder, result)
-        done[run.name] = result
-        on_end(tell())
-    return tell()
+            import fcntl
+        except ImportError:  # Windows: left to the user
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecipeError(
+                f"another process is making runs in {work}; wait for it, or name another --work"
+            ) from None
+        yield
 
 
-def _make_run(run: PlannedRun, work: Path, progress: bool) -> RunResult:
-    """Train, from the last checkpoint if there is one that fits; score the last step."""
+def _make_run(run: PlannedRun, work: Path, progress: bool) -> tuple[RunResult, int | None]:
+    """A run's result, or why there is none; and the signal that came in its last validation."""
+    begin = time.monotonic()
     resume = _can_resume(run, work)
-    if work.exists() and not resume:
-        shutil.rmtree(work)
-    task = train(run.recipe, work, resume=resume, command="pinglow study", progress=progress)
-    return _read_run(run, work, task)
+    try:
+        if work.exists() and not resume:
+            shutil.rmtree(work)
+        task = train(run.recipe, work, resume=resume, command="pinglow study", progress=progress)
+        return _read_run(run, work, task), task.stop_signal
+    except (TrainingInterruptedError, OSError):
+        raise
+    except Exception as error:  # whatever it is, the other runs can still be made
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        kind = "" if isinstance(error, PinglowError) else f"{type(error).__name__}: "
+        minutes = (time.monotonic() - begin) / 60
+        return _describe(run, failure=kind + reason or repr(error), minutes=minutes), None
 
 
 def _can_resume(run: PlannedRun, work: Path) -> bool:
-    """Whether a run folder is of this run, has been saved, and has steps left."""
+    """Whether a run folder has a checkpoint of this run with steps left.
+
+    Raises:
+        RecipeError: The folder is of a run with other settings.
+    """
+    stored = work / "recipe.toml"
+    if not stored.is_file():
+        return False
+    try:
+        recipe = load_recipe(stored)
+    except RecipeError:
+        recipe = None
+    if recipe is None or digest_recipe(recipe) != run.digest:
+        raise RecipeError(
+            f"{work} holds a run of other settings; delete it, or name another --work"
+        )
     try:
         steps = SafeCheckpointIO().load_checkpoint(work / "last.ckpt")["global_step"]
-        return load_recipe(work / "recipe.toml") == run.recipe and steps < run.recipe.steps
-    except (OSError, ModelError, RecipeError):
+    except ModelError:
         return False
+    if steps >= run.recipe.steps:  # done, but killed before its result was kept
+        return False
+    write_atomically(stored, run.recipe.to_toml().encode())  # the data may lie elsewhere now
+    return True
 
 
 def _read_run(run: PlannedRun, work: Path, task: SegmentationTask) -> RunResult:
@@ -119,7 +192,7 @@ def _read_run(run: PlannedRun, work: Path, task: SegmentationTask) -> RunResult:
         frames = (work / "splits" / f"{name}.validation.txt").read_text(encoding="utf-8")
         sets[name] = SetResult(
             frames=tuple(frames.splitlines()),
-            counts=tuple(tuple(each) for each in scorer.images),
+            counts=scorer.images,
             report=task.reports[name].to_dict(),
         )
     return _describe(
@@ -143,6 +216,7 @@ def _describe(run: PlannedRun, **fields: object) -> RunResult:
             "seed": run.seed,
             "loss": loss,
             "attention": recipe.network.attention,
+            "convolution": recipe.network.convolution,
             "steps": recipe.steps,
             "digest": run.digest,
             **fields,

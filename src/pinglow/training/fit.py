@@ -87,9 +87,10 @@ def _start_from(task: SegmentationTask, name_or_path: str) -> ModelCard:
     wanted = {"type": task.recipe.network.type, **task.network.config}
     for key in {**wanted, **card.network}:
         if card.network.get(key) != wanted.get(key):
+            has, wants = (each.get(key, "its default") for each in (card.network, wanted))
             raise ModelError(
-                f"init: {name_or_path} has {key} {card.network.get(key)}, the recipe's network "
-                f"{wanted.get(key)}; set network.{key} to the same"
+                f"init: {name_or_path} has {key} {has}, the recipe's network {wants}; "
+                f"set network.{key} to the same"
             )
     task.network.load_state_dict(network.state_dict())
     return card

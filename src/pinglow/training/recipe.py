@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 import tomllib
@@ -234,7 +235,7 @@ def _change(content: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"{key} cannot be set: {section} is a value, not a section")
         content = inner
-    content[last] = value
+    content[last] = copy.deepcopy(value)  # a later key may go into it
 
 
 def _explain(error: ValidationError, source: str) -> str:

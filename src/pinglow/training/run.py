@@ -87,7 +87,8 @@ def describe_run(run: Path, recipe: Recipe, cuts: list[Cut], resume: bool) -> No
                     f"{cut.frames.folder} has changed since the run began ({path} is another "
                     "list); bring the frames back, or start a new run"
                 )
-            path.write_text(names, encoding="utf-8")
+            if not (resume and path.is_file()):
+                write_atomically(path, names.encode())
     if not resume:
         write_atomically(run / "recipe.toml", recipe.to_toml().encode())
 
@@ -121,7 +122,7 @@ class RunKeeper(Callback):
         self.best = state_dict["best"]
         self.minutes = state_dict["minutes"]
         self._losses = list(state_dict["losses"])
-        self._norms = list(state_dict["norms"])
+        self._norms = list(state_dict.get("norms", []))  # older checkpoints have none
         training = dict(self.card.training)
         if state_dict["started_from"] is not None:
             training["started_from"] = state_dict["started_from"]
@@ -189,6 +190,7 @@ class RunKeeper(Callback):
         draw_curves(self.run)
         if trainer.global_step < pl_module.recipe.steps:
             self._stop(trainer.global_step)
+        pl_module.stop_signal = self._signal  # all steps are done: for what comes after the run
 
     def _listen(self) -> None:
         if _in_main_thread():  # only that one may listen
@@ -227,7 +229,11 @@ class RunKeeper(Callback):
         path = self.run / "metrics.csv"
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row)
+            # A run that an older version began keeps its columns.
+            header = "" if new else path.read_text(encoding="utf-8").split("\n", 1)[0]
+            writer = csv.DictWriter(
+                file, header.split(",") if header else row, extrasaction="ignore"
+            )
             if new:
                 writer.writeheader()
             writer.writerow(row)

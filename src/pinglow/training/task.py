@@ -31,7 +31,8 @@ class SegmentationTask(lightning.LightningModule):
 
     ``training_step`` takes images and masks (N, 1, H, W); ``validation_step`` takes one
     (data set, frame, mask) and scores it under the strict protocol, as it will be used: the whole
-    frame, through the same path as inference, with the averaged weights.
+    frame, through the same path as inference, with the averaged weights. ``stop_signal`` is the
+    signal that came when all steps were done.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -51,6 +52,7 @@ class SegmentationTask(lightning.LightningModule):
         self.scorers: dict[str, Scorer] = {}
         self.reports: dict[str, Report] = {}
         self.gradient_norm = 0.0
+        self.stop_signal: int | None = None
 
     @property
     def trained_network(self) -> nn.Module:
