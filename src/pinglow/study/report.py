@@ -48,9 +48,9 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
         _table_arms(study, done),
         "## Differences",
         "First arm less second, frame by frame, over the seeds that both have; in brackets the "
-        '95 % bootstrap interval over frames and seeds. "No difference shown" means that it '
-        "holds 0. Each interval stands for itself: of twenty, one may miss by chance, and two or "
-        "three seeds say little about seeds.",
+        "95 % bootstrap interval over frames and seeds, widened for how few seeds there are. "
+        '"No difference shown" means that it holds 0; one seed is not judged. Each interval stands '
+        "for itself: of twenty, one may miss by chance.",
         _table_effects(effects),
         f"![Differences in IoU with their intervals]({study.name}-differences.png)",
         "## Stability",
