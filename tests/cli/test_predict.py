@@ -220,3 +220,18 @@ def test_pixels_without_a_value_are_said(run: Run) -> None:
     result = run("a.npy")
     assert result.exit_code == 0
     assert "note: 1 frame with NaN or infinite pixels, taken as the frame's median" in result.stderr
+
+
+def test_a_job_that_takes_no_frame_leaves_an_earlier_jobs_tables(
+    run: Run, save_clip: SaveClip
+) -> None:
+    save_clip(Path("clip.mkv"))
+    Path("broken.png").write_bytes(b"garbage")
+    run("clip.mkv", "--save", "csv,jsonl")
+    tables = [Path("pinglow-out") / name for name in ("targets.csv", "targets.jsonl")]
+    before = [table.read_text() for table in tables]
+    assert run("clip.mkv", "--save", "csv,jsonl", "--start", "60").exit_code == 2
+    assert run("broken.png", "--save", "csv,jsonl").exit_code == 2
+    assert [table.read_text() for table in tables] == before
+    run("clip.mkv", "--save", "csv,jsonl", "--every", "10")
+    assert [len(table.read_text().splitlines()) for table in tables] == [3, 2]

@@ -120,10 +120,10 @@ def test_centroids_are_rounded_to_thousandths(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [CsvSink, JsonlSink])
 def test_tables_are_on_disk_after_every_frame(tmp_path: Path, kind: Any) -> None:
     sink = kind(tmp_path)
-    (path,) = tmp_path.iterdir()
-    sizes = [path.stat().st_size]
+    sizes = [0]
     for name in "ab":
         sink.write(make_record(name, (5, 6, 0.9)))
+        (path,) = tmp_path.iterdir()
         sizes.append(path.stat().st_size)
         assert path.read_bytes().endswith(b"\n")
     sink.close()

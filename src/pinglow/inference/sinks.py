@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,37 +142,62 @@ class OverlaySink:
             self._video = None
 
 
+class _Table:
+    """A text file that is begun when there is something to write.
+
+    So a job that takes no frame leaves an earlier job's table as it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
+    def open(self) -> TextIO:
+        if self._file is None:
+            self._file = self._path.open("w", encoding="utf-8", newline="\n")
+        return self._file
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
 class CsvSink:
     """targets.csv: one row a target; a frame without any has no row.
 
     Time and track are empty where there is none.
     """
 
+    _COLUMNS: Final = (
+        *("source", "frame", "x", "y", "left", "top", "width", "height", "area", "score"),
+        *("time", "track"),
+    )
+
     def __init__(self, folder: Path) -> None:
-        """Start ``targets.csv`` in ``folder``, anew."""
-        self._file = (folder / "targets.csv").open("w", encoding="utf-8", newline="")
-        self._rows = csv.writer(self._file, lineterminator="\n")
-        self._rows.writerow(
-            (
-                *("source", "frame", "x", "y", "left", "top", "width", "height", "area", "score"),
-                *("time", "track"),
-            )
-        )
-        self._file.flush()
+        """Write to ``targets.csv`` in ``folder``, anew from the first frame on."""
+        self._table = _Table(folder / "targets.csv")
 
     def write(self, record: FrameRecord) -> None:
         """Add the targets of one frame."""
+        new = not self._table.is_open
+        rows = csv.writer(self._table.open(), lineterminator="\n")
+        if new:
+            rows.writerow(self._COLUMNS)
         time = "" if record.time is None else round(record.time, 4)
         targets = record.prediction.targets
         for target, track in zip(targets, record.tracks or [None] * len(targets), strict=True):
             x, y, bbox, area, score = _describe(target).values()
             start = (_printable(record.source), record.page)
-            self._rows.writerow((*start, x, y, *bbox, area, score, time, track))
-        self._file.flush()
+            rows.writerow((*start, x, y, *bbox, area, score, time, track))
+        self._table.open().flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._table.close()
 
 
 class JsonlSink:
@@ -184,8 +209,8 @@ class JsonlSink:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Start ``targets.jsonl`` in ``folder``, anew."""
-        self._file = (folder / "targets.jsonl").open("w", encoding="utf-8")
+        """Write to ``targets.jsonl`` in ``folder``, anew from the first frame on."""
+        self._table = _Table(folder / "targets.jsonl")
 
     def write(self, record: FrameRecord) -> None:
         """Add the line of one frame."""
@@ -202,12 +227,13 @@ class JsonlSink:
         if record.tracks is not None:
             for target, track in zip(line["targets"], record.tracks, strict=True):
                 target["track"] = track
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        file = self._table.open()
+        file.write(json.dumps(line, allow_nan=False) + "\n")
+        file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._table.close()
 
 
 SINKS: dict[str, Callable[[Path], Sink]] = {

@@ -65,7 +65,7 @@ def check_run(run: Path, recipe: Recipe, resume: bool) -> None:
             raise RecipeError(f"{run} is a file; name a folder for the run")
         return
     if not (stored.is_file() and checkpoint.is_file()):
-        raise RecipeError(f"{run} has no saved run to go on with; train without --resume")
+        raise RecipeError(f"{run} has no saved run to go on with; delete it and train anew")
     if load_recipe(stored) != recipe:
         raise RecipeError(f"{stored} differs from the recipe given; resume with {stored} itself")
 
