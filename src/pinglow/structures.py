@@ -61,6 +61,42 @@ class Prediction:
         object.__setattr__(self, "targets", find_targets(mask, self.probability))
 
 
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a detector says about one frame: boxes, where a `Prediction` has pixels.
+
+    Attributes:
+        boxes: (n, 4) float64: left, top, width, height in pixels of the frame, where pixel i covers
+            [i, i + 1); highest score first.
+        scores: (n,) float64 in [0, 1].
+        targets: The same as targets: centroid and area are the box's, its edges rounded to whole
+            pixels.
+    """
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    targets: tuple[Target, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the targets, once."""
+        targets = tuple(map(_box_target, self.boxes.tolist(), self.scores.tolist()))
+        object.__setattr__(self, "targets", targets)
+
+
+def _box_target(box: list[float], score: float) -> Target:
+    left, top, width, height = box
+    x, y = round(left), round(top)
+    whole = (x, y, max(1, round(left + width) - x), max(1, round(top + height) - y))
+    # The centre of pixel i, which covers [i, i + 1), is at coordinate i.
+    return Target(
+        x=left + width / 2 - 0.5,
+        y=top + height / 2 - 0.5,
+        bbox=whole,
+        area=whole[2] * whole[3],
+        score=score,
+    )
+
+
 def binarise_mask(mask: NDArray[Any]) -> BoolArray:
     """Turn a published (H, W) mask of any type into bool: above half its own maximum.
 

@@ -12,8 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.data import app
-from pinglow.data.datasets import KNOWN_DATASETS
-from pinglow.errors import DataError, OptionError, PinglowError
+from pinglow.data.boxes import BoxFolder
+from pinglow.data.datasets import KNOWN_DATASETS, read_split
+from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 
 
 def run(*arguments: str | Path) -> Result:
@@ -125,6 +126,93 @@ def test_audit_refuses_what_is_no_data_folder(tmp_path: Path) -> None:
     assert str(tmp_path / "no") in str(refusal("audit", tmp_path / "no"))
     error = refusal("audit", tmp_path, "--json", tmp_path / "no" / "audit.json")
     assert isinstance(error, OptionError)
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Eight scenes with a target each: six in train, one in val, one in test."""
+    run_well(
+        "synth", tmp_path / "in", "--count", "8", "--size", "64x64", "--targets", "1"
+    )  # fmt: skip
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    ("to", "written"),
+    [
+        ("voc", {"boxes", "train.txt", "val.txt"}),
+        ("coco", {"annotations", "train.txt", "val.txt"}),
+        ("yolo", {"images", "labels", "data.yaml", "train.txt", "val.txt"}),
+    ],
+)
+def test_convert_writes_what_was_asked(scenes: Path, to: str, written: set[str]) -> None:
+    out = scenes.parent / "out"
+    result = run("convert", scenes, "--split", "train", "--split", "val", "--to", to, "--out", out)
+    assert result.exit_code == 0
+    assert result.stdout == f"7 frames, 7 targets. The {to} boxes are in {out}.\n"
+    assert result.stderr == ""  # no progress bar where there is no terminal
+    assert {path.name for path in out.iterdir()} == written
+    for split in ("train", "val"):
+        masks = BoxFolder(scenes, split)
+        if to != "yolo":
+            (out / "images").unlink(missing_ok=True)
+            (out / "images").symlink_to(scenes / "images")
+        boxes = BoxFolder(out, split)
+        assert boxes.source == to
+        for index in range(len(masks)):
+            assert (boxes.boxes(index) == masks.boxes(index)).all()
+
+
+def test_convert_goes_on_after_a_broken_frame(scenes: Path) -> None:
+    val = read_split(scenes, "val")[0]
+    (scenes / "images" / f"{val}.png").write_bytes(b"")
+    options = ["--to", "coco", "--out", scenes.parent / "out"]
+    result = run("convert", scenes, "--split", "train", "--split", "val", *options)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("6 frames, 1 left out, 6 targets. ")
+    assert result.stderr.startswith("warning: left out: ")
+    assert f"{val}.png" in result.stderr
+    error = refusal("convert", scenes, "--split", "val", *options)
+    assert isinstance(error, FrameError)
+    assert "none of the 1 frames could be used" in str(error)
+
+
+def test_convert_options_are_handed_on(scenes: Path) -> None:
+    voc = ["convert", scenes, "--split", "val", "--to", "voc", "--out", scenes]
+    assert run_well(*voc).startswith("1 frame, 1 target. ")
+    path = next((scenes / "boxes").iterdir())
+    text = path.read_text()
+    path.write_text(text.replace("<object>", "<!--").replace("</object>", "-->"))
+    assert "--overwrite" in str(refusal(*voc))
+    coco = ["convert", scenes, "--split", "val", "--to", "coco", "--out", scenes.parent / "out"]
+    assert "1 frame, 0 targets" in run_well(*coco, "--from", "voc")
+    assert "1 frame, 1 target." in run_well(*coco, "--overwrite")
+    run_well(*voc, "--overwrite")
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (["--to", "kitti"], OptionError, "--to kitti is unknown: choose from voc, yolo, coco"),
+        (["--from", "kitti"], OptionError, "--from kitti is unknown: choose from masks, voc"),
+        (["--split", "gone"], DataError, "no list gone.txt"),
+        (["--from", "yolo"], DataError, "no labels/"),
+        (["--to", "yolo", "--out", "{in}"], OptionError, "yolo brings images of its own"),
+    ],
+)
+def test_convert_refuses_what_is_impossible(
+    scenes: Path, changes: list[str], error: type[PinglowError], message: str
+) -> None:
+    changes = [word.replace("{in}", str(scenes)) for word in changes]
+    out = scenes.parent / "out"
+    refused = refusal(
+        "convert", scenes, "--split", "train", "--to", "voc", "--out", out, *changes
+    )  # fmt: skip
+    assert isinstance(refused, error)
+    assert message in str(refused)
+    assert "\n" not in str(refused)
+    assert not out.exists()
 
 
 def test_list_names_every_known_data_set() -> None:

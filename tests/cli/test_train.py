@@ -29,7 +29,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         made.append((recipe, run, options))
         if made.error:
             raise made.error
-        return SimpleNamespace(score=0.5)
+        return SimpleNamespace(score=0.5, figures=("iou",))
 
     monkeypatch.setattr("pinglow.training.fit.train", train)
     monkeypatch.chdir(tmp_path)

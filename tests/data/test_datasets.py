@@ -82,8 +82,9 @@ def test_a_stray_text_is_no_list(tmp_path: Path, stray: str) -> None:
         "a.png\nb.PNG\nMisc_1.tif\n",  # with suffixes
         "\n  a \n\nb\n\tMisc_1",  # blank lines, blanks, no last line end
         "\ufeffa\nb\nMisc_1\n",  # Windows' notepad
+        "./images/a.png\n./images/b.png\n./images/Misc_1.png\n",  # detectors' trainers
     ],
-    ids=["crlf", "suffixes", "blanks", "bom"],
+    ids=["crlf", "suffixes", "blanks", "bom", "paths"],
 )
 def test_lists_as_people_write_them(tmp_path: Path, text: str) -> None:
     folder = make_folder(tmp_path / "d", lists=())

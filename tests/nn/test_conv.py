@@ -119,7 +119,7 @@ def test_four_arms_do_nothing_at_three_taps_and_cut_at_five() -> None:
 def test_from_conv_keeps_a_trained_layers_outputs(placing: dict[str, Any], sigma: float) -> None:
     placing = {key: value for key, value in placing.items() if key != "sigma_per_channel"}
     conv = nn.Conv2d(4, 8, 3, **placing).double().eval()
-    layer = GaussianConv2d.from_conv(conv, sigma)
+    layer = GaussianConv2d.from_conv(conv, sigma=sigma)
     assert not layer.training
     x = image(dtype=torch.float64)
     torch.testing.assert_close(layer(x), conv(x), rtol=1e-12, atol=1e-12)

@@ -45,7 +45,7 @@ def _events(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is slow, and tested elsewhere."""
-    monkeypatch.setattr("pinglow.training.run.draw_curves", lambda run: None)
+    monkeypatch.setattr("pinglow.training.run.draw_curves", lambda run, figure: None)
 
 
 def recipe_with(make_recipe: MakeRecipe, optimizer: str) -> Recipe:
@@ -199,7 +199,7 @@ def test_a_run_folder_is_complete(
     assert card.name == "tiny"
     assert card.network["widths"] == [4, 8]
     assert card.input_rule == recipe.input_rule
-    assert parse_recipe(tomllib.loads(card.recipe), "card") == recipe
+    assert parse_recipe(Recipe, tomllib.loads(card.recipe), "card") == recipe
     (data,) = card.data
     assert (data["name"], data["split"], data["licence"]) == (
         "scenes", "train", "not known to pinglow",

@@ -89,7 +89,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
 
 
 def test_a_key_that_resembles_none_gets_the_list(path: Path) -> None:
-    with pytest.raises(RecipeError, match="'qqq' is unknown; known keys: name, init, seed, steps"):
+    with pytest.raises(RecipeError, match="'qqq' is unknown; known keys: name, seed, steps"):
         load_recipe(path, ["qqq=1"])
 
 
@@ -131,7 +131,7 @@ def test_an_impossible_value_is_refused_by_name(path: Path, change: str, named: 
 
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(RecipeError, match="here: steps: Field required"):
-        parse_recipe({"name": "x", "data": {"sets": [{"folder": "f"}]}}, "here")
+        parse_recipe(Recipe, {"name": "x", "data": {"sets": [{"folder": "f"}]}}, "here")
 
 
 def test_the_last_step_must_be_validated(path: Path) -> None:

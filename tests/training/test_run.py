@@ -81,7 +81,7 @@ def test_a_set_without_targets_has_no_curve(
     drawn: list[str] = []
     monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda *_, label="", **__: drawn.append(label))
     monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_: None)
-    draw_curves(tmp_path)
+    draw_curves(tmp_path, "iou")
     assert drawn == ["a", ""]
 
 
@@ -91,7 +91,7 @@ def test_curves_are_drawn_with_what_is_there(tmp_path: Path) -> None:
         "5,0.5,0.1,0.9,0.2,0.2,,,\n"
         "10,1.0,0.1,0.7,0.4,0.4,0.5,,\n"
     )
-    draw_curves(tmp_path)
+    draw_curves(tmp_path, "iou")
     with Image.open(tmp_path / "curves.png") as image:
         assert image.width > 2 * image.height
         assert len(image.convert("RGB").getcolors(100_000)) > 10

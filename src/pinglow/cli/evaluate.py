@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +11,12 @@ import typer
 from pinglow.errors import OptionError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pinglow.data.datasets import FrameFolder
     from pinglow.inference.evaluation import Pair
     from pinglow.metrics import Report
+    from pinglow.metrics.boxes import BoxReport
 
 
 def evaluate(
@@ -143,21 +146,7 @@ def _print_report(console: Any, report: Report, summary: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("")
-    table.add_column("score", justify="right", style="bold")
-    table.add_column("")
-    table.add_column("95 % interval", justify="right")
-    for key, label, factor, unit, decimals in _LINES:
-        interval = report.ci95[key]
-        table.add_row(
-            label,
-            _number(getattr(report, key), factor, decimals),
-            unit,
-            "-"
-            if interval is None
-            else "[" + ", ".join(_number(end, factor, decimals) for end in interval) + "]",
-        )
+    table = score_table(report, _LINES)
     sizes = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     sizes.add_column("true area, px")
     for column in ("targets", "detected", "Pd, %", "IoU where detected, %"):
@@ -181,6 +170,36 @@ def _print_report(console: Any, report: Report, summary: str) -> None:
     )
     for block in ("", table, "", sizes, "", Text(area)):
         console.print(block)
+
+
+def score_table(
+    report: Report | BoxReport, lines: Sequence[tuple[str, str, float, str, int]]
+) -> Table:
+    """A row a score, with its interval.
+
+    Args:
+        report: The scores.
+        lines: Key in the report, how it is called, its factor and unit in print, decimals.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("")
+    table.add_column("score", justify="right", style="bold")
+    table.add_column("")
+    table.add_column("95 % interval", justify="right")
+    for key, label, factor, unit, decimals in lines:
+        interval = report.ci95.get(key)
+        table.add_row(
+            label,
+            _number(getattr(report, key), factor, decimals),
+            unit,
+            "-"
+            if interval is None
+            else "[" + ", ".join(_number(end, factor, decimals) for end in interval) + "]",
+        )
+    return table
 
 
 def _number(value: float | None, factor: float, decimals: int) -> str:

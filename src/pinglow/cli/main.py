@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from pinglow import __version__
-from pinglow.cli import data
+from pinglow.cli import data, detect
 from pinglow.cli.bench import bench
 from pinglow.cli.evaluate import evaluate
 from pinglow.cli.export import export
@@ -55,6 +55,7 @@ app.command()(models)
 app.command()(export)
 app.command()(bench)
 app.command()(study)
+app.add_typer(detect.app, name="detect")
 
 
 def _print_version(wanted: bool) -> None:

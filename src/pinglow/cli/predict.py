@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pinglow.errors import FrameError, OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pinglow.inference.job import Selection
+    from pinglow.structures import Detections, Prediction
 
 
 def predict(
@@ -78,38 +85,81 @@ def predict(
 
     Example: pinglow predict clip.mp4 --track --save overlay,jsonl
     """
+    from pinglow.inference.job import Selection
+    from pinglow.inference.predictor import Predictor
+    from pinglow.inference.sinks import SINKS
+
+    run_job(
+        sources,
+        lambda: Predictor.load(
+            model, backend=backend, threshold=threshold, tile=tile or None, flips=flips
+        ),
+        out,
+        choose_sinks(save, list(SINKS)),
+        Selection(every, start, end),
+        track=track,
+    )
+
+
+def choose_sinks(save: str, known: list[str]) -> list[str]:
+    """The names in ``--save``.
+
+    Raises:
+        OptionError: One is unknown.
+    """
+    names = list(dict.fromkeys(word.strip() for word in save.split(",")))
+    for name in names:
+        if name not in known:
+            raise OptionError(f"--save {name!r} is unknown: choose from {', '.join(known)}")
+    return names
+
+
+def run_job(
+    sources: list[str],
+    load: Callable[[], Callable[[NDArray[Any]], Prediction | Detections]],
+    out: Path,
+    sinks: list[str],
+    selection: Selection,
+    *,
+    track: bool,
+) -> None:
+    """Predict files, write what was found, say what happened: what the predict commands do.
+
+    Args:
+        sources: Files, folders, patterns.
+        load: Loads the predictor, once all else is known to be in order.
+        out: Folder for the results.
+        sinks: Keys of `SINKS`.
+        selection: Which frames of videos and multi-page files.
+        track: Number targets over time.
+
+    Raises:
+        OptionError: An option does not fit.
+        FrameError: No frame could be read.
+    """
     from pinglow.cli.progress import frame_progress
     from pinglow.data.io import FRAME_SUFFIXES, find_frames
     from pinglow.data.video import VIDEO_SUFFIXES
-    from pinglow.inference.job import Selection, predict_frames
-    from pinglow.inference.predictor import Predictor
-    from pinglow.inference.sinks import SINKS, open_sinks
+    from pinglow.inference.job import predict_frames
+    from pinglow.inference.sinks import open_sinks
     from pinglow.inference.tracking import make_tracker
 
-    names = list(dict.fromkeys(word.strip() for word in save.split(",")))
-    for name in names:
-        if name not in SINKS:
-            raise OptionError(f"--save {name!r} is unknown: choose from {', '.join(SINKS)}")
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file: name a folder")
-
-    selection = Selection(every, start, end)
     if track:
         make_tracker(1.0)  # says now if its library is not installed
     files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES)
     pictures = [out / folder for folder in ("masks", "probability", "overlays")]
     if any(folder.is_dir() and any(folder.iterdir()) for folder in pictures):
         typer.echo(f"note: {out} holds pictures of an earlier job; this one adds to them", err=True)
-    predictor = Predictor.load(
-        model, backend=backend, threshold=threshold, tile=tile or None, flips=flips
-    )
+    predictor = load()
     try:
-        with open_sinks(names, out) as sinks, frame_progress() as bar:
+        with open_sinks(sinks, out) as opened, frame_progress() as bar:
             task = bar.add_task("", total=len(files))
             summary = predict_frames(
                 predictor,
                 files,
-                sinks,
+                opened,
                 lambda done, total: bar.update(task, completed=done, total=total),
                 selection,
                 make_tracker if track else None,
@@ -121,7 +171,9 @@ def predict(
     for _, reason in summary.broken:
         typer.echo(f"warning: left out: {reason}", err=True)
     if not summary.frames and not summary.broken:
-        raise OptionError(f"no frame was taken: --start {start:g} is after the end of the video")
+        raise OptionError(
+            f"no frame was taken: --start {selection.start:g} is after the end of the video"
+        )
     if not summary.frames:
         raise FrameError(f"none of the {len(summary.broken)} frames could be read: see above why")
     left_out = f"{len(summary.broken)} left out, " if summary.broken else ""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pinglow.errors import OptionError
+
+if TYPE_CHECKING:
+    from pinglow.training.recipe import RunRecipe
+    from pinglow.training.task import TrainingTask
 
 
 def train(
@@ -44,15 +51,43 @@ def train(
 
     From the bundled weights: add --set init=pinglow-fast
     """
+    from pinglow.training.fit import train as fit
+    from pinglow.training.recipe import Recipe
+
+    fit_run(Recipe, fit, recipe, data, list(changes or []), run, resume)
+
+
+def fit_run(
+    kind: type[RunRecipe],
+    fit: Callable[..., TrainingTask],
+    recipe: str | None,
+    data: list[str] | None,
+    changes: list[str],
+    run: Path | None,
+    resume: Path | None,
+) -> None:
+    """Train by a recipe of a kind, and say what came of it: what the train commands do.
+
+    Args:
+        kind: The kind of recipe.
+        fit: Trains; takes the recipe, the run folder, ``resume`` and ``command``.
+        recipe: Name or path; None: that of the run to resume.
+        data: Folders instead of the recipe's, as DIR[:SPLIT].
+        changes: Items key=value.
+        run: The run folder.
+        resume: The run folder to go on with.
+
+    Raises:
+        OptionError: The options do not fit together.
+    """
     import shlex
     import sys
 
     from rich.console import Console
 
-    from pinglow.errors import OptionError
-    from pinglow.training.fit import train as fit
-    from pinglow.training.recipe import load_recipe
+    from pinglow.training.recipe import load_run_recipe
     from pinglow.training.run import TrainingInterruptedError
+    from pinglow.training.task import LABELS
 
     if run is not None and resume is not None:
         raise OptionError("--run and --resume exclude each other; --resume names the run itself")
@@ -64,10 +99,9 @@ def train(
         recipe = str(resume / "recipe.toml")
         if not Path(recipe).is_file():
             raise OptionError(f"--resume {resume} is not a run folder; it has no recipe.toml")
-    changes = list(changes or [])
     if data:
-        changes.append(f"data.sets=[{', '.join(_as_table(item) for item in data)}]")
-    plain = load_recipe(recipe, changes)
+        changes = [*changes, f"data.sets=[{', '.join(_as_table(item) for item in data)}]"]
+    plain = load_run_recipe(kind, recipe, changes)
     folder = resume or run or Path("runs") / plain.name
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     console.print(f"training {plain.name}: {plain.steps} steps into {folder}")
@@ -78,8 +112,8 @@ def train(
         console.print(str(stop))
         raise typer.Exit(128 + stop.signal_number) from stop
     console.print(
-        f"last validation IoU {task.score:.3f}; weights of the best validation: "
-        f"{folder / 'weights.safetensors'}; curves: {folder / 'curves.png'}"
+        f"last validation {LABELS[task.figures[0]]} {task.score:.3f}; weights of the best "
+        f"validation: {folder / 'weights.safetensors'}; curves: {folder / 'curves.png'}"
     )
 
 

@@ -2,7 +2,8 @@
 
 A folder holds ``images/``, ``masks/`` and one list of names per split (``SPLIT.txt``, one name a
 line). Two published layouts are read as they are: BasicIRSTD's ``img_idx/train_NAME.txt``, and
-SIRST's ``idx_*/`` lists with ``NAME_pixels0.png`` masks.
+SIRST's ``idx_*/`` lists with ``NAME_pixels0.png`` masks. A line of a list may also be
+``./images/NAME.png``, as detectors' trainers want it.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def read_split(folder: Path, split: str) -> list[str]:
         raise DataError(f"list {path} does not exist; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a list of names: {error}") from error
-    names = [_strip_suffix(line.strip()) for line in lines if line.strip()]
+    names = [strip_suffix(line.strip().removeprefix("./images/")) for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path} names no frames; put one name a line into it")
     return names
@@ -175,7 +176,7 @@ class FrameFolder:
         self.split = split
         self.names = read_split(self.folder, split)
         self._frames = [self._existing(frame_path, name, "image") for name in self.names]
-        self._masks = [self._existing(find_mask, name, "mask") for name in self.names]
+        self._masks = self._find_masks()
 
     def __len__(self) -> int:
         """Number of frames in the list."""
@@ -204,6 +205,9 @@ class FrameFolder:
         """
         frame, mask = self.frame(index), self.mask(index)
         return frame, resize_nearest(mask, frame.shape)
+
+    def _find_masks(self) -> list[Path]:
+        return [self._existing(find_mask, name, "mask") for name in self.names]
 
     def _existing(self, find: Any, name: str, kind: str) -> Path:
         path: Path | None = find(self.folder, name)
@@ -235,6 +239,7 @@ def _find(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _strip_suffix(name: str) -> str:
+def strip_suffix(name: str) -> str:
+    """A frame's name without the suffix of its file; any other dot stays."""
     path = Path(name)
     return name.removesuffix(path.suffix) if path.suffix.lower() in FRAME_SUFFIXES else name

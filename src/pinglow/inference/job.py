@@ -21,7 +21,7 @@ from pinglow.data.io import count_pages, read_frame
 from pinglow.data.video import is_video, probe_video, read_video
 from pinglow.errors import FrameError, OptionError
 from pinglow.inference.sinks import Clip, FrameRecord, Sink
-from pinglow.structures import Prediction, Target
+from pinglow.structures import Detections, Prediction, Target
 
 _LONGEST_VIDEO: Final = 1e8  # seconds, three years
 _LONGEST: Final = 200  # bytes of an output name; file systems take 255, and sinks add to it
@@ -100,7 +100,7 @@ class _Input:
 
 
 def predict_frames(
-    predict: Callable[[NDArray[Any]], Prediction],
+    predict: Callable[[NDArray[Any]], Prediction | Detections],
     sources: Sequence[Path],
     sinks: Sequence[Sink],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -110,7 +110,7 @@ def predict_frames(
     """Predict every frame of every file and hand the results to the sinks, in order.
 
     Args:
-        predict: Maps (H, W) counts to a prediction of the same size.
+        predict: Maps (H, W) counts to what is found in them.
         sources: Images, multi-page files and videos, in the order in which they are predicted.
         sinks: Where results go; the caller opens and closes them. They are written to in a
             thread of their own.

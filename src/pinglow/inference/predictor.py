@@ -22,9 +22,11 @@ from pinglow.structures import FloatArray, Prediction
 TILE: Final = 1024
 """Side of a tile at the network's input, pixels."""
 
+SMALLEST_SIDE: Final = 32
+"""Pixels that a network takes at least; smaller frames are continued by reflection."""
+
 _MIRRORS: Final = ((0,), (1,), (0, 1))
 _Place = tuple[slice, slice]
-_SMALLEST_SIDE: Final = 32
 _SMALLEST_TILE: Final = 256
 _UNTILED: Final = 4  # tiles' areas up to which a frame is computed at once
 _OUT_OF_MEMORY: Final = re.compile("allocate memory|bad.?alloc", re.IGNORECASE)
@@ -140,13 +142,7 @@ def predict_probability(
         FrameError: The frame is not two-dimensional, has no pixels, or does not fit into memory.
     """
     frame = np.asarray(frame)
-    if frame.ndim != 2 or frame.size == 0 or frame.dtype.kind not in "buif":
-        raise FrameError(
-            f"a frame of shape {frame.shape} and type {frame.dtype} cannot be used; pass one "
-            "(height, width) grey frame, as pinglow.read_frame returns it"
-        )
-    if frame.dtype.kind == "f" and not np.isfinite(frame).any():
-        raise FrameError("a frame without a single finite pixel cannot be used; export it again")
+    check_frame(frame)
     try:
         return _probability(backend, frame, rule, tile)
     except Exception as error:  # the runtimes have exceptions of their own, without a common base
@@ -159,6 +155,21 @@ def predict_probability(
         ) from error
 
 
+def check_frame(frame: NDArray[Any]) -> None:
+    """See whether an array can be a frame.
+
+    Raises:
+        FrameError: It is not two-dimensional, has no pixels, no numbers or no finite ones.
+    """
+    if frame.ndim != 2 or frame.size == 0 or frame.dtype.kind not in "buif":
+        raise FrameError(
+            f"a frame of shape {frame.shape} and type {frame.dtype} cannot be used; pass one "
+            "(height, width) grey frame, as pinglow.read_frame returns it"
+        )
+    if frame.dtype.kind == "f" and not np.isfinite(frame).any():
+        raise FrameError("a frame without a single finite pixel cannot be used; export it again")
+
+
 def prepare_input(frame: NDArray[Any], rule: InputRule) -> FloatArray:
     """What the network sees of a frame (H, W): (1, 1, H', W') float32, sides at least 32."""
     return _enlarge(measure_frame(frame)(frame), rule.scale(*frame.shape))
@@ -169,7 +180,7 @@ def _probability(
 ) -> FloatArray:
     scale = rule.scale(*frame.shape)
     part_of: Callable[[_Place], FloatArray]  # of the network's input, (h, w)
-    if scale > 1 or min(frame.shape) < _SMALLEST_SIDE:
+    if scale > 1 or min(frame.shape) < SMALLEST_SIDE:
         whole = prepare_input(frame, rule)[0, 0]
         height, width = whole.shape
         part_of = whole.__getitem__
@@ -182,7 +193,7 @@ def _probability(
 
     probability = _run(backend, part_of, height, width, tile)
     if scale > 1:
-        size = [max(_SMALLEST_SIDE, side) for side in frame.shape]
+        size = [max(SMALLEST_SIDE, side) for side in frame.shape]
         enlarged = torch.from_numpy(probability)[None, None]
         back = F.interpolate(enlarged, size, mode="bilinear", antialias=True)[0, 0].numpy()
         probability = back.clip(0, 1)  # its weights add up to 1 only up to rounding
@@ -216,7 +227,7 @@ def _run(
 def _enlarge(normal: FloatArray, scale: float) -> FloatArray:
     """Normalised frame (H, W) to the network's input (1, 1, H', W')."""
     # Tiny frames go on by reflection up to what the network needs.
-    padding = [(0, max(0, _SMALLEST_SIDE - side)) for side in normal.shape]
+    padding = [(0, max(0, SMALLEST_SIDE - side)) for side in normal.shape]
     image = np.pad(normal, padding, mode="symmetric")[None, None]
     if scale == 1:
         return image

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pinglow.errors import DataError
+from pinglow.errors import DataError, OptionError
 from pinglow.inference.video import VideoWriter
-from pinglow.structures import Prediction, Target
+from pinglow.structures import Detections, Prediction, Target
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FrameRecord:
         page: Its page or number there, from 0.
         name: What its output files are called, unique within a job.
         frame: (H, W) counts as read.
-        prediction: The network's answer, of the same size.
+        prediction: The network's answer: pixels, or boxes where it is a detector.
         time: Seconds from the start of the video; None: not of a video.
         clip: The video; None: not of a video.
         tracks: The track of each of the prediction's targets, None for a target of no track yet;
@@ -58,7 +58,7 @@ class FrameRecord:
     page: int
     name: str
     frame: NDArray[Any]
-    prediction: Prediction
+    prediction: Prediction | Detections
     time: float | None = None
     clip: Clip | None = None
     tracks: tuple[int | None, ...] | None = None
@@ -84,7 +84,7 @@ class MaskSink:
 
     def write(self, record: FrameRecord) -> None:
         """Write the mask of one frame."""
-        mask = Image.fromarray(record.prediction.mask.astype(np.uint8) * 255)
+        mask = Image.fromarray(_pixels_of(record).mask.astype(np.uint8) * 255)
         _save_whole(mask, self._folder / f"{record.name}_mask.png")
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class ProbabilitySink:
 
     def write(self, record: FrameRecord) -> None:
         """Write the probability map of one frame."""
-        levels = np.rint(record.prediction.probability * np.float64(65535)).astype(np.uint16)
+        levels = np.rint(_pixels_of(record).probability * np.float64(65535)).astype(np.uint16)
         _save_whole(Image.fromarray(levels), self._folder / f"{record.name}.png")
 
     def close(self) -> None:
@@ -214,7 +214,7 @@ class JsonlSink:
 
     def write(self, record: FrameRecord) -> None:
         """Add the line of one frame."""
-        height, width = record.prediction.mask.shape
+        height, width = record.frame.shape
         line: dict[str, Any] = {
             "source": _printable(record.source),
             "frame": record.page,
@@ -235,6 +235,9 @@ class JsonlSink:
         """Close the file."""
         self._table.close()
 
+
+PIXEL_SINKS: Final = ("mask", "probability")
+"""Those of `SINKS` that need a `Prediction`: boxes say nothing about pixels."""
 
 SINKS: dict[str, Callable[[Path], Sink]] = {
     "mask": MaskSink,
@@ -261,6 +264,12 @@ def open_sinks(names: Sequence[str], folder: Path) -> Iterator[list[Sink]]:
             f"cannot write results to {folder} ({error.strerror or error}): "
             "free space there or choose another folder"
         ) from error
+
+
+def _pixels_of(record: FrameRecord) -> Prediction:
+    if not isinstance(record.prediction, Prediction):
+        raise OptionError("a detector has no mask and no probability; save csv, jsonl or overlay")
+    return record.prediction
 
 
 def _describe(target: Target) -> dict[str, Any]:

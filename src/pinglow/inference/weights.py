@@ -122,7 +122,10 @@ def build_network(config: dict[str, Any]) -> nn.Module:
     arguments = dict(config)
     kind = arguments.pop("type", None)
     if kind not in NETWORKS:
-        raise ModelError(f"network type {kind!r} is unknown; use one of {sorted(NETWORKS)}")
+        raise ModelError(
+            f"network type {kind!r} is unknown; use one of {sorted(NETWORKS)} here, and pinglow "
+            "detect for detectors"
+        )
     try:
         return NETWORKS[kind](**arguments)
     except (TypeError, ValueError, RuntimeError) as error:

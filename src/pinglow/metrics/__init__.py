@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from pinglow.metrics.boxes import BoxReport, BoxScorer
 from pinglow.metrics.protocol import PROTOCOLS, THRESHOLDS, Protocol, Scorer
 from pinglow.metrics.report import ImageCounts, Report
 
-__all__ = ["PROTOCOLS", "THRESHOLDS", "ImageCounts", "Protocol", "Report", "Scorer"]
+__all__ = [
+    "PROTOCOLS",
+    "THRESHOLDS",
+    "BoxReport",
+    "BoxScorer",
+    "ImageCounts",
+    "Protocol",
+    "Report",
+    "Scorer",
+]

@@ -6,7 +6,7 @@ A ratio without a denominator is None (JSON null, printed "-"), never NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -130,7 +130,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers, ready for JSON."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = to_plain(asdict(self))
         return plain
 
 
@@ -159,12 +159,12 @@ def make_report(
     columns = add_image_iou(images)
     total = columns.sum(axis=0)
     total[-2] = math.fsum(columns[:, -2])  # rounded once, as all other sums are whole numbers
-    point = {key: _defined(value) for key, value in ratios_of_sums(total).items()}
+    point = {key: defined(value) for key, value in ratios_of_sums(total).items()}
     resampled = ratios_of_sums(resample_sums(columns, seed))
     targets = int(total[ImageCounts._fields.index("targets")])
     pixels = total[ImageCounts._fields.index("pixels")]
-    pd = tuple(_defined(_divide(matches, targets)) for matches, _ in roc)
-    fa = tuple(_defined(_divide(false_pixels, pixels)) for _, false_pixels in roc)
+    pd = tuple(defined(_divide(matches, targets)) for matches, _ in roc)
+    fa = tuple(defined(_divide(false_pixels, pixels)) for _, false_pixels in roc)
     return Report(
         protocol=protocol,
         threshold=threshold,
@@ -176,8 +176,8 @@ def make_report(
                 size=f"{low}+" if high is None else f"{low}-{high}",
                 targets=int(row.targets),
                 detected=int(row.detected),
-                pd=_defined(_divide(row.detected, row.targets)),
-                iou=_defined(_divide(row.intersection, row.union)),
+                pd=defined(_divide(row.detected, row.targets)),
+                iou=defined(_divide(row.intersection, row.union)),
             )
             for (low, high), row in zip(SIZES, map(SizeCounts._make, sizes), strict=True)
         ),
@@ -204,17 +204,33 @@ def ratios_of_sums(sums: FloatArray) -> dict[str, FloatArray]:
     return {
         "iou": _divide(counts.intersection, counts.union),
         "niou": _divide(niou, images),
-        "pd": _divide(counts.matches, counts.targets),
-        "fa": _divide(counts.false_pixels, counts.pixels),
-        "precision": _divide(counts.matches, counts.components),
-        "recall": _divide(counts.matches, counts.targets),
-        "f1": _divide(2 * counts.matches, counts.targets + counts.components),
-        "false_alarms_per_image": _divide(counts.components - counts.matches, images),
+        **target_ratios(
+            pixels=counts.pixels,
+            targets=counts.targets,
+            components=counts.components,
+            matches=counts.matches,
+            false_pixels=counts.false_pixels,
+            images=images,
+        ),
+    }
+
+
+def target_ratios(
+    *, pixels: Any, targets: Any, components: Any, matches: Any, false_pixels: Any, images: Any
+) -> dict[str, FloatArray]:
+    """The scores of targets from sums of one shape, see `Report`; NaN where undefined."""
+    return {
+        "pd": _divide(matches, targets),
+        "fa": _divide(false_pixels, pixels),
+        "precision": _divide(matches, components),
+        "recall": _divide(matches, targets),
+        "f1": _divide(2 * matches, targets + components),
+        "false_alarms_per_image": _divide(components - matches, images),
     }
 
 
 def _divide(numerator: Any, denominator: Any) -> FloatArray:
-    """Divide, with NaN (which does not leave this module) where the denominator is 0."""
+    """Divide, with NaN (which no report shows) where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(
         np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     )
@@ -223,25 +239,32 @@ def _divide(numerator: Any, denominator: Any) -> FloatArray:
     return ratio
 
 
-def _defined(value: FloatArray) -> float | None:
+def defined(value: FloatArray) -> float | None:
+    """A score as a number, or None for NaN."""
     return None if np.isnan(value) else float(value)
 
 
 def resample_sums(columns: FloatArray, seed: int) -> FloatArray:
     """Sum (N, C) columns over `RESAMPLES` draws of N images with replacement: (R, C)."""
-    count = len(columns)
+    return np.concatenate([times @ columns for times in draw_images(len(columns), seed)])
+
+
+def draw_images(count: int, seed: int) -> Iterator[FloatArray]:
+    """How often each of N images is drawn in `RESAMPLES` draws of N with replacement.
+
+    Yields:
+        (B, N) whole numbers, B draws at a time: blocks bound the memory.
+    """
     if count == 0:
-        return np.zeros((RESAMPLES, columns.shape[1]))
+        yield np.zeros((RESAMPLES, 0))
+        return
     generator = np.random.default_rng(seed)
-    # How often each image is drawn, times the columns; in blocks that bound the memory.
     block = max(1, min(RESAMPLES, 2_000_000 // count))
-    sums = []
     for start in range(0, RESAMPLES, block):
         size = min(block, RESAMPLES - start)
         drawn = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        sums.append(times.astype(np.float64) @ columns)
-    return np.concatenate(sums)
+        times = np.bincount(drawn.ravel(), minlength=size * count)
+        yield times.reshape(size, count).astype(np.float64)
 
 
 def percentile_interval(values: FloatArray) -> tuple[float, float] | None:
@@ -265,10 +288,10 @@ def _roc_area(pd: Sequence[float | None], fa: Sequence[float | None]) -> float |
     return area / ROC_LIMIT
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Turn tuples into lists, all the way down."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     return value

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Final
-
-from torch import nn
 
 from pinglow.nn.attention import (
     ATTENTIONS,
@@ -22,32 +19,11 @@ from pinglow.nn.kernel import (
     arm_distances,
     pinwheel_mask,
 )
+from pinglow.nn.swap import fold_kernels, shape_convolutions
 from pinglow.nn.unet import PinwheelUNet
 
 NETWORKS: Final[dict[str, type[PinwheelUNet]]] = {"PinwheelUNet": PinwheelUNet}
 """Networks by the name that recipes and weights use."""
-
-
-def fold_kernels(model: nn.Module) -> nn.Module:
-    """A copy of a network in which every Gaussian × pinwheel kernel is a plain convolution.
-
-    Static orientations become one nn.Conv2d each, banks one n-fold nn.Conv2d and the reduction.
-    Outputs are equal to rounding; the shape costs nothing any more. Layers that share weights
-    still share them.
-    """
-    model = copy.deepcopy(model)
-    shaped = (GaussianConv2d, GaussianPinwheelAttention)
-    plain = {
-        module: module.to_plain().train(module.training)
-        for module in model.modules()
-        if isinstance(module, shaped)
-    }
-    if model in plain:
-        return plain[model]
-    for path, module in list(model.named_modules(remove_duplicate=False)):
-        if module in plain:
-            model.set_submodule(path, plain[module])
-    return model
 
 
 __all__ = [
@@ -66,4 +42,5 @@ __all__ = [
     "fold_kernels",
     "fold_norms",
     "pinwheel_mask",
+    "shape_convolutions",
 ]

@@ -75,32 +75,56 @@ class GaussianConv2d(nn.Conv2d):
         ).to(device=device, dtype=dtype)
 
     @classmethod
-    def from_conv(cls, conv: nn.Conv2d, sigma: float = 1.5) -> Self:
-        """Wrap a trained layer without changing its outputs.
-
-        The mask is off and the free weights are divided by the Gaussian, so that their product is
-        the trained weight.
+    def from_conv(
+        cls,
+        conv: nn.Conv2d,
+        *,
+        keep_outputs: bool = True,
+        orientation: Orientation = "none",
+        **shape: Any,
+    ) -> Self:
+        """Shape a trained layer.
 
         Args:
             conv: The trained layer.
-            sigma: Start of sigma, in taps.
+            keep_outputs: Divide the free weights by the Gaussian, so that their product is the
+                trained weight. Outputs are then the trained layer's, but for taps that a mask
+                leaves out; with 4 learned arms at 3 × 3 that is none at the start. False: the
+                weights are taken as they are, and the Gaussian acts from the start.
+            orientation: As the class has it.
+            **shape: arms, clip, sigma and sigma_per_channel, as the class has them.
 
         Raises:
-            ValueError: The Gaussian is too narrow for the kernel: it vanishes at the edge.
+            ValueError: The Gaussian is too narrow for the kernel: it vanishes at the edge. Or as
+                the class.
         """
         layer = cls(
-            **_conv_arguments(conv), orientation="none", sigma=sigma, **_placement(conv.weight)
+            **_conv_arguments(conv), orientation=orientation, **shape, **_placement(conv.weight)
         )
         with torch.no_grad():
-            gaussian = layer.kernel()[0].unsqueeze(1)  # (1, 1, kh, kw)
-            if gaussian.min() < torch.finfo(gaussian.dtype).tiny:
-                raise ValueError(
-                    f"sigma {sigma} is too narrow for kernel_size {conv.kernel_size}; enlarge it"
-                )
-            layer.weight.copy_(conv.weight / gaussian)
+            divisor = torch.ones((), **_placement(conv.weight))
+            if keep_outputs:
+                divisor = layer.kernel.gaussian().unsqueeze(1)  # (1 or C_out, 1, kh, kw)
+                if divisor.min() < torch.finfo(divisor.dtype).tiny:
+                    raise ValueError(
+                        f"sigma {float(layer.kernel.sigma.min()):g} is too narrow for kernel_size "
+                        f"{conv.kernel_size}; enlarge it"
+                    )
+            layer.weight.copy_(conv.weight / divisor)
             if conv.bias is not None and layer.bias is not None:
                 layer.bias.copy_(conv.bias)
         return layer.train(conv.training)
+
+    @property
+    def shape_options(self) -> dict[str, Any]:
+        """The arguments of its own that it was made with, without sigma, which is learned."""
+        kernel = self.kernel
+        return {
+            "orientation": kernel.orientation,
+            "arms": kernel.arms,
+            "clip": kernel.clip,
+            "sigma_per_channel": len(kernel.log_sigma) > 1,
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) to (N, C_out, H', W')."""

@@ -135,13 +135,14 @@ class GaussianPinwheelKernel(nn.Module):
 
     def forward(self) -> Tensor:
         """Return (bank, channels, kh, kw), not normalised."""
-        i, j = _offsets(self.kernel_size, self.log_sigma)
-        square = i**2 + j**2  # (kh, kw)
-        gaussian = torch.exp(-square / (2 * self.sigma**2))  # (channels, kh, kw)
         mask = self._masks()  # (bank, kh, kw)
         if self.clip:
-            mask = mask * (square <= (min(self.kernel_size) // 2) ** 2)
-        return gaussian * mask.unsqueeze(1)
+            mask = mask * (self._squares() <= (min(self.kernel_size) // 2) ** 2)
+        return self.gaussian() * mask.unsqueeze(1)
+
+    def gaussian(self) -> Tensor:
+        """The Gaussian without the mask, (channels, kh, kw)."""
+        return torch.exp(-self._squares() / (2 * self.sigma**2))
 
     def reduce(self, responses: Tensor) -> Tensor:
         """Join the responses of a bank, a channel's side by side.
@@ -176,6 +177,11 @@ class GaussianPinwheelKernel(nn.Module):
     def extra_repr(self) -> str:
         """Describe the constructor's arguments."""
         return f"{self.kernel_size}, {self.orientation}, arms={self.arms}, clip={self.clip}"
+
+    def _squares(self) -> Tensor:
+        """(kh, kw) squared distances to the centre, in taps."""
+        i, j = _offsets(self.kernel_size, self.log_sigma)
+        return i**2 + j**2
 
     def _masks(self) -> Tensor:
         """(bank, kh, kw) of zeros and ones."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from pinglow.data.prepare import normalize_frame
 from pinglow.data.transforms import random_view
 from pinglow.errors import DataError
 from pinglow.structures import BoolArray, FloatArray, find_targets
-from pinglow.training.recipe import DataSet, Recipe
+from pinglow.training.recipe import DataSet, RunRecipe
 
 _MEMORY_SHARE: Final = 0.5  # of the free memory
 _MOST_PASTED: Final = 3
@@ -49,12 +49,23 @@ class Cut:
     validation: list[int]
 
 
-def cut_validation(recipe: Recipe) -> list[Cut]:
+def open_frames(folder: Path, dataset: DataSet) -> FrameFolder:
+    """The frames and masks of one list."""
+    return FrameFolder(folder, dataset.split)
+
+
+def cut_validation(
+    recipe: RunRecipe, open_list: Callable[[Path, Any], FrameFolder] = open_frames
+) -> list[Cut]:
     """Cut validation frames from every training list, whole near-duplicate groups at a time.
 
     Groups are drawn by ``data.validation_seed``, else the recipe's seed, until the share is
     reached, so the cut depends only on the frames and the recipe, and no near-copy of a validation
     frame in its list is trained on.
+
+    Args:
+        recipe: The lists, the share and the seed.
+        open_list: Opens a list, given its folder and its entry in the recipe.
 
     Raises:
         DataError: A folder, list, image or mask is missing, a frame is in two of the lists, or
@@ -63,7 +74,7 @@ def cut_validation(recipe: Recipe) -> list[Cut]:
     """
     folders = [Path(recipe.data.root) / dataset.folder for dataset in recipe.data.sets]
     parts = [
-        FrameFolder(folder, dataset.split)
+        open_list(folder, dataset)
         for folder, dataset in zip(folders, recipe.data.sets, strict=True)
     ]
     _refuse_shared_frames(parts)
@@ -131,7 +142,7 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         Images and masks, each (batch, 1, crop, crop) float32.
     """
 
-    def __init__(self, recipe: Recipe, cuts: list[Cut], start: int = 0) -> None:
+    def __init__(self, recipe: RunRecipe, cuts: list[Cut], start: int = 0) -> None:
         super().__init__()
         self._start = start
         self._recipe = recipe

@@ -24,9 +24,9 @@ from pinglow.structures import BoolArray
 from pinglow.training.batches import Cut, TrainingBatches, cut_validation
 from pinglow.training.checkpoint import SafeCheckpointIO
 from pinglow.training.progress import StepsBar
-from pinglow.training.recipe import Recipe
+from pinglow.training.recipe import Recipe, RunRecipe
 from pinglow.training.run import RunKeeper, check_run, describe_run
-from pinglow.training.task import SegmentationTask, ValidationFrame
+from pinglow.training.task import SegmentationTask, TrainingTask, ValidationFrame
 
 
 def train(
@@ -58,27 +58,62 @@ def train(
             exist or are of another network.
         TrainingInterruptedError: A signal asked to stop; everything is saved.
     """
-    check_run(run, recipe, resume)
-    checkpoint = run / "last.ckpt" if resume else None
-    start = _finished_steps(checkpoint, recipe) if checkpoint else 0
+    start = finished_steps(run, recipe, resume)
     cuts = cut_validation(recipe)
     lightning.seed_everything(recipe.seed, verbose=False)
     task = SegmentationTask(recipe)
     # A resumed run has its weights, and the origin of the first ones, in its checkpoint.
     base = _start_from(task, recipe.init) if recipe.init and not resume else None
-    describe_run(run, recipe, cuts, resume)
-    batches = TrainingBatches(recipe, cuts, start)
-    keeper = RunKeeper(run, _card(recipe, task, cuts, command, base))
+    network = {"type": recipe.network.type, **task.network.config}
+    card = describe_model(task, network, cuts, command, base)
+    fit_task(
+        task,
+        card,
+        cuts,
+        DataLoader(TrainingBatches(recipe, cuts, start), batch_size=None),
+        DataLoader(ValidationFrames(cuts), batch_size=None, collate_fn=as_is),
+        run,
+        resume=resume,
+        progress=progress,
+    )
+    return task
+
+
+def fit_task(
+    task: TrainingTask,
+    card: ModelCard,
+    cuts: list[Cut],
+    batches: DataLoader[Any],
+    frames: DataLoader[Any],
+    run: Path,
+    *,
+    resume: bool,
+    progress: bool,
+    command: str = "pinglow train",
+) -> None:
+    """Train a task to its recipe's last step, in a run folder.
+
+    Args:
+        task: What is trained, and how.
+        card: Of the weights, but for what only the run can say.
+        cuts: The frames, as the run folder lists them.
+        batches: What ``training_step`` gets, from the run's first step that is still to do.
+        frames: What ``validation_step`` gets.
+        run: See `train`.
+        resume: See `train`.
+        progress: See `train`.
+        command: What a stopped run is gone on with, without its ``--resume``.
+
+    Raises:
+        DataError: See `describe_run`.
+        TrainingInterruptedError: See `train`.
+    """
+    describe_run(run, task.recipe, cuts, resume)
+    keeper = RunKeeper(run, card, command)
     callbacks: list[Callback] = [StepsBar(), keeper] if progress else [keeper]
     with keeper.listening(), _quiet_lightning():
-        trainer = _build_trainer(recipe, run, callbacks)
-        trainer.fit(
-            task,
-            DataLoader(batches, batch_size=None),
-            DataLoader(ValidationFrames(cuts), batch_size=None, collate_fn=_as_is),
-            ckpt_path=checkpoint,
-        )
-    return task
+        trainer = _build_trainer(task.recipe, run, callbacks)
+        trainer.fit(task, batches, frames, ckpt_path=run / "last.ckpt" if resume else None)
 
 
 def _start_from(task: SegmentationTask, name_or_path: str) -> ModelCard:
@@ -96,17 +131,25 @@ def _start_from(task: SegmentationTask, name_or_path: str) -> ModelCard:
     return card
 
 
-def _finished_steps(checkpoint: Path, recipe: Recipe) -> int:
-    steps: int = SafeCheckpointIO().load_checkpoint(checkpoint)["global_step"]
+def finished_steps(run: Path, recipe: RunRecipe, resume: bool) -> int:
+    """Steps that a run folder has behind it; see `check_run`, too.
+
+    Raises:
+        RecipeError: The folder and the recipe do not fit together, or the run is finished.
+        ModelError: The checkpoint to resume from is torn.
+    """
+    check_run(run, recipe, resume)
+    if not resume:
+        return 0
+    steps: int = SafeCheckpointIO().load_checkpoint(run / "last.ckpt")["global_step"]
     if steps >= recipe.steps:
         raise RecipeError(
-            f"{checkpoint.parent} has done all of its {recipe.steps} steps; "
-            "start a new run to train for longer"
+            f"{run} has done all of its {recipe.steps} steps; start a new run to train for longer"
         )
     return steps
 
 
-def _build_trainer(recipe: Recipe, run: Path, callbacks: list[Callback]) -> lightning.Trainer:
+def _build_trainer(recipe: RunRecipe, run: Path, callbacks: list[Callback]) -> lightning.Trainer:
     return lightning.Trainer(
         accelerator="auto",
         devices=1,
@@ -143,18 +186,28 @@ class ValidationFrames(Dataset[ValidationFrame]):
         return cut.name, *cut.frames.pair(index)
 
 
-def _as_is(item: Any) -> Any:
+def as_is(item: Any) -> Any:
     """Frames stay numpy arrays of counts: inference does the rest."""
     return item
 
 
-def _card(
-    recipe: Recipe,
-    task: SegmentationTask,
+def describe_model(
+    task: TrainingTask,
+    network: dict[str, Any],
     cuts: list[Cut],
     command: str,
-    base: ModelCard | None,
+    base: ModelCard | None = None,
 ) -> ModelCard:
+    """The card of what a task will have trained, but for its scores.
+
+    Args:
+        task: Before training.
+        network: How to build its network: the type and its arguments.
+        cuts: What it is trained on.
+        command: The command line.
+        base: The card of the weights that it starts from.
+    """
+    recipe = task.recipe
     data = []
     for cut in cuts:
         known = KNOWN_DATASETS.get(cut.dataset.known_as or cut.frames.folder.absolute().name)
@@ -183,7 +236,7 @@ def _card(
         }
     return ModelCard(
         name=recipe.name,
-        network={"type": recipe.network.type, **task.network.config},
+        network=network,
         parameters=sum(each.numel() for each in task.network.parameters()),
         input_rule=recipe.input_rule,
         data=data,

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pinglow.training.task import SegmentationTask
+from pinglow.training.task import LABELS, TrainingTask
 
 
 class StepsBar(Callback):
@@ -57,10 +57,11 @@ class StepsBar(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Print the scores."""
-        assert isinstance(pl_module, SegmentationTask)
+        assert isinstance(pl_module, TrainingTask)
         self._progress.update(self._bar, description="training")
+        figure = pl_module.figures[0]
         scores = ", ".join(
-            f"{name} IoU {_show(report.iou)} Pd {_show(report.pd)} "
+            f"{name} {LABELS[figure]} {_show(getattr(report, figure))} Pd {_show(report.pd)} "
             f"Fa {1e6 * (report.fa or 0):.0f}e-6"
             for name, report in pl_module.reports.items()
         )

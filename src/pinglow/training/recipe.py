@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -24,11 +24,13 @@ from pinglow.losses import LOSSES
 _Positive = Annotated[int, Field(gt=0)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a recipe: no unknown keys, no change after it is made."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class NetworkSection(_Section):
+class NetworkSection(Section):
     """The network: see `pinglow.nn.PinwheelUNet`."""
 
     type: Literal["PinwheelUNet"] = "PinwheelUNet"
@@ -41,7 +43,7 @@ class NetworkSection(_Section):
     shaped_levels: int = Field(default=2, ge=0)
 
 
-class LossSection(_Section):
+class LossSection(Section):
     """The loss after its warm-up, and what is added to it."""
 
     name: str = Field(default="scale", description="a key of pinglow.losses.LOSSES")
@@ -50,7 +52,7 @@ class LossSection(_Section):
     bce_weight: float = Field(default=0.0, ge=0, description="weight of added BCE (ours)")
 
 
-class OptimizerSection(_Section):
+class OptimizerSection(Section):
     """The optimiser and its learning rate over the steps."""
 
     name: Literal["adamw", "adagrad"] = "adamw"
@@ -61,7 +63,7 @@ class OptimizerSection(_Section):
     gradient_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0: off")
 
 
-class DataSet(_Section):
+class DataSet(Section):
     """One list of one data folder."""
 
     folder: str
@@ -84,7 +86,7 @@ class DataSet(_Section):
         return name
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """What to train on; validation frames are cut from the same lists."""
 
     root: str = Field(default=".", description="folders are relative to this one")
@@ -97,13 +99,10 @@ class DataSection(_Section):
     )
 
 
-class Recipe(_Section):
-    """A training run."""
+class RunRecipe(Section):
+    """What every training run needs to know, whatever it trains; see `Recipe`."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="of the weights and the run folder")
-    init: str | None = Field(
-        default=None, description="weights to start from: a bundled model or a file"
-    )
     seed: int = Field(default=0, ge=0, lt=2**32)
     steps: int = Field(gt=0)
     batch_size: int = Field(default=8, gt=0)
@@ -111,24 +110,86 @@ class Recipe(_Section):
     ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="moving average of the weights; 0: off"
     )
-    network: NetworkSection = NetworkSection()
-    loss: LossSection = LossSection()
     optimizer: OptimizerSection = OptimizerSection()
     data: DataSection
     augmentation: Augmentation = Augmentation()
     input_rule: InputRule = InputRule()
+
+    def check(self, source: str) -> None:
+        """See whether its values fit together; ``source`` names it in errors.
+
+        Raises:
+            RecipeError: They do not.
+        """
+        if self.steps % self.validate_every:
+            raise RecipeError(
+                f"{source}: steps is {self.steps}, not a multiple of validate_every "
+                f"({self.validate_every}); change one of them"
+            )
 
     def to_toml(self) -> str:
         """The recipe as a TOML file's text, from which `load_recipe` makes an equal one."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
+class Recipe(RunRecipe):
+    """A training run of a segmentation network."""
+
+    init: str | None = Field(
+        default=None, description="weights to start from: a bundled model or a file"
+    )
+    network: NetworkSection = NetworkSection()
+    loss: LossSection = LossSection()
+
+    def check(self, source: str) -> None:
+        """See `RunRecipe.check`."""
+        super().check(source)
+        if self.loss.name not in LOSSES:
+            raise RecipeError(
+                f"{source}: loss.name is {self.loss.name!r}; use one of {', '.join(LOSSES)}"
+            )
+        loss = LOSSES[self.loss.name]
+        for key in self.loss.options:
+            known = list(inspect.signature(loss).parameters)
+            if key not in known:
+                raise RecipeError(_explain_unknown(source, ["loss", "options", key], known))
+        try:
+            loss(**self.loss.options)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"{source}: loss.options does not fit: {error}") from error
+        try:
+            build_network(self.network.model_dump())
+        except ModelError as error:
+            raise RecipeError(f"{source}: {error}") from error
+        multiple = self.network.patch * 2 ** (len(self.network.widths) - 1)
+        coarsest = -(-self.augmentation.crop // multiple)
+        if self.batch_size * coarsest**2 == 1:
+            raise RecipeError(
+                f"{source}: one view of {self.augmentation.crop} pixels leaves a single value at "
+                "the network's coarsest level, which BatchNorm cannot take; enlarge batch_size or "
+                "augmentation.crop"
+            )
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
+
+
 def load_recipe(
     name_or_path: str | Path, changes: list[str] | Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Read a recipe and apply changes.
+    """Read a recipe of a segmentation network; see `load_run_recipe`."""
+    return load_run_recipe(Recipe, name_or_path, changes)
+
+
+def load_run_recipe(
+    kind: type[AnyRecipe],
+    name_or_path: str | Path,
+    changes: list[str] | Mapping[str, Any] | None = None,
+) -> AnyRecipe:
+    """Read a recipe of a kind and apply changes.
 
     Args:
+        kind: What it is a recipe for.
         name_or_path: Path of a TOML file, or the name of a bundled recipe.
         changes: Items "section.key=value", the value in TOML (a bare word is a string), or a
             mapping of such keys to values.
@@ -142,7 +203,7 @@ def load_recipe(
     pairs = values.items() if isinstance(values, Mapping) else map(_split_change, values)
     for key, value in pairs:
         _change(content, key, value)
-    return parse_recipe(content, str(path))
+    return parse_recipe(kind, content, str(path))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -157,48 +218,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is not readable TOML: {error}") from error
 
 
-def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
+def parse_recipe(kind: type[AnyRecipe], content: dict[str, Any], source: str) -> AnyRecipe:
     """Validate a recipe's content; ``source`` names it in errors.
 
     Raises:
         RecipeError: A key is unknown or a value out of range; the first fault is named.
     """
     try:
-        recipe = Recipe.model_validate(content)
+        recipe = kind.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(_explain(error, source)) from error
+        raise RecipeError(_explain(error, source, kind)) from error
     if recipe.steps < recipe.validate_every:  # a short trial: once, at its end
         recipe = recipe.model_copy(update={"validate_every": recipe.steps})
-    if recipe.steps % recipe.validate_every:
-        raise RecipeError(
-            f"{source}: steps is {recipe.steps}, not a multiple of validate_every "
-            f"({recipe.validate_every}); change one of them"
-        )
-    if recipe.loss.name not in LOSSES:
-        raise RecipeError(
-            f"{source}: loss.name is {recipe.loss.name!r}; use one of {', '.join(LOSSES)}"
-        )
-    loss = LOSSES[recipe.loss.name]
-    for key in recipe.loss.options:
-        known = list(inspect.signature(loss).parameters)
-        if key not in known:
-            raise RecipeError(_explain_unknown(source, ["loss", "options", key], known))
-    try:
-        loss(**recipe.loss.options)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{source}: loss.options does not fit: {error}") from error
-    try:
-        build_network(recipe.network.model_dump())
-    except ModelError as error:
-        raise RecipeError(f"{source}: {error}") from error
-    multiple = recipe.network.patch * 2 ** (len(recipe.network.widths) - 1)
-    coarsest = -(-recipe.augmentation.crop // multiple)
-    if recipe.batch_size * coarsest**2 == 1:
-        raise RecipeError(
-            f"{source}: one view of {recipe.augmentation.crop} pixels leaves a single value at the "
-            "network's coarsest level, which BatchNorm cannot take; enlarge batch_size or "
-            "augmentation.crop"
-        )
+    recipe.check(source)
     return recipe
 
 
@@ -238,13 +270,13 @@ def _change(content: dict[str, Any], key: str, value: Any) -> None:
     content[last] = copy.deepcopy(value)  # a later key may go into it
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def _explain(error: ValidationError, source: str, kind: type[RunRecipe]) -> str:
     # A misspelt key is often a missing one, too: the unknown key says more.
     fault = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     location = [str(part) for part in fault["loc"]]
     key = ".".join(location)
     if fault["type"] == "extra_forbidden":
-        return _explain_unknown(source, location, _keys_beside(location))
+        return _explain_unknown(source, location, _keys_beside(location, kind))
     return f"{source}: {key}: {fault['msg']}"
 
 
@@ -254,8 +286,8 @@ def _explain_unknown(source: str, location: list[str], known: list[str]) -> str:
     return f"{source}: key {'.'.join(location)!r} is unknown; {hint}"
 
 
-def _keys_beside(location: list[str]) -> list[str]:
-    model: type[BaseModel] = Recipe
+def _keys_beside(location: list[str], kind: type[RunRecipe]) -> list[str]:
+    model: type[BaseModel] = kind
     for part in location[:-1]:
         if part.isdigit():
             model = DataSet

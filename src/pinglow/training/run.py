@@ -28,10 +28,9 @@ from lightning.pytorch.callbacks import Callback
 from pinglow.errors import DataError, PinglowError, RecipeError
 from pinglow.inference.weights import ModelCard, save_model, write_atomically
 from pinglow.training.batches import Cut
-from pinglow.training.recipe import Recipe, load_recipe
-from pinglow.training.task import SegmentationTask
+from pinglow.training.recipe import RunRecipe, load_run_recipe
+from pinglow.training.task import LABELS, TrainingTask
 
-_FIGURES: Final = ("iou", "niou", "pd", "fa")
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -43,7 +42,7 @@ class TrainingInterruptedError(PinglowError):
         self.signal_number = signal_number
 
 
-def check_run(run: Path, recipe: Recipe, resume: bool) -> None:
+def check_run(run: Path, recipe: RunRecipe, resume: bool) -> None:
     """See whether a run folder can be begun, or gone on with by this recipe.
 
     Raises:
@@ -66,11 +65,11 @@ def check_run(run: Path, recipe: Recipe, resume: bool) -> None:
         return
     if not (stored.is_file() and checkpoint.is_file()):
         raise RecipeError(f"{run} has no saved run to go on with; delete it and train anew")
-    if load_recipe(stored) != recipe:
+    if load_run_recipe(type(recipe), stored) != recipe:
         raise RecipeError(f"{stored} differs from the recipe given; resume with {stored} itself")
 
 
-def describe_run(run: Path, recipe: Recipe, cuts: list[Cut], resume: bool) -> None:
+def describe_run(run: Path, recipe: RunRecipe, cuts: list[Cut], resume: bool) -> None:
     """Write the recipe and the lists of training and validation frames, a pair per data set.
 
     Raises:
@@ -96,9 +95,10 @@ def describe_run(run: Path, recipe: Recipe, cuts: list[Cut], resume: bool) -> No
 class RunKeeper(Callback):
     """Writes rows, curves, weights and checkpoints; turns SIGINT and SIGTERM into a clean stop."""
 
-    def __init__(self, run: Path, card: ModelCard) -> None:
+    def __init__(self, run: Path, card: ModelCard, command: str = "pinglow train") -> None:
         self.run = run
         self.card = card
+        self._command = command
         self.best = -1.0
         self.minutes = 0.0
         self._started = time.monotonic()
@@ -165,7 +165,7 @@ class RunKeeper(Callback):
     ) -> None:
         """Collect the loss; stop if asked to, but never between a step and its validation."""
         self._losses.append(float(outputs["loss"].detach()))
-        assert isinstance(pl_module, SegmentationTask)
+        assert isinstance(pl_module, TrainingTask)
         self._norms.append(pl_module.gradient_norm)
         if self._signal is not None and trainer.global_step % pl_module.recipe.validate_every:
             trainer.save_checkpoint(self.run / "last.ckpt")
@@ -175,7 +175,7 @@ class RunKeeper(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Write everything that this validation changes; stop if asked to."""
-        assert isinstance(pl_module, SegmentationTask)
+        assert isinstance(pl_module, TrainingTask)
         self._append_row(trainer, pl_module)
         if pl_module.score >= self.best:  # of equal ones the later, as without any targets
             self.best = pl_module.score
@@ -187,7 +187,7 @@ class RunKeeper(Callback):
             trainer.save_checkpoint(self.run / "best.ckpt")
         self._losses, self._norms = [], []
         trainer.save_checkpoint(self.run / "last.ckpt")
-        draw_curves(self.run)
+        draw_curves(self.run, pl_module.figures[0])
         if trainer.global_step < pl_module.recipe.steps:
             self._stop(trainer.global_step)
         pl_module.stop_signal = self._signal  # all steps are done: for what comes after the run
@@ -207,14 +207,14 @@ class RunKeeper(Callback):
         if self._signal is not None:
             raise TrainingInterruptedError(
                 f"stopped at step {step}, everything is saved; "
-                f"go on with: pinglow train --resume {shlex.quote(str(self.run))}",
+                f"go on with: {self._command} --resume {shlex.quote(str(self.run))}",
                 self._signal,
             )
 
     def _elapsed(self) -> float:
         return self.minutes + (time.monotonic() - self._started) / 60
 
-    def _append_row(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+    def _append_row(self, trainer: lightning.Trainer, task: TrainingTask) -> None:
         row: dict[str, Any] = {
             "step": trainer.global_step,
             "minutes": round(self._elapsed(), 2),
@@ -225,7 +225,7 @@ class RunKeeper(Callback):
             "val_score": task.score,
         }
         for name, report in task.reports.items():
-            row |= {f"{name}_{key}": getattr(report, key) for key in _FIGURES}
+            row |= {f"{name}_{key}": getattr(report, key) for key in task.figures}
         path = self.run / "metrics.csv"
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -254,25 +254,31 @@ class RunKeeper(Callback):
         else:
             path.unlink(missing_ok=True)
 
-    def _finished_card(self, trainer: lightning.Trainer, task: SegmentationTask) -> ModelCard:
+    def _finished_card(self, trainer: lightning.Trainer, task: TrainingTask) -> ModelCard:
         scores = [
-            {"data": name, "split": "validation cut", "protocol": "strict", "images": report.images}
-            | {key: getattr(report, key) for key in _FIGURES}
+            {
+                "data": name,
+                "split": "validation cut",
+                "protocol": report.protocol,
+                "images": report.images,
+            }
+            | {key: getattr(report, key) for key in task.figures}
             for name, report in task.reports.items()
         ]
         training = self.card.training | {
             "best_step": trainer.global_step,
             "minutes": round(self._elapsed(), 1),
         }
-        return self.card.model_copy(update={"scores": scores, "training": training})
+        update = {"scores": scores, "training": training, **task.card_changes}
+        return self.card.model_copy(update=update)
 
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def draw_curves(run: Path) -> None:
-    """Draw curves.png from metrics.csv: validation IoU and training loss against minutes."""
+def draw_curves(run: Path, figure_name: str) -> None:
+    """Draw curves.png from metrics.csv: a validation figure and training loss against minutes."""
     from matplotlib.figure import Figure
 
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
@@ -281,12 +287,12 @@ def draw_curves(run: Path) -> None:
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for column in rows[0]:
-        name = column.removesuffix("_iou")
+        name = column.removesuffix(f"_{figure_name}")
         # A set without targets has no Pd, and no IoU worth a curve.
         if name != column and any(row[f"{name}_pd"] for row in rows):
             values = [float(row[column] or "nan") for row in rows]
             left.plot(minutes, values, marker=".", label=name)
-    left.set(xlabel="minutes of training", ylabel="validation IoU (strict)", ylim=(0, 1))
+    left.set(xlabel="minutes of training", ylabel=f"validation {LABELS[figure_name]}", ylim=(0, 1))
     left.legend()
     right.plot(minutes, [float(row["train_loss"]) for row in rows], marker=".")
     right.set(xlabel="minutes of training", ylabel="training loss")

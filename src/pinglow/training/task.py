@@ -1,9 +1,10 @@
-"""The Lightning module: network, loss with its warm-up, optimiser, moving average, validation."""
+"""The Lightning modules: network, loss with its warm-up, optimiser, moving average, validation."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, Final
 
 import lightning
 import torch
@@ -21,25 +22,33 @@ from pinglow.losses import LOSSES, SoftIoULoss
 from pinglow.metrics import PROTOCOLS, Report, Scorer
 from pinglow.nn import PinwheelUNet
 from pinglow.structures import BoolArray
-from pinglow.training.recipe import OptimizerSection, Recipe
+from pinglow.training.recipe import OptimizerSection, Recipe, RunRecipe
+
+LABELS: Final = {"iou": "IoU", "ap50": "AP50"}
+"""How the figures that matter first are called."""
 
 ValidationFrame = tuple[str, NDArray[Any], BoolArray]
 
 
-class SegmentationTask(lightning.LightningModule):
-    """Trains a PinwheelUNet by a recipe.
+class TrainingTask(lightning.LightningModule):
+    """What training a network has in common, whatever it finds: see `SegmentationTask`.
 
-    ``training_step`` takes images and masks (N, 1, H, W); ``validation_step`` takes one
-    (data set, frame, mask) and scores it under the strict protocol, as it will be used: the whole
-    frame, through the same path as inference, with the averaged weights. ``stop_signal`` is the
-    signal that came when all steps were done.
+    A task of its own kind gives `training_step`, `validation_step`, which fills what `report`
+    makes the reports from, and the names of its `figures`. ``stop_signal`` is the signal that came
+    when all steps were done.
+
+    Args:
+        recipe: Optimiser, schedule, moving average.
+        network: What is trained.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    figures: tuple[str, ...]
+    """Attributes of its reports that are noted in metrics.csv, the one that matters first."""
+
+    def __init__(self, recipe: RunRecipe, network: nn.Module) -> None:
         super().__init__()
-        self.recipe = recipe
-        network = build_network(recipe.network.model_dump())
-        self.network = cast(PinwheelUNet, network.to(memory_format=torch.channels_last))
+        self.recipe: RunRecipe = recipe
+        self.network = network
         self.average = (
             AveragedModel(
                 self.network, multi_avg_fn=_moving_average(recipe.ema_decay), use_buffers=True
@@ -47,10 +56,7 @@ class SegmentationTask(lightning.LightningModule):
             if recipe.ema_decay
             else None
         )
-        self.loss = LOSSES[recipe.loss.name](**recipe.loss.options)
-        self.warmup_loss = SoftIoULoss()
-        self.scorers: dict[str, Scorer] = {}
-        self.reports: dict[str, Report] = {}
+        self.reports: Mapping[str, Any] = {}
         self.gradient_norm = 0.0
         self.stop_signal: int | None = None
 
@@ -58,6 +64,84 @@ class SegmentationTask(lightning.LightningModule):
     def trained_network(self) -> nn.Module:
         """The network to use: the moving average where there is one."""
         return self.network if self.average is None else self.average.module
+
+    @property
+    def card_changes(self) -> dict[str, Any]:
+        """What the last validation says about the card, beyond the scores."""
+        return {}
+
+    @property
+    def score(self) -> float:
+        """Mean of the first figure over the data sets of the last validation with targets."""
+        reports = [report for report in self.reports.values() if report.targets]
+        values = [getattr(report, self.figures[0]) or 0.0 for report in reports]
+        return sum(values) / max(1, len(values))
+
+    def report(self) -> Mapping[str, Any]:
+        """Scores of each data set, from what `validation_step` has collected."""
+        raise NotImplementedError
+
+    def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
+        """Note the gradient's norm, before it is clipped."""
+        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients))
+        self.gradient_norm = float(torch.linalg.vector_norm(norms))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and let the moving average follow."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def on_validation_epoch_end(self) -> None:
+        """Report each data set; ``val/score`` is `score`."""
+        self.reports = self.report()
+        for name, report in self.reports.items():
+            for key in self.figures:
+                value = getattr(report, key)
+                self.log(f"val/{name}/{key}", float("nan") if value is None else value)
+        self.log("val/score", self.score)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build the optimiser and its schedule."""
+        section = self.recipe.optimizer
+        kinds = {"adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
+        # Decay would pull a kernel's angle and sigma, and BatchNorm's scales, to arbitrary values.
+        trained = [each for each in self.network.parameters() if each.requires_grad]
+        weights = [each for each in trained if each.dim() == 4]
+        others = [each for each in trained if each.dim() != 4]
+        optimizer = kinds[section.name](
+            [
+                {"params": weights, "weight_decay": section.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=section.learning_rate,
+        )
+        schedule = LambdaLR(optimizer, _learning_rate_factor(section, self.recipe.steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+class SegmentationTask(TrainingTask):
+    """Trains a PinwheelUNet by a recipe.
+
+    ``training_step`` takes images and masks (N, 1, H, W); ``validation_step`` takes one
+    (data set, frame, mask) and scores it under the strict protocol, as it will be used: the whole
+    frame, through the same path as inference, with the averaged weights.
+    """
+
+    figures = ("iou", "niou", "pd", "fa")
+    recipe: Recipe
+    network: PinwheelUNet
+
+    def __init__(self, recipe: Recipe) -> None:
+        network = build_network(recipe.network.model_dump())
+        super().__init__(recipe, network.to(memory_format=torch.channels_last))
+        self.loss = LOSSES[recipe.loss.name](**recipe.loss.options)
+        self.warmup_loss = SoftIoULoss()
+        self.scorers: dict[str, Scorer] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Mean loss over the fused output and the levels' own."""
@@ -74,18 +158,6 @@ class SegmentationTask(lightning.LightningModule):
         self.log("train/loss", loss.detach())
         return loss
 
-    def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
-        """Note the gradient's norm, before it is clipped."""
-        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
-        norms = torch.stack(torch._foreach_norm(gradients))
-        self.gradient_norm = float(torch.linalg.vector_norm(norms))
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, and let the moving average follow."""
-        super().optimizer_step(*args, **kwargs)
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
         self.scorers = {}
@@ -98,40 +170,9 @@ class SegmentationTask(lightning.LightningModule):
         scorer = self.scorers.setdefault(name, Scorer(PROTOCOLS["strict"]))
         scorer.update(probability, mask)
 
-    def on_validation_epoch_end(self) -> None:
-        """Report each data set; ``val/score`` is `score`."""
-        self.reports = {name: scorer.compute() for name, scorer in self.scorers.items()}
-        for name, report in self.reports.items():
-            for key in ("iou", "niou", "pd", "fa"):
-                value = getattr(report, key)
-                self.log(f"val/{name}/{key}", float("nan") if value is None else value)
-        self.log("val/score", self.score)
-
-    @property
-    def score(self) -> float:
-        """Mean IoU over the data sets of the last validation that have targets."""
-        reports = [report for report in self.reports.values() if report.targets]
-        return sum(report.iou or 0.0 for report in reports) / max(1, len(reports))
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Build the optimiser and its schedule."""
-        section = self.recipe.optimizer
-        kinds = {"adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
-        # Decay would pull a kernel's angle and sigma, and BatchNorm's scales, to arbitrary values.
-        weights = [each for each in self.network.parameters() if each.dim() == 4]
-        others = [each for each in self.network.parameters() if each.dim() != 4]
-        optimizer = kinds[section.name](
-            [
-                {"params": weights, "weight_decay": section.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=section.learning_rate,
-        )
-        schedule = LambdaLR(optimizer, _learning_rate_factor(section, self.recipe.steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+    def report(self) -> dict[str, Report]:
+        """The strict protocol's report of each data set."""
+        return {name: scorer.compute() for name, scorer in self.scorers.items()}
 
     def _loss(self, criterion: nn.Module, logits: Tensor, masks: Tensor) -> Tensor:
         loss: Tensor = criterion(logits, masks)

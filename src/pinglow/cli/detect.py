@@ -1,0 +1,227 @@
+"""pinglow detect: train, use and score box detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pinglow.errors import OptionError
+
+if TYPE_CHECKING:
+    from pinglow.metrics.boxes import BoxReport
+
+app = typer.Typer(no_args_is_help=True)
+
+_BOX_SINKS = ("overlay", "csv", "jsonl")
+
+
+@app.callback()
+def detect() -> None:
+    """Box detectors (YOLOv8, RetinaNet): train, predict, evaluate. Needs pinglow[detect]."""
+    import os
+
+    # ultralytics looks for the network when it is imported, and speaks of its settings.
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A recipe file, or the bundled recipe detect.", show_default="detect"),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR[:SPLIT]",
+            help="Train on this folder instead of the recipe's; repeat for several. "
+            "SPLIT names a list in it (default: train).",
+        ),
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="yolov8n, yolov8n-p2, yolov8s-p2, retinanet-small or retinanet-resnet50.",
+            show_default="the recipe's, yolov8n-p2",
+        ),
+    ] = None,
+    gaussian: Annotated[
+        bool,
+        typer.Option("--gaussian", help="Put Gaussian convolutions into the first layers."),
+    ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key: detector.box_loss=sdb."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run folder to make (default: runs/NAME).")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with this run folder, exactly where it stopped."),
+    ] = None,
+) -> None:
+    """Train a detector; the run folder gets weights, curves and lists.
+
+    Boxes come from masks/, else from boxes/*.xml (VOC), labels/*.txt (YOLO) or
+    annotations (COCO). Ctrl-C saves and stops (exit code 130), SIGTERM too (143).
+
+    Example: pinglow detect train --data my-frames:train --detector retinanet-small
+    """
+    from pinglow.cli.train import fit_run
+    from pinglow.detection.recipe import DetectorRecipe
+    from pinglow.detection.task import train_detector
+
+    changes = list(changes or [])
+    if detector is not None:
+        changes.append(f'detector.type="{detector}"')
+    if gaussian:
+        changes.append("detector.gaussian=true")
+    fit_run(
+        DetectorRecipe,
+        train_detector,
+        recipe or (None if resume else "detect"),
+        data,
+        changes,
+        run,
+        resume,
+    )
+
+
+@app.command()
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE", help="Images and videos: files, folders or quoted patterns."
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(help="The weights file that pinglow detect train has written.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")] = Path(
+        "pinglow-out"
+    ),
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="A box is a target if its score is above this, in [0, 1).",
+            show_default="the model's own",
+        ),
+    ] = None,
+    save: Annotated[
+        str, typer.Option(help="What to write: any of overlay, csv, jsonl, with commas.")
+    ] = "csv,jsonl,overlay",
+    track: Annotated[
+        bool, typer.Option("--track", help="Number targets that belong together over time.")
+    ] = False,
+    every: Annotated[
+        int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
+    ] = 1,
+    start: Annotated[
+        float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
+    ] = 0.0,
+    end: Annotated[
+        float | None, typer.Option(help="Stop at this second of a video.", metavar="S")
+    ] = None,
+) -> None:
+    """Find targets with a detector; the output is that of pinglow predict.
+
+    Example: pinglow detect predict flight/ --model runs/yolov8n-p2/weights.safetensors
+    """
+    from pinglow.cli.predict import choose_sinks, run_job
+    from pinglow.detection.detector import DetectorPredictor
+    from pinglow.inference.job import Selection
+
+    run_job(
+        sources,
+        lambda: DetectorPredictor.load(model, threshold=threshold),
+        out,
+        choose_sinks(save, list(_BOX_SINKS)),
+        Selection(every, start, end),
+        track=track,
+    )
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Holds images/, boxes or masks/, and SPLIT.txt.")
+    ],
+    split: Annotated[str, typer.Option(help="Name of a list in the folder, or a .txt file.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A detector's weights, or a segmentation model, whose targets have boxes too."
+        ),
+    ],
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            help="masks, voc, yolo or coco.", show_default="the first that the folder has"
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Of the scores, for Pd and Fa.", show_default="the model's own"),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Also write the scores to this file, as fractions.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Score boxes: average precision by COCO's rules, and Pd and Fa by their centres.
+
+    A target is found if a box's centre is less than 3 px from its box's centre. Fa counts the area
+    of false boxes, so it cannot be compared with that of pixels.
+
+    Example: pinglow detect evaluate --data sirst --split test --model detector.safetensors
+    """
+    from json import dumps
+
+    from rich.console import Console
+
+    from pinglow.cli.progress import frame_progress
+    from pinglow.data.boxes import BoxFolder
+    from pinglow.detection.evaluation import evaluate_boxes, load_finder
+
+    if json is not None and not json.parent.is_dir():
+        raise OptionError(f"--json {json} is in a folder that does not exist: make it first")
+    frames = BoxFolder(data, split, boxes)
+    finder = load_finder(model, threshold)
+    with frame_progress() as bar:
+        report = evaluate_boxes(frames, finder, bar.track(range(len(frames))))
+    _print_report(Console(), report, f"boxes from {frames.source}")
+    if json is not None:
+        text = dumps(report.to_dict(), indent=2, allow_nan=False)
+        try:
+            json.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OptionError(f"--json {json} cannot be written ({error.strerror})") from error
+
+
+# Key in the report, how it is called, its factor and unit in print, decimals.
+_LINES = (
+    ("ap50", "mAP50", 100, "%", 2),
+    ("ap", "mAP50:95", 100, "%", 2),
+    ("pd", "Pd", 100, "%", 2),
+    ("fa", "Fa (boxes)", 1e6, "1e-6", 2),
+    ("precision", "precision", 100, "%", 2),
+    ("recall", "recall", 100, "%", 2),
+    ("f1", "F1", 100, "%", 2),
+    ("false_alarms_per_image", "false alarms", 1, "per image", 3),
+)
+
+
+def _print_report(console: Any, report: BoxReport, source: str) -> None:
+    from pinglow.cli.evaluate import score_table
+
+    console.print(
+        f"images: {report.images}, targets: {report.targets}, {source}, "
+        f"threshold: {report.threshold:g}",
+        highlight=False,
+    )
+    console.print(score_table(report, _LINES))

@@ -1,0 +1,74 @@
+"""Scores of boxes, of a detector or of a segmentation model under the same rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pinglow.data.boxes import BoxFolder
+from pinglow.detection.detector import DETECTORS, DetectorPredictor
+from pinglow.inference.predictor import Predictor
+from pinglow.inference.weights import EXPORTED, find_model, read_card
+from pinglow.metrics.boxes import BoxReport, BoxScorer
+from pinglow.structures import Detections
+
+
+class BoxFinder(Protocol):
+    """Finds boxes of every score.
+
+    Attributes:
+        threshold: Of the scores, above which a box is a target.
+    """
+
+    threshold: float
+
+    def candidates(self, frame: NDArray[Any]) -> Detections:
+        """Boxes in an (H, W) frame of counts."""
+
+
+class _SegmentationFinder:
+    """The boxes around what a segmentation model finds.
+
+    Pixels above its threshold make the targets; their scores only rank them.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self.threshold = predictor.threshold
+
+    def candidates(self, frame: NDArray[Any]) -> Detections:
+        targets = self._predictor(frame).targets
+        boxes = np.array([target.bbox for target in targets], dtype=np.float64)
+        return Detections(boxes.reshape(-1, 4), np.array([target.score for target in targets]))
+
+
+def load_finder(name_or_path: str, threshold: float | None = None) -> BoxFinder:
+    """A detector, or a segmentation model, by the name or path of its weights.
+
+    Raises:
+        ModelError: The name is unknown or the file cannot be used.
+        OptionError: The threshold is not in [0, 1).
+    """
+    exported = find_model(name_or_path).suffix.lower() in EXPORTED
+    if not exported and read_card(name_or_path).network.get("type") in DETECTORS:
+        return DetectorPredictor.load(name_or_path, threshold=threshold)
+    return _SegmentationFinder(Predictor.load(name_or_path, threshold=threshold))
+
+
+def evaluate_boxes(frames: BoxFolder, finder: BoxFinder, order: Iterable[int]) -> BoxReport:
+    """Score a finder on frames with known boxes.
+
+    Args:
+        frames: The frames.
+        finder: What finds boxes.
+        order: The indices of the frames, each once; a progress bar may be behind it.
+    """
+    scorer = BoxScorer()
+    for index in order:
+        frame = frames.frame(index)
+        found = finder.candidates(frame)
+        scorer.update(found.boxes, found.scores, frames.boxes(index), frame.shape)
+    return scorer.compute(finder.threshold)

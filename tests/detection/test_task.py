@@ -1,0 +1,145 @@
+"""Training runs of detectors: what they leave, and that they can be gone on with."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pinglow.data.boxes import convert_boxes, mask_boxes
+from pinglow.data.io import read_frame
+from pinglow.detection.detector import DetectorPredictor
+from pinglow.detection.recipe import DetectorRecipe
+from pinglow.detection.task import DetectionTask, train_detector
+from pinglow.errors import ModelError, RecipeError
+from pinglow.inference.weights import read_card
+from pinglow.training.recipe import load_run_recipe
+from pinglow.training.run import TrainingInterruptedError
+
+pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
+
+Make = Callable[..., DetectorRecipe]
+
+
+@pytest.mark.parametrize("kind", ["retinanet-small", "yolov8n"])
+def test_a_run_leaves_weights_that_find_boxes(
+    kind: str, make_recipe: Make, scenes: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(detector={"type": kind, "gaussian": True, "box_loss": "diff"})
+    task = train_detector(recipe, tmp_path / "run", progress=False, command="pinglow detect train")
+    card = read_card(tmp_path / "run" / "weights.safetensors")
+    assert card.network == {"type": kind, "gaussian": True, "box_loss": "diff"}
+    assert card.threshold == task.threshold
+    assert card.scores[0]["protocol"] == "boxes"
+    assert card.data[0]["frames"] + card.data[0]["held out for validation"] == 28
+    predictor = DetectorPredictor.load(tmp_path / "run" / "weights.safetensors")
+    found = predictor.candidates(read_frame(next((scenes / "images").glob("*.png"))))
+    assert found.boxes.shape[1] == 4
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert {"scenes_ap50", "scenes_pd", "train_loss"} <= rows[0].keys()
+    assert (tmp_path / "run" / "curves.png").is_file()
+    assert load_run_recipe(DetectorRecipe, tmp_path / "run" / "recipe.toml") == recipe
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(detector={"type": "yolov8n"})
+    whole = train_detector(recipe, tmp_path / "whole", progress=False)
+
+    report = DetectionTask.report
+
+    def interrupt(task: DetectionTask) -> object:
+        import os
+        import signal
+
+        if task.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionTask, "report", interrupt)
+        with pytest.raises(TrainingInterruptedError, match="pinglow detect train --resume"):
+            train_detector(recipe, tmp_path / "parts", progress=False)
+    parts = train_detector(recipe, tmp_path / "parts", resume=True, progress=False)
+    for key, value in whole.trained_network.state_dict().items():
+        torch.testing.assert_close(
+            parts.trained_network.state_dict()[key], value, rtol=0, atol=0, msg=key
+        )
+
+
+def test_training_lowers_the_loss_and_finds_the_targets(make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(
+        steps=150,
+        validate_every=150,
+        batch_size=4,
+        augmentation={"crop": 64, "target_bias": 1.0},
+        optimizer={"learning_rate": 3e-3, "warmup_steps": 5},
+    )
+    task = train_detector(recipe, tmp_path / "run", progress=False)
+    (report,) = task.reports.values()
+    assert report.targets > 0
+    assert report.pd is not None
+    assert report.pd >= 0.7
+    assert report.false_alarms_per_image is not None
+    assert report.false_alarms_per_image <= 1
+
+
+@pytest.mark.parametrize("source", ["voc", "coco"])
+def test_boxes_without_masks_train_the_same(
+    source: str, make_recipe: Make, scenes: Path, tmp_path: Path
+) -> None:
+    """Filled boxes are what the targets' masks become, so the views' boxes agree."""
+    folder = tmp_path / "boxed"
+    convert_boxes(scenes, ["train"], source, folder)
+    (folder / "images").symlink_to(scenes / "images")
+    data = {"root": str(tmp_path), "sets": [{"folder": "boxed", "split": "train"}]}
+    task = train_detector(make_recipe(data=data), tmp_path / "run", progress=False)
+    (report,) = task.reports.values()
+    masked = train_detector(make_recipe(), tmp_path / "masked", progress=False)
+    (wanted,) = masked.reports.values()
+    assert report.targets == wanted.targets
+
+
+def test_views_boxes_are_those_of_their_masks(
+    make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = DetectionTask(make_recipe())
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, 0, 3:5, 10:14] = 1
+    masks[0, 0, 20, 20] = 1
+    seen: list[list[torch.Tensor]] = []
+
+    def loss(images: torch.Tensor, boxes: list[torch.Tensor]) -> torch.Tensor:
+        seen.append(boxes)
+        return images.sum()
+
+    monkeypatch.setattr(task.network, "loss", loss)
+    monkeypatch.setattr(task, "log", lambda *_: None)
+    task.training_step((torch.zeros(2, 1, 32, 32), masks), 0)
+    assert seen[0][0].tolist() == [[10, 3, 14, 5], [20, 20, 21, 21]]
+    assert seen[0][1].shape == (0, 4)
+    np.testing.assert_array_equal(mask_boxes(masks[0, 0].bool().numpy())[0], [10, 3, 4, 2])
+
+
+def test_impossible_recipes_are_refused(make_recipe: Make) -> None:
+    with pytest.raises(RecipeError, match=r"detector\.type is 'yolov9'; use one of yolov8n"):
+        make_recipe(detector={"type": "yolov9"})
+    with pytest.raises(RecipeError, match="crop is 40; detectors need a multiple of 32"):
+        make_recipe(augmentation={"crop": 40})
+    with pytest.raises(RecipeError, match=r"key 'detector\.gauss' is unknown; did you mean"):
+        make_recipe(detector={"gauss": True})
+
+
+def test_a_segmentation_recipe_does_not_resume_a_detectors_run(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    train_detector(make_recipe(), tmp_path / "run", progress=False)
+    with pytest.raises((RecipeError, ModelError), match="has done all of its 4 steps"):
+        train_detector(make_recipe(), tmp_path / "run", resume=True, progress=False)
