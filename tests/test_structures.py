@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from pinglow.structures import Prediction, binarise_mask, find_targets, label_targets
+from pinglow.structures import (
+    Detections,
+    Prediction,
+    binarise_mask,
+    find_targets,
+    label_targets,
+)
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 11))
 masks = hnp.arrays(np.bool_, shapes, elements=st.booleans())
@@ -136,3 +142,24 @@ def test_a_prediction_is_consistent(probability: NDArray[np.float32], threshold:
 
 def test_a_prediction_starts_at_one_half() -> None:
     assert Prediction(np.array([[0.5, 0.0, 0.51]], np.float32)).mask.tolist() == [[0, 0, 1]]
+
+
+def test_boxes_become_targets_in_the_same_coordinates() -> None:
+    """A box around a target's pixels has the target's centroid and box."""
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[4:7, 10:15] = True
+    (target,) = find_targets(mask)
+    boxes = np.array([target.bbox], dtype=np.float64)
+    assert Detections(boxes, np.array([1.0])).targets == (target,)
+
+
+def test_fractional_boxes_are_rounded_and_keep_a_pixel() -> None:
+    boxes = np.array([[3.4, 5.6, 2.2, 0.1], [0.0, 0.0, 0.2, 0.2]])
+    first, second = Detections(boxes, np.array([0.9, 0.8])).targets
+    assert (first.bbox, first.area, first.score) == ((3, 6, 3, 1), 3, 0.9)
+    assert (first.x, first.y) == pytest.approx((4.0, 5.15))
+    assert second.bbox == (0, 0, 1, 1)
+
+
+def test_no_boxes_are_no_targets() -> None:
+    assert Detections(np.zeros((0, 4)), np.zeros(0)).targets == ()

@@ -19,6 +19,7 @@ from pinglow.detection.detector import (
 )
 from pinglow.errors import FrameError, ModelError, OptionError
 from pinglow.inference.weights import ModelCard, build_network, save_model
+from pinglow.nn import fold_kernels
 
 pytest.importorskip("torchvision", reason="needs torchvision: pip install 'pinglow[detect]'")
 
@@ -148,6 +149,23 @@ def test_the_predictor_takes_the_cards_threshold(weights: Path) -> None:
     assert len(predictor(frame).boxes) == len(predictor.candidates(frame).boxes)
     with pytest.raises(OptionError, match=r"threshold is 1\.0"):
         DetectorPredictor.load(weights, threshold=1.0)
+
+
+@pytest.mark.parametrize("kind", ["yolov8n-p2", "retinanet-small"])
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_a_detector_exports_to_onnx_and_computes_the_same(kind: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip(
+        "onnxruntime", reason="needs ONNX Runtime: pip install 'pinglow[export]'"
+    )
+    torch.manual_seed(0)
+    detector = fold_kernels(build_detector({"type": kind, "gaussian": True}).eval())
+    images = torch.randn(1, 1, 64, 96)
+    path = str(tmp_path / "detector.onnx")
+    torch.onnx.export(detector, (images,), path, input_names=["images"], dynamo=True)
+    (found,) = onnxruntime.InferenceSession(path).run(None, {"images": images.numpy()})
+    with torch.inference_mode():
+        wanted = detector(images)
+    torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_models_of_the_other_kind_are_refused(weights: Path, small_model: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.data.video import probe_video, read_video
-from pinglow.errors import DataError
+from pinglow.errors import DataError, OptionError
 from pinglow.inference.evaluation import read_probability
 from pinglow.inference.sinks import (
     SINKS,
@@ -27,7 +27,7 @@ from pinglow.inference.sinks import (
     draw_overlay,
     open_sinks,
 )
-from pinglow.structures import Prediction, Target
+from pinglow.structures import Detections, Prediction, Target
 
 MARK = (255, 176, 0)
 
@@ -322,3 +322,18 @@ def test_a_clip_may_have_any_rate_and_change_its_size(tmp_path: Path, rate: floa
             sink.write(dataclasses.replace(record, time=number / rate, clip=clip))
     with av.open(str((tmp_path / "overlays" / "a:b_overlay.mp4").resolve())) as container:
         assert sum(1 for _ in container.decode(video=0)) == 4
+
+
+def test_boxes_are_written_like_targets_and_have_no_mask(tmp_path: Path) -> None:
+    found = Detections(np.array([[5.0, 6.0, 3.0, 4.0]]), np.array([0.75]))
+    record = FrameRecord(Path("a.png"), 0, "a", np.zeros((40, 60), np.uint16), found)
+    with open_sinks(["csv", "jsonl", "overlay"], tmp_path) as sinks:
+        for sink in sinks:
+            sink.write(record)
+    line = json.loads((tmp_path / "targets.jsonl").read_text())
+    assert (line["width"], line["height"]) == (60, 40)
+    assert line["targets"] == [
+        {"x": 6.0, "y": 7.5, "bbox": [5, 6, 3, 4], "area": 12, "score": 0.75}
+    ]
+    with pytest.raises(OptionError, match="no mask"):
+        MaskSink(tmp_path).write(record)

@@ -19,7 +19,10 @@ _BOX_SINKS = ("overlay", "csv", "jsonl")
 
 @app.callback()
 def detect() -> None:
-    """Box detectors (YOLOv8, RetinaNet): train, predict, evaluate. Needs pinglow[detect]."""
+    """Box detectors (YOLOv8, RetinaNet): train, predict, evaluate.
+
+    They need ultralytics or torchvision: pip install 'pinglow\\[detect]'. ultralytics is AGPL-3.0.
+    """
     import os
 
     # ultralytics looks for the network when it is imported, and speaks of its settings.

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from pinglow.data.boxes import BoxArray, BoxFolder, mask_boxes
 from pinglow.detection.detector import Detector, build_detector, find_boxes
 from pinglow.detection.recipe import BoxDataSet, DetectorRecipe
+from pinglow.extras import import_extra
 from pinglow.metrics.boxes import BoxReport, BoxScorer
 from pinglow.training.batches import Cut, TrainingBatches, cut_validation
 from pinglow.training.fit import as_is, describe_model, finished_steps, fit_task
@@ -106,6 +107,7 @@ def train_detector(
     Raises:
         MissingExtraError: The detector's library is not installed.
     """
+    import_extra("faster_coco_eval", "detect", "Training of detectors")  # not after hours
     start = finished_steps(run, recipe, resume)
     cuts = cut_validation(recipe, _open_boxes)
     lightning.seed_everything(recipe.seed, verbose=False)

@@ -183,6 +183,7 @@ class YoloDetector(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Every candidate of images (N, 1, H, W): (N, A, 5), corners x0 y0 x1 y1 and score."""
+        self.network.model[-1].shape = None  # its cached grid may be of an export's tracing
         height, width = images.shape[-2:]
         padding = (0, -width % self.multiple, 0, -height % self.multiple)
         found, _ = self.network(F.pad(images, padding, mode="replicate"))  # (N, 5, A)
