@@ -3,8 +3,8 @@
     python benchmarks/detectors.py ROOT            # makes all runs, goes on where it stopped
     python benchmarks/detectors.py ROOT --latency  # nothing else running
 
-Trains both detectors, plain and with GaussianConv2d in their first layers, by recipes/detect.toml
-on SIRST and IRSTD-1k (ROOT holds the folders), and scores each on SIRST's test list (boxes of its
+Trains both detectors, plain and with GaussianConv2d in their first layers, by the recipe detect on
+SIRST and IRSTD-1k (ROOT holds the folders), and scores each on SIRST's test list (boxes of its
 VOC files) and on the IRSTD-1k frames that were cut out for validation (boxes of masks), which also
 chose weights and threshold. Beside them stands pinglow-fast, by the boxes of its targets. Results:
 studies/detectors.

@@ -80,7 +80,7 @@ def test_scores_are_printed_and_written(weights: Path, scenes: Path, tmp_path: P
         (["predict", ".", "--model", "m", "--save", "mask"], "choose from overlay, csv, jsonl"),
         (["train", "--detector", "yolov9"], "detector.type is 'yolov9'"),
         (["train", "--run", "a", "--resume", "b"], "exclude each other"),
-        (["train", "fast"], "'network' is unknown"),
+        (["train", "fast"], "bundled: detect"),
     ],
 )
 def test_mistakes_are_one_sentence(

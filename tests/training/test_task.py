@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from pinglow.inference.backends import TorchBackend
 from pinglow.inference.predictor import predict_probability
+from pinglow.inference.weights import load_network
 from pinglow.losses import ScaleLoss, SoftIoULoss
 from pinglow.metrics import PROTOCOLS, Scorer
 from pinglow.training.recipe import Recipe
@@ -190,3 +192,44 @@ def test_a_validation_without_targets_has_a_score(
     task.on_validation_epoch_end()
     assert task.score == task.reports["scene"].iou
     assert task.score > 0
+
+
+def test_every_target_counts_alike_where_the_recipe_says_so(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = {"warmup_steps": 0, "bce_weight": 2.0}
+    tasks = [
+        SegmentationTask(make_recipe(seed=1, loss=loss | {"bce_per_target": each}))
+        for each in (False, True)
+    ]
+    tasks[1].load_state_dict(tasks[0].state_dict())
+    images, masks = make_batch()
+    masks[0, 0, 10:20, 10:20] = 1
+    found = []
+    for task in tasks:
+        at_step(task, 0, monkeypatch)
+        found.append(task.training_step((images, masks), 0).item())
+    assert found[0] != pytest.approx(found[1], rel=1e-4)
+
+
+def test_a_teachers_probabilities_are_learnt_beside_the_masks(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, small_model: Path
+) -> None:
+    plain = SegmentationTask(make_recipe(loss={"warmup_steps": 0}))
+    distill = {"model": str(small_model), "weight": 3.0}
+    task = SegmentationTask(make_recipe(loss={"warmup_steps": 0}, distill=distill))
+    assert task.state_dict().keys() == plain.state_dict().keys()  # the teacher is not saved
+    plain.load_state_dict(task.state_dict())
+    images, masks = make_batch(side=64)
+    losses = []
+    for each in (plain, task):
+        at_step(each, 0, monkeypatch)
+        losses.append(each.training_step((images, masks), 0).double())
+    teacher, _ = load_network(small_model)
+    with torch.no_grad():
+        p = torch.sigmoid(copy.deepcopy(task.network)(images).double())
+        q = torch.sigmoid(teacher(images).double())
+    distance = -(q * p.log() + (1 - q) * (1 - p).log()).mean()
+    assert (losses[1] - losses[0]).item() == pytest.approx(3 * distance.item(), rel=1e-3)
+    losses[1].backward()
+    assert all(each.grad is None for each in task._teachers[0].parameters())

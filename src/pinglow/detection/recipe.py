@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,8 @@ class BoxDataSection(DataSection):
 
 class DetectorRecipe(RunRecipe):
     """A training run of a detector."""
+
+    bundled_in: ClassVar[str] = "detectors"
 
     data: BoxDataSection
     detector: DetectorSection = DetectorSection()

@@ -11,7 +11,7 @@ from torch import nn
 
 from pinglow.losses.box import BOX_LOSSES, ciou_loss, diff_box_loss, sd_box_loss
 from pinglow.losses.location import LocationLoss, location_terms
-from pinglow.losses.overlap import DiceLoss, SoftIoULoss, TverskyLoss
+from pinglow.losses.overlap import DiceLoss, SoftIoULoss, TverskyLoss, target_weights
 from pinglow.losses.scale import SCALE_VARIANTS, ScaleLoss, ScaleVariant, SDMaskLoss, scale_weight
 
 LOSSES: Final[dict[str, type[nn.Module]]] = {
@@ -40,4 +40,5 @@ __all__ = [
     "location_terms",
     "scale_weight",
     "sd_box_loss",
+    "target_weights",
 ]

@@ -118,7 +118,8 @@ class GaussianPinwheelAttention(nn.Module):
         orientation: See `GaussianPinwheelKernel`.
         arms: Arms of the mask, or bars of the bank.
         clip: Clip the mask to a disc of radius k // 2.
-        sigma: Start of sigma, in pixels, above 0.25.
+        sigma: Start of sigma, in pixels, above 0.25. Several are mixed, with learned shares that
+            start equal and sum to 1 (ours).
 
     Raises:
         ValueError: An argument is out of its range.
@@ -130,7 +131,7 @@ class GaussianPinwheelAttention(nn.Module):
         orientation: Orientation = "learned",
         arms: int = 4,
         clip: bool = False,
-        sigma: float = 1.5,
+        sigma: float | tuple[float, ...] = 1.5,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -138,6 +139,8 @@ class GaussianPinwheelAttention(nn.Module):
         self.kernel = GaussianPinwheelKernel(
             (kernel_size, kernel_size), orientation, arms, clip, sigma
         )
+        several = len(self.kernel.log_sigma) > 1
+        self.shares = nn.Parameter(torch.zeros(len(self.kernel.log_sigma))) if several else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
@@ -160,8 +163,12 @@ class GaussianPinwheelAttention(nn.Module):
 
     def _weight(self) -> Tensor:
         """(bank, 1, k, k), each kernel with sum 1."""
-        kernel: Tensor = self.kernel()  # (bank, 1, k, k)
-        return kernel / kernel.sum(dim=(2, 3), keepdim=True)
+        kernel: Tensor = self.kernel()  # (bank, sigmas, k, k)
+        kernel = kernel / kernel.sum(dim=(2, 3), keepdim=True)
+        if self.shares is None:
+            return kernel
+        shares = self.shares.softmax(dim=0).reshape(1, -1, 1, 1)
+        return (kernel * shares).sum(dim=1, keepdim=True)
 
     def _respond(self, pooled: Tensor) -> Tensor:
         weight = self._weight()
@@ -203,6 +210,10 @@ ATTENTIONS: Final[dict[str, Callable[[], nn.Module]]] = {
     ),
     "learned4": functools.partial(GaussianPinwheelAttention, orientation="learned", arms=4),
     "max": functools.partial(GaussianPinwheelAttention, orientation="max", arms=4),
+    # Ours: from a point to most of the 7 x 7 window.
+    "several": functools.partial(
+        GaussianPinwheelAttention, orientation="learned", arms=1, clip=True, sigma=(0.7, 1.5, 3.0)
+    ),
     "steered": functools.partial(GaussianPinwheelAttention, orientation="steered", arms=4),
 }
 """Named spatial attentions, as recipes and weights name them."""

@@ -159,6 +159,9 @@ class GaussianConv2d(nn.Conv2d):
 CONVOLUTIONS: Final[dict[str, Callable[..., nn.Conv2d]]] = {
     "plain": functools.partial(nn.Conv2d, kernel_size=3, padding=1),
     "gaussian": functools.partial(GaussianConv2d, kernel_size=3, padding=1, orientation="none"),
+    "gaussian-channels": functools.partial(
+        GaussianConv2d, kernel_size=3, padding=1, orientation="none", sigma_per_channel=True
+    ),
     # At 3 x 3 four arms are all of the kernel: only fewer arms, or more taps, leave some out.
     "bar": functools.partial(
         GaussianConv2d, kernel_size=3, padding=1, orientation="learned", arms=1

@@ -78,8 +78,10 @@ class GaussianPinwheelKernel(nn.Module):
             the magnitudes with a learned temperature; ours).
         arms: n, the number of arms of the mask, or of bars in the bank.
         clip: Clip the mask to a disc of radius k // 2.
-        sigma: Start value of sigma in taps, above 0.25 (its lower bound: sigma = 0.25 + exp(...)).
-        channels: Sigmas to learn, one per output channel of a convolution; 1 shares one.
+        sigma: Start value of sigma in taps, above 0.25 (its lower bound: sigma = 0.25 + exp(...));
+            several learn one each, in the place of channels.
+        channels: Sigmas to learn that start alike, one per output channel of a convolution; 1
+            shares one.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -91,7 +93,7 @@ class GaussianPinwheelKernel(nn.Module):
         orientation: Orientation,
         arms: int = 4,
         clip: bool = False,
-        sigma: float = 1.5,
+        sigma: float | tuple[float, ...] = 1.5,
         channels: int = 1,
     ) -> None:
         super().__init__()
@@ -101,13 +103,15 @@ class GaussianPinwheelKernel(nn.Module):
             raise ValueError(f"kernel_size {kernel_size} has no centre tap; use odd sizes")
         if arms < 1:
             raise ValueError(f"arms is {arms}; use at least 1")
-        if not sigma > SIGMA_MIN:
+        starts = [sigma] * channels if isinstance(sigma, float | int) else list(sigma)
+        if not (starts and all(start > SIGMA_MIN for start in starts)):
             raise ValueError(f"sigma is {sigma}; use a value above {SIGMA_MIN}")
         self.kernel_size = kernel_size
         self.orientation = orientation
         self.arms = arms
         self.clip = clip
-        self.log_sigma = nn.Parameter(torch.full((channels, 1, 1), math.log(sigma - SIGMA_MIN)))
+        logs = torch.tensor([math.log(start - SIGMA_MIN) for start in starts])
+        self.log_sigma = nn.Parameter(logs.reshape(-1, 1, 1))
         if orientation == "learned":
             low, high = TAU_RANGE
             self.theta = nn.Parameter(torch.tensor(_THETA_START))

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -50,6 +50,16 @@ class LossSection(Section):
     options: dict[str, Any] = Field(default={"variant": "diff"}, description="its arguments")
     warmup_steps: int = Field(default=0, ge=0, description="steps with the plain soft IoU first")
     bce_weight: float = Field(default=0.0, ge=0, description="weight of added BCE (ours)")
+    bce_per_target: bool = Field(
+        default=False, description="in it all targets count alike, whatever their size"
+    )
+
+
+class DistillSection(Section):
+    """A trained model whose probabilities are learnt, beside the masks."""
+
+    model: str = Field(description="a bundled model or a weights file")
+    weight: float = Field(default=1.0, gt=0, description="of the cross entropy with them")
 
 
 class OptimizerSection(Section):
@@ -102,6 +112,9 @@ class DataSection(Section):
 class RunRecipe(Section):
     """What every training run needs to know, whatever it trains; see `Recipe`."""
 
+    bundled_in: ClassVar[str] = "."
+    """Where its kind's recipes lie among those that come with pinglow."""
+
     name: str = Field(pattern=r"^\w[\w.-]*$", description="of the weights and the run folder")
     seed: int = Field(default=0, ge=0, lt=2**32)
     steps: int = Field(gt=0)
@@ -140,6 +153,7 @@ class Recipe(RunRecipe):
     )
     network: NetworkSection = NetworkSection()
     loss: LossSection = LossSection()
+    distill: DistillSection | None = None
 
     def check(self, source: str) -> None:
         """See `RunRecipe.check`."""
@@ -197,7 +211,7 @@ def load_run_recipe(
     Raises:
         RecipeError: The file cannot be read, a key is unknown, or a value is out of range.
     """
-    path = _find(name_or_path)
+    path = _find(name_or_path, kind.bundled_in)
     content = read_toml(path)
     values = changes or {}
     pairs = values.items() if isinstance(values, Mapping) else map(_split_change, values)
@@ -234,14 +248,16 @@ def parse_recipe(kind: type[AnyRecipe], content: dict[str, Any], source: str) ->
     return recipe
 
 
-def _find(name_or_path: str | Path) -> Path:
+def _find(name_or_path: str | Path, where: str) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
     package = Path(str(resources.files("pinglow")))
     # In a wheel the recipes lie inside the package, in a checkout beside src.
     folders = [package / "recipes", package.parents[1] / "recipes"]
-    bundled = {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
+    bundled = {
+        file.stem: file for folder in folders for file in sorted((folder / where).glob("*.toml"))
+    }
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
     raise RecipeError(

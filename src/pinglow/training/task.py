@@ -17,8 +17,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from pinglow.inference.backends import TorchBackend
 from pinglow.inference.predictor import predict_probability
-from pinglow.inference.weights import build_network
-from pinglow.losses import LOSSES, SoftIoULoss
+from pinglow.inference.weights import build_network, load_network
+from pinglow.losses import LOSSES, SoftIoULoss, target_weights
 from pinglow.metrics import PROTOCOLS, Report, Scorer
 from pinglow.nn import PinwheelUNet
 from pinglow.structures import BoolArray
@@ -141,6 +141,10 @@ class SegmentationTask(TrainingTask):
         super().__init__(recipe, network.to(memory_format=torch.channels_last))
         self.loss = LOSSES[recipe.loss.name](**recipe.loss.options)
         self.warmup_loss = SoftIoULoss()
+        self._teachers: list[nn.Module] = []  # in a list: it is no part of what is trained
+        if recipe.distill is not None:
+            teacher, _ = load_network(recipe.distill.model)
+            self._teachers.append(teacher.requires_grad_(False))
         self.scorers: dict[str, Scorer] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
@@ -155,6 +159,10 @@ class SegmentationTask(TrainingTask):
             truth = F.max_pool2d(masks, 2**level, ceil_mode=True) if level else masks
             losses.append(self._loss(criterion, side, truth))
         loss = torch.stack(losses).mean()
+        if self.recipe.distill is not None:
+            taught = self._teachers[0].to(images.device)(images).sigmoid()
+            distance = F.binary_cross_entropy_with_logits(fused.float(), taught.float())
+            loss = loss + self.recipe.distill.weight * distance
         self.log("train/loss", loss.detach())
         return loss
 
@@ -177,7 +185,8 @@ class SegmentationTask(TrainingTask):
     def _loss(self, criterion: nn.Module, logits: Tensor, masks: Tensor) -> Tensor:
         loss: Tensor = criterion(logits, masks)
         if self.recipe.loss.bce_weight:
-            bce = F.binary_cross_entropy_with_logits(logits.float(), masks)
+            weight = target_weights(masks) if self.recipe.loss.bce_per_target else None
+            bce = F.binary_cross_entropy_with_logits(logits.float(), masks, weight)
             loss = loss + self.recipe.loss.bce_weight * bce
         return loss
 
