@@ -211,7 +211,9 @@ def test_an_exported_model_finds_the_same(trained: Any, yolo_set: Path) -> None:
 def loss_parts(box_loss: str) -> tuple[Tensor, Tensor]:
     """Box loss and the gradient that it gives the first layer, of a network that finds much."""
     torch.manual_seed(0)
-    detector = YoloDetector("yolov8n", box_loss=box_loss).train()
+    detector = YoloDetector("yolov8n").train()
+    if box_loss != "own":
+        use_box_loss(detector.network, box_loss)
     head = detector.network.model[-1]
     for branch in head.cv3:
         nn.init.constant_(branch[-1].bias, 2.0)  # confident, so that boxes count
@@ -233,6 +235,20 @@ def test_our_ciou_is_ultralytics_own() -> None:
     assert own > 0.01
     torch.testing.assert_close(ours, own, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(our_gradient, gradient, rtol=1e-2, atol=1e-4)
+
+
+def test_the_detector_takes_the_loss_that_it_was_given() -> None:
+    losses = []
+    for name in ("own", "diff"):
+        torch.manual_seed(0)
+        detector = YoloDetector("yolov8n", box_loss=name).train()
+        for branch in detector.network.model[-1].cv3:
+            nn.init.constant_(branch[-1].bias, 2.0)
+        images = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+        losses.append(float(detector.loss(images, [torch.tensor([[10.0, 12, 30, 40]])]).detach()))
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+    with pytest.raises(ValueError, match="box_loss is 'giou'; use own, ciou, sdb, diff"):
+        YoloDetector("yolov8n", box_loss="giou")
 
 
 def test_other_box_losses_are_others() -> None:

@@ -119,7 +119,8 @@ def find_boxes(
         FrameError: The frame is not two-dimensional or has no finite pixels.
     """
     check_frame(frame)
-    image = torch.from_numpy(prepare_input(frame, rule))  # (1, 1, h, w)
+    weights = next(cast(nn.Module, detector).parameters(), torch.empty(0))
+    image = torch.from_numpy(prepare_input(frame, rule)).to(weights.device)  # (1, 1, h, w)
     height, width = image.shape[-2:]
     side = tile if height * width > 4 * tile**2 else max(height, width)
     found = []
@@ -132,7 +133,7 @@ def find_boxes(
         found.append(
             boxes[_inside(x, part.core_columns, width) & _inside(y, part.core_rows, height)]
         )
-    kept = _suppress(torch.cat(found).double())
+    kept = _suppress(torch.cat(found).double().cpu())
     sides = kept.new_tensor([frame.shape[1], frame.shape[0]] * 2)
     # A tiny frame is first continued up to the smallest side that a network takes.
     factors = kept.new_tensor([width, height] * 2) / sides.clamp(min=SMALLEST_SIDE)

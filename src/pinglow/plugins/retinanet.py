@@ -221,7 +221,8 @@ class RetinaNetDetector(nn.Module):
     def loss(self, images: Tensor, boxes: list[Tensor]) -> Tensor:
         """Loss of images (N, 1, H, W) and corners (n, 4) of each."""
         targets = [
-            {"boxes": each, "labels": torch.zeros(len(each), dtype=torch.long)} for each in boxes
+            {"boxes": each, "labels": torch.zeros(len(each), dtype=torch.long, device=each.device)}
+            for each in boxes
         ]
         parts = self.network(list(self._channelled(images)), targets)
         return torch.stack(list(parts.values())).sum()

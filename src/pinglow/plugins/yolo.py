@@ -177,8 +177,9 @@ class YoloDetector(nn.Module):
         self.network.args = settings  # the gains of its losses
         if gaussian:
             gaussianize(self.network, keep_outputs=False)
-        if box_loss != "own":
-            use_box_loss(self.network, box_loss)
+        self._box_loss = box_loss
+        if box_loss not in ("own", *BOX_LOSSES):
+            raise ValueError(f"box_loss is {box_loss!r}; use own, {', '.join(BOX_LOSSES)}")
         self.multiple = int(self.network.stride.max())
 
     def forward(self, images: Tensor) -> Tensor:
@@ -192,6 +193,8 @@ class YoloDetector(nn.Module):
 
     def loss(self, images: Tensor, boxes: list[Tensor]) -> Tensor:
         """Loss of images (N, 1, H, W), sides multiples of 32, and corners (n, 4) of each."""
+        if self._box_loss != "own" and getattr(self.network, "criterion", None) is None:
+            use_box_loss(self.network, self._box_loss)  # now that it is on its device
         height, width = images.shape[-2:]
         corners = torch.cat(boxes) / images.new_tensor([width, height, width, height])
         number = torch.repeat_interleave(torch.tensor([len(each) for each in boxes]))
