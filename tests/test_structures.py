@@ -156,9 +156,11 @@ def test_boxes_become_targets_in_the_same_coordinates() -> None:
 def test_fractional_boxes_are_rounded_and_keep_a_pixel() -> None:
     boxes = np.array([[3.4, 5.6, 2.2, 0.1], [0.0, 0.0, 0.2, 0.2]])
     first, second = Detections(boxes, np.array([0.9, 0.8])).targets
-    assert (first.bbox, first.area, first.score) == ((3, 6, 3, 1), 3, 0.9)
+    assert (first.bbox, first.area, first.score) == ((3, 5, 3, 1), 3, 0.9)
     assert (first.x, first.y) == pytest.approx((4.0, 5.15))
     assert second.bbox == (0, 0, 1, 1)
+    (last,) = Detections(np.array([[9.6, 9.6, 0.4, 0.4]]), np.array([0.5])).targets
+    assert last.bbox == (9, 9, 1, 1)  # in a frame of 10 x 10
 
 
 def test_no_boxes_are_no_targets() -> None:

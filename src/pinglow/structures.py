@@ -6,6 +6,7 @@ the top-left pixel is (0, 0), x goes right and y goes down.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,8 +86,10 @@ class Detections:
 
 def _box_target(box: list[float], score: float) -> Target:
     left, top, width, height = box
-    x, y = round(left), round(top)
-    whole = (x, y, max(1, round(left + width) - x), max(1, round(top + height) - y))
+    # A box that rounds to nothing gets the pixel in which it begins.
+    x, wide = _whole_pixels(left, width)
+    y, high = _whole_pixels(top, height)
+    whole = (x, y, wide, high)
     # The centre of pixel i, which covers [i, i + 1), is at coordinate i.
     return Target(
         x=left + width / 2 - 0.5,
@@ -95,6 +98,11 @@ def _box_target(box: list[float], score: float) -> Target:
         area=whole[2] * whole[3],
         score=score,
     )
+
+
+def _whole_pixels(start: float, length: float) -> tuple[int, int]:
+    first, last = round(start), round(start + length)
+    return (first, last - first) if last > first else (math.floor(start), 1)
 
 
 def binarise_mask(mask: NDArray[Any]) -> BoolArray:

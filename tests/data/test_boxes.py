@@ -432,6 +432,8 @@ def test_impossible_conversions_write_nothing(
     (folder / "far.txt").write_text("../images/a\n")
     splits = [split.replace("{in}", str(folder)) for split in splits]
     (folder / "labels").mkdir()
+    for name in ("labels/a.txt", "images/a.txt"):  # where the last list leads
+        (folder / name).touch()
     with pytest.raises(error, match=message):
         convert_boxes(folder, splits, target, tmp_path / "out", source="yolo")
     assert not (tmp_path / "out").exists()
@@ -487,3 +489,13 @@ def test_8_bits_of_extreme_and_flat_frames() -> None:
     holed = frame.astype(np.float32)
     holed[0, 0] = np.nan
     assert grey_8_bits(holed)[0, 0] == 93
+
+
+def test_labels_that_lie_elsewhere_are_not_taken_for_frames_without_targets(folder: Path) -> None:
+    """ultralytics also has labels/train/NAME.txt; a whole list without labels is a mistake."""
+    (folder / "labels" / "train").mkdir(parents=True)
+    (folder / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
+    with pytest.raises(DataError, match="has no label for any frame of list 'all'"):
+        BoxFolder(folder, "all", "yolo")
+    (folder / "labels" / "a.txt").touch()
+    assert len(BoxFolder(folder, "all", "yolo").boxes(0)) == 0

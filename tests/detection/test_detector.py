@@ -119,6 +119,26 @@ def test_what_is_no_frame_is_refused() -> None:
         find_boxes(BrightPixels(), np.zeros((3, 64, 64)), AS_IT_IS)
 
 
+class OutOfMemory(BrightPixels):
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+
+def test_a_frame_that_does_not_fit_into_memory_is_left_out() -> None:
+    with pytest.raises(FrameError, match="64 x 64 pixels does not fit into memory"):
+        find_boxes(OutOfMemory(), starry(64, 64, []), AS_IT_IS)
+
+
+def test_half_precision_around_it_does_not_round_boxes() -> None:
+    torch.manual_seed(0)
+    detector = build_detector({"type": "retinanet-small"}).eval()
+    frame = starry(64, 600, [(20, 500)])
+    wanted = find_boxes(detector, frame, AS_IT_IS)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = find_boxes(detector, frame, AS_IT_IS)
+    np.testing.assert_array_equal(found.boxes, wanted.boxes)
+
+
 # --- weights ---------------------------------------------------------------------------------
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from pinglow.data.boxes import convert_boxes, mask_boxes
+from pinglow.data.boxes import BoxFolder, convert_boxes, mask_boxes
 from pinglow.data.io import read_frame
 from pinglow.detection.detector import DetectorPredictor
 from pinglow.detection.recipe import DetectorRecipe
 from pinglow.detection.task import DetectionTask, train_detector
-from pinglow.errors import ModelError, RecipeError
+from pinglow.errors import DataError, RecipeError
 from pinglow.inference.weights import read_card
-from pinglow.training.recipe import load_run_recipe
+from pinglow.training.recipe import load_recipe, load_run_recipe
 from pinglow.training.run import TrainingInterruptedError
 
 pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
@@ -92,19 +94,44 @@ def test_training_lowers_the_loss_and_finds_the_targets(make_recipe: Make, tmp_p
 
 
 @pytest.mark.parametrize("source", ["voc", "coco"])
-def test_boxes_without_masks_train_the_same(
+def test_boxes_without_masks_train_on_filled_boxes(
     source: str, make_recipe: Make, scenes: Path, tmp_path: Path
 ) -> None:
-    """Filled boxes are what the targets' masks become, so the views' boxes agree."""
+    """The weights are those of a run on masks that hold these boxes, to the bit."""
+    boxed, filled = tmp_path / "boxed", tmp_path / "filled"
+    convert_boxes(scenes, ["train"], source, boxed)
+    (boxed / "images").symlink_to(scenes / "images")
+    (filled / "masks").mkdir(parents=True)
+    (filled / "images").symlink_to(scenes / "images")
+    shutil.copy(scenes / "train.txt", filled / "train.txt")
+    frames = BoxFolder(scenes, "train")
+    for index, name in enumerate(frames.names):
+        mask = np.zeros(frames.frame(index).shape, np.uint8)
+        for left, top, width, height in frames.boxes(index).astype(int):
+            mask[top : top + height, left : left + width] = 255
+        Image.fromarray(mask).save(filled / "masks" / f"{name}.png")
+    states = []
+    for folder in (boxed, filled):
+        data = {"root": str(tmp_path), "sets": [{"folder": folder.name, "split": "train"}]}
+        run = tmp_path / f"run-{folder.name}"
+        task = train_detector(make_recipe(data=data), run, progress=False)
+        states.append(task.trained_network.state_dict())
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=0, atol=0, msg=key)
+
+
+def test_a_broken_label_is_said_before_the_run_begins(
+    make_recipe: Make, scenes: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "boxed"
-    convert_boxes(scenes, ["train"], source, folder)
+    convert_boxes(scenes, ["train"], "voc", folder)
     (folder / "images").symlink_to(scenes / "images")
+    broken = sorted((folder / "boxes").glob("*.xml"))[-1]
+    broken.write_text("<annotation><object></object></annotation>")
     data = {"root": str(tmp_path), "sets": [{"folder": "boxed", "split": "train"}]}
-    task = train_detector(make_recipe(data=data), tmp_path / "run", progress=False)
-    (report,) = task.reports.values()
-    masked = train_detector(make_recipe(), tmp_path / "masked", progress=False)
-    (wanted,) = masked.reports.values()
-    assert report.targets == wanted.targets
+    with pytest.raises(DataError, match=broken.name):
+        train_detector(make_recipe(data=data), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_views_boxes_are_those_of_their_masks(
@@ -135,11 +162,25 @@ def test_impossible_recipes_are_refused(make_recipe: Make) -> None:
         make_recipe(augmentation={"crop": 40})
     with pytest.raises(RecipeError, match=r"key 'detector\.gauss' is unknown; did you mean"):
         make_recipe(detector={"gauss": True})
+    with pytest.raises(
+        RecipeError, match=r"'data\.sets\.0\.boxs' is unknown; did you mean 'boxes'"
+    ):
+        make_recipe(data={"sets": [{"folder": "scenes", "boxs": "voc"}]})
+    with pytest.raises(RecipeError, match="BatchNorm cannot take"):
+        make_recipe(batch_size=1)
 
 
-def test_a_segmentation_recipe_does_not_resume_a_detectors_run(
-    make_recipe: Make, tmp_path: Path
-) -> None:
+def test_a_run_of_the_other_kind_is_not_gone_on_with(make_recipe: Make, tmp_path: Path) -> None:
     train_detector(make_recipe(), tmp_path / "run", progress=False)
-    with pytest.raises((RecipeError, ModelError), match="has done all of its 4 steps"):
+    with pytest.raises(RecipeError, match="of another kind; use pinglow detect train"):
+        load_recipe(tmp_path / "run" / "recipe.toml")
+    with pytest.raises(RecipeError, match="of another kind; use pinglow train"):
+        load_run_recipe(DetectorRecipe, make_recipe_file(tmp_path))
+    with pytest.raises(RecipeError, match="has done all of its 4 steps"):
         train_detector(make_recipe(), tmp_path / "run", resume=True, progress=False)
+
+
+def make_recipe_file(folder: Path) -> Path:
+    path = folder / "segmentation.toml"
+    path.write_text(load_recipe("fast").to_toml())
+    return path

@@ -86,3 +86,27 @@ def test_another_network_gets_the_same_shapes() -> None:
     before = copy.deepcopy(network.state_dict())
     copy_shapes(network, example)  # already alike: nothing to do
     assert network.state_dict().keys() == before.keys()
+
+
+def test_frozen_layers_stay_frozen() -> None:
+    network = small()
+    network[0].weight.requires_grad_(False)
+    shape_convolutions(network, "0|2")
+    assert not network[0].weight.requires_grad
+    assert network[0].bias.requires_grad
+    assert network[2].weight.requires_grad
+
+
+def test_a_plain_layers_state_means_the_product() -> None:
+    """Loaded into a shaped network it gives the plain network's outputs; ours stays ours."""
+    plain, shaped = small(), small()
+    shape_convolutions(shaped, ".*", sigma=0.7)
+    state = {key: value.clone() for key, value in plain.state_dict().items()}
+    missing, unexpected = shaped.load_state_dict(state, strict=False)
+    assert {key.split(".", 1)[1] for key in missing} == {"kernel.log_sigma"}
+    assert not unexpected
+    torch.testing.assert_close(shaped(IMAGES), plain(IMAGES))
+    torch.testing.assert_close(state["0.weight"], plain[0].weight.detach())  # the caller's
+    wanted = shaped(IMAGES).detach()
+    shaped.load_state_dict(copy.deepcopy(shaped.state_dict()))
+    torch.testing.assert_close(shaped(IMAGES), wanted)

@@ -86,6 +86,21 @@ def test_candidates_are_torchvisions_own() -> None:
     assert float(nearest.max()) < 1e-3
 
 
+@pytest.mark.parametrize(("height", "width"), [(50, 70), (66, 97)])
+def test_anchors_keep_their_stride_whatever_the_size(height: int, width: int) -> None:
+    """Candidates far from the right and lower edges are those of an image of a whole grid."""
+    torch.manual_seed(0)
+    detector = RetinaNetDetector("small").eval()
+    nn.init.zeros_(detector.network.head.regression_head.bbox_reg.weight)  # boxes are the anchors
+    with torch.inference_mode():
+        found = detector(torch.zeros(1, 1, height, width))[0]
+        whole = detector(torch.zeros(1, 1, 128, 128))[0]
+    nearest = torch.cdist(
+        found[:, :4], whole[:, :4], compute_mode="donot_use_mm_for_euclid_dist"
+    ).amin(dim=1)
+    assert float(nearest.max()) < 1e-3
+
+
 def test_images_are_taken_as_they_are() -> None:
     model = build_retinanet().eval()
     images, _ = model.transform([torch.full((1, 50, 70), 3.0)])

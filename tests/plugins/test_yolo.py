@@ -68,18 +68,44 @@ def test_without_keeping_outputs_the_gaussian_acts_at_once() -> None:
     assert (outputs(yolo.model, IMAGES) - before).abs().max() > 0.05 * before.abs().max()
 
 
-def test_shaped_networks_fuse_and_fold_to_the_same_outputs() -> None:
+@pytest.mark.parametrize("orientation", ["none", "fixed", "learned", "max"])
+def test_shaped_networks_fuse_and_fold_to_the_same_outputs(orientation: str) -> None:
     yolo = build()
-    gaussianize(yolo, keep_outputs=False, arms=2, sigma=0.8)
+    for module in yolo.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.005, 0.02)  # scales far from 1
+    gaussianize(yolo, keep_outputs=False, orientation=orientation, arms=2, sigma=0.8)
     wanted = outputs(yolo.model, IMAGES)
     fused = copy.deepcopy(yolo.model).fuse(verbose=False)
-    torch.testing.assert_close(outputs(fused, IMAGES), wanted, rtol=1e-4, atol=1e-3)
-    folded = fold_kernels(yolo.model)
+    folded = fold_kernels(fused)  # in the order of the page: ultralytics cannot fuse a folded bank
     assert not shaped_layers(folded)
-    torch.testing.assert_close(outputs(folded, IMAGES), wanted, rtol=1e-4, atol=1e-3)
+    for network in (fused, folded):
+        torch.testing.assert_close(outputs(network, IMAGES), wanted, rtol=1e-3, atol=1e-3)
+    with torch.inference_mode():
+        assert torch.isfinite(folded(IMAGES)[0]).all()
+
+
+def test_what_fusing_would_change_is_refused() -> None:
+    with pytest.raises(ValueError, match="'steered' does not survive"):
+        gaussianize(build(), orientation="steered")
+
+
+def test_plain_weights_loaded_after_shaping_mean_what_they_did() -> None:
+    """As yolo.load("plain.pt") does it: by intersecting the two states."""
+    plain, yolo = build(), build()
+    nn.init.normal_(plain.model.model[0].conv.weight)
+    gaussianize(yolo)
+    yolo.model.load(plain.model, verbose=False)
     torch.testing.assert_close(
-        outputs(folded.fuse(verbose=False), IMAGES), wanted, rtol=1e-4, atol=1e-3
+        outputs(yolo.model, IMAGES), outputs(plain.model, IMAGES), rtol=1e-4, atol=1e-4
     )
+
+
+def test_heads_with_losses_of_their_own_are_refused() -> None:
+    from ultralytics import YOLO
+
+    with pytest.raises(ValueError, match="ends in OBB has a loss of its own"):
+        use_box_loss(YOLO("yolov8n-obb.yaml"), "sdb")
 
 
 def test_where_chooses_and_a_second_call_changes_nothing() -> None:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-_BOX_SINKS = ("overlay", "csv", "jsonl")
-
 
 @app.callback()
 def detect() -> None:
@@ -70,7 +68,8 @@ def train(
     """Train a detector; the run folder gets weights, curves and lists.
 
     Boxes come from masks/, else from boxes/*.xml (VOC), labels/*.txt (YOLO) or
-    annotations (COCO). Ctrl-C saves and stops (exit code 130), SIGTERM too (143).
+    annotations (COCO); all their classes are targets. Ctrl-C saves and stops
+    (exit code 130), SIGTERM too (143).
 
     Example: pinglow detect train --data my-frames:train --detector retinanet-small
     """
@@ -118,6 +117,13 @@ def predict(
     save: Annotated[
         str, typer.Option(help="What to write: any of overlay, csv, jsonl, with commas.")
     ] = "csv,jsonl,overlay",
+    tile: Annotated[
+        int,
+        typer.Option(
+            help="Frames of more than four tiles' area are computed in tiles of this side, pixels; "
+            "0: never."
+        ),
+    ] = 1024,
     track: Annotated[
         bool, typer.Option("--track", help="Number targets that belong together over time.")
     ] = False,
@@ -133,17 +139,18 @@ def predict(
 ) -> None:
     """Find targets with a detector; the output is that of pinglow predict.
 
-    Example: pinglow detect predict flight/ --model runs/yolov8n-p2/weights.safetensors
+    Example: pinglow detect predict flight/ --model runs/detector/weights.safetensors
     """
     from pinglow.cli.predict import choose_sinks, run_job
     from pinglow.detection.detector import DetectorPredictor
     from pinglow.inference.job import Selection
+    from pinglow.inference.sinks import PIXEL_SINKS, SINKS
 
     run_job(
         sources,
-        lambda: DetectorPredictor.load(model, threshold=threshold),
+        lambda: DetectorPredictor.load(model, threshold=threshold, tile=tile or None),
         out,
-        choose_sinks(save, list(_BOX_SINKS)),
+        choose_sinks(save, [name for name in SINKS if name not in PIXEL_SINKS]),
         Selection(every, start, end),
         track=track,
     )

@@ -116,6 +116,11 @@ class BoxFolder(FrameFolder):
             self._labels = [self._existing(_voc_file, name, "boxes/ file") for name in self.names]
         elif self.source == "yolo":
             self._labels = [self._place / f"{name}.txt" for name in self.names]
+            if not any(path.is_file() for path in self._labels):
+                raise DataError(
+                    f"{self._place} has no label for any frame of list {split!r}; put them there "
+                    "as NAME.txt (an empty one for a frame without targets)"
+                )
         elif self.source == "coco":
             self._entries = _find_entries(self._place, self.names)
 

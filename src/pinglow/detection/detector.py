@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from pinglow.data.prepare import InputRule
 from pinglow.errors import ModelError, OptionError
 from pinglow.extras import import_extra
-from pinglow.inference.predictor import SMALLEST_SIDE, TILE, check_frame, prepare_input
+from pinglow.inference.predictor import (
+    SMALLEST_SIDE,
+    TILE,
+    check_frame,
+    check_tile,
+    memory_guard,
+    prepare_input,
+)
 from pinglow.inference.tiling import cut_into_tiles
 from pinglow.inference.weights import ModelCard, find_model, read_card
 from pinglow.nn import fold_kernels
@@ -91,14 +98,13 @@ def load_detector(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     return fold_kernels(network.eval()), card
 
 
-@torch.inference_mode()
 def find_boxes(
     detector: Detector,
     frame: NDArray[Any],
     rule: InputRule,
     *,
     least_score: float = _LEAST_SCORE,
-    tile: int = TILE,
+    tile: int | None = TILE,
 ) -> Detections:
     """Normalise, enlarge by the rule, run the detector, and keep one box a target.
 
@@ -110,19 +116,34 @@ def find_boxes(
         frame: (H, W) counts, any number type.
         rule: How much to enlarge.
         least_score: Boxes with a lower score are left out.
-        tile: Side of a tile at the network's input, pixels.
+        tile: Side of a tile at the network's input, pixels; None: never in tiles.
 
     Returns:
         Boxes in pixels of the frame, cut to it.
 
     Raises:
-        FrameError: The frame is not two-dimensional or has no finite pixels.
+        FrameError: The frame is not two-dimensional, has no finite pixels, or does not fit into
+            memory.
     """
     check_frame(frame)
-    weights = next(cast(nn.Module, detector).parameters(), torch.empty(0))
-    image = torch.from_numpy(prepare_input(frame, rule)).to(weights.device)  # (1, 1, h, w)
+    device = next(cast(nn.Module, detector).parameters(), torch.empty(0)).device
+    # In half precision, coordinates would be rounded to whole pixels and more.
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False), memory_guard(frame):
+        return _find_boxes(detector, frame, rule, least_score, tile, device)
+
+
+def _find_boxes(
+    detector: Detector,
+    frame: NDArray[Any],
+    rule: InputRule,
+    least_score: float,
+    tile: int | None,
+    device: torch.device,
+) -> Detections:
+    image = torch.from_numpy(prepare_input(frame, rule)).to(device)  # (1, 1, h, w)
     height, width = image.shape[-2:]
-    side = tile if height * width > 4 * tile**2 else max(height, width)
+    tiled = tile is not None and height * width > 4 * tile**2
+    side = tile if tile is not None and tiled else max(height, width)
     found = []
     for part in cut_into_tiles(height, width, side, _MARGIN):
         boxes = detector(image[..., part.rows, part.columns])[0]  # (A, 5)
@@ -133,7 +154,7 @@ def find_boxes(
         found.append(
             boxes[_inside(x, part.core_columns, width) & _inside(y, part.core_rows, height)]
         )
-    kept = _suppress(torch.cat(found).double().cpu())
+    kept = _suppress(torch.cat(found).cpu().double())
     sides = kept.new_tensor([frame.shape[1], frame.shape[0]] * 2)
     # A tiny frame is first continued up to the smallest side that a network takes.
     factors = kept.new_tensor([width, height] * 2) / sides.clamp(min=SMALLEST_SIDE)
@@ -168,28 +189,39 @@ class DetectorPredictor:
         network: In eval mode.
         card: The input rule and the threshold.
         threshold: A box is a target if its score is above this; the card's by default.
+        tile: See `find_boxes`.
 
     Raises:
-        OptionError: The threshold is not in [0, 1).
+        OptionError: The threshold is not in [0, 1), or the tile is too small.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        threshold: float | None = None,
+        tile: int | None = TILE,
+    ) -> None:
+        check_tile(tile)
         if threshold is not None and not 0 <= threshold < 1:
             raise OptionError(f"threshold is {threshold}; use a value from 0 to below 1")
         self.network = cast(Detector, network)
         self.card = card
         self.threshold = card.threshold if threshold is None else threshold
+        self.tile = tile
 
     @classmethod
-    def load(cls, name_or_path: str | Path, *, threshold: float | None = None) -> Self:
+    def load(
+        cls, name_or_path: str | Path, *, threshold: float | None = None, tile: int | None = TILE
+    ) -> Self:
         """Load a weights file that `pinglow detect train` has written.
 
         Raises:
             ModelError: It is no detector's, or damaged.
             MissingExtraError: Its library is not installed.
-            OptionError: The threshold is not in [0, 1).
+            OptionError: The threshold is not in [0, 1), or the tile is too small.
         """
-        return cls(*load_detector(name_or_path), threshold)
+        return cls(*load_detector(name_or_path), threshold, tile)
 
     def __call__(self, frame: NDArray[Any]) -> Detections:
         """Find the targets of an (H, W) frame of counts, any number type.
@@ -203,4 +235,5 @@ class DetectorPredictor:
 
     def candidates(self, frame: NDArray[Any]) -> Detections:
         """Boxes of every score, for average precision."""
-        return find_boxes(self.network, np.asarray(frame), self.card.input_rule)
+        rule = self.card.input_rule
+        return find_boxes(self.network, np.asarray(frame), rule, tile=self.tile)

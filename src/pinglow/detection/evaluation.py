@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pinglow.data.boxes import BoxFolder
 from pinglow.detection.detector import DETECTORS, DetectorPredictor
+from pinglow.extras import import_extra
 from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import EXPORTED, find_model, read_card
 from pinglow.metrics.boxes import BoxReport, BoxScorer
@@ -66,6 +67,7 @@ def evaluate_boxes(frames: BoxFolder, finder: BoxFinder, order: Iterable[int]) -
         finder: What finds boxes.
         order: The indices of the frames, each once; a progress bar may be behind it.
     """
+    import_extra("faster_coco_eval", "detect", "Box average precision")  # not after hours
     scorer = BoxScorer()
     for index in order:
         frame = frames.frame(index)

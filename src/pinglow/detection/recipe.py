@@ -58,3 +58,8 @@ class DetectorRecipe(RunRecipe):
                 f"{source}: augmentation.crop is {self.augmentation.crop}; detectors need a "
                 "multiple of 32"
             )
+        if self.batch_size == 1 and self.augmentation.crop == 32:
+            raise RecipeError(
+                f"{source}: one view of 32 pixels leaves a single value at the coarsest level, "
+                "which BatchNorm cannot take; enlarge batch_size or augmentation.crop"
+            )

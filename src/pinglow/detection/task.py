@@ -28,9 +28,9 @@ class DetectionTask(TrainingTask):
     """Trains a detector by a recipe.
 
     ``training_step`` takes images and masks (N, 1, H, W), whose components are the targets, so that
-    boxes go through every augmentation exactly; ``validation_step`` takes one `BoxFrame` and scores
-    it as it will be used: the whole frame, with the averaged weights. The threshold is the one of
-    the largest F1 on the validation frames, and goes into the card.
+    boxes go through every augmentation as masks do; ``validation_step`` takes one `BoxFrame` and
+    scores it as it will be used: the whole frame, with the averaged weights. The threshold is the
+    one of the largest F1 on the validation frames, and goes into the card.
     """
 
     figures = ("ap50", "ap", "pd", "fa")
@@ -110,6 +110,11 @@ def train_detector(
     import_extra("faster_coco_eval", "detect", "Training of detectors")  # not after hours
     start = finished_steps(run, recipe, resume)
     cuts = cut_validation(recipe, _open_boxes)
+    for cut in cuts:
+        frames = cast(BoxFolder, cut.frames)
+        if frames.source != "masks":
+            for index in range(len(frames)):  # a broken label is said now, not in the middle
+                frames.boxes(index)
     lightning.seed_everything(recipe.seed, verbose=False)
     task = DetectionTask(recipe)
     fit_task(

@@ -74,18 +74,24 @@ class TorchBackend:
     @torch.inference_mode()
     def __call__(self, images: FloatArray, gates: FloatArray | None = None) -> FloatArray:
         """See `Backend`."""
-        batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        batch = self._place(images).contiguous(memory_format=torch.channels_last)
         if gates is None:
             logits = self._network(batch)
         else:
-            logits, _ = self._gated(batch, torch.from_numpy(gates))
-        return np.asarray(torch.sigmoid(logits).contiguous().numpy())
+            logits, _ = self._gated(batch, self._place(gates))
+        return np.asarray(torch.sigmoid(logits.float()).cpu().contiguous().numpy())
 
     @torch.inference_mode()
     def gates(self, images: FloatArray) -> FloatArray:
         """See `Backend`."""
-        _, seen = self._gated(torch.from_numpy(images))
-        return np.asarray(seen.numpy())
+        _, seen = self._gated(self._place(images))
+        return np.asarray(seen.float().cpu().numpy())
+
+    def _place(self, values: FloatArray) -> torch.Tensor:
+        """On the network's device: while it is trained that may be another than the CPU."""
+        weights = next(self._network.parameters(), None)
+        tensor = torch.from_numpy(values)
+        return tensor if weights is None else tensor.to(weights.device)
 
     @functools.cached_property
     def _gated(self) -> GatedNetwork:

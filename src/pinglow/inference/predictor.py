@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -58,8 +59,7 @@ class Predictor:
     ) -> None:
         if threshold is not None and not 0 <= threshold < 1:
             raise OptionError(f"threshold is {threshold}; use a value from 0 to below 1")
-        if tile is not None and tile < _SMALLEST_TILE:
-            raise OptionError(f"tile is {tile}; use at least {_SMALLEST_TILE} pixels")
+        check_tile(tile)
         self.backend = backend
         self.card = card
         self.threshold = card.threshold if threshold is None else threshold
@@ -143,8 +143,15 @@ def predict_probability(
     """
     frame = np.asarray(frame)
     check_frame(frame)
-    try:
+    with memory_guard(frame):
         return _probability(backend, frame, rule, tile)
+
+
+@contextmanager
+def memory_guard(frame: NDArray[Any]) -> Iterator[None]:
+    """Turn a lack of memory into a FrameError, so that a job goes on with the next frame."""
+    try:
+        yield
     except Exception as error:  # the runtimes have exceptions of their own, without a common base
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
@@ -153,6 +160,16 @@ def predict_probability(
             f"a frame of {size} pixels does not fit into memory; use a smaller tile, or cut it "
             "into smaller ones"
         ) from error
+
+
+def check_tile(tile: int | None) -> None:
+    """See whether tiles can have this side.
+
+    Raises:
+        OptionError: They would be too small.
+    """
+    if tile is not None and tile < _SMALLEST_TILE:
+        raise OptionError(f"tile is {tile}; use at least {_SMALLEST_TILE} pixels")
 
 
 def check_frame(frame: NDArray[Any]) -> None:

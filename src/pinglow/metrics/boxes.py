@@ -50,7 +50,8 @@ class BoxReport:
         ap50: Average precision at IoU 0.5; None without a true box.
         ap: Mean of the average precisions at IoU 0.50, 0.55 ... 0.95.
         pd: Matched true boxes / true boxes.
-        fa: Area of unmatched predicted boxes, each cut to its frame / all pixels.
+        fa: Area of unmatched predicted boxes, each cut to its frame / all pixels. Where they
+            overlap they count twice.
         precision: Matched predicted boxes / predicted boxes.
         recall: Equal to pd.
         f1: Harmonic mean of the two, 2 matches / (targets + predicted boxes).
@@ -98,8 +99,9 @@ class _Frame:
 class BoxScorer:
     """Collects the boxes of a set of images.
 
-    It keeps every box, so merging the scorers of several processes in any order gives exactly the
-    report of one process.
+    It keeps every box, so merging the scorers of several processes gives exactly the report of one
+    process. Only where frames have equal scores do the average precisions depend on the order in
+    which frames came: COCO's rules rank these as they come.
     """
 
     def __init__(self) -> None:
@@ -167,7 +169,7 @@ class BoxScorer:
         precisions: tuple[float | None, float | None] = None, None
         drawn = np.empty((0, 2))
         if targets:
-            precisions = _average_precisions(frames)
+            precisions = _average_precisions(self._frames)
             drawn = _resample_precisions(frames, seed)
         return BoxReport(
             protocol="boxes",

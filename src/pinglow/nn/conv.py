@@ -113,6 +113,8 @@ class GaussianConv2d(nn.Conv2d):
             layer.weight.copy_(conv.weight / divisor)
             if conv.bias is not None and layer.bias is not None:
                 layer.bias.copy_(conv.bias)
+        for name, parameter in conv.named_parameters():  # frozen ones stay so
+            layer.get_parameter(name).requires_grad_(parameter.requires_grad)
         return layer.train(conv.training)
 
     @property
@@ -125,6 +127,19 @@ class GaussianConv2d(nn.Conv2d):
             "clip": kernel.clip,
             "sigma_per_channel": len(kernel.log_sigma) > 1,
         }
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
+    ) -> None:
+        """Take a plain layer's weight for what the product with the Gaussian is to be.
+
+        Such a state has no kernel; as free weights its numbers would mean a narrower layer.
+        """
+        weight = state_dict.get(f"{prefix}weight")
+        if weight is not None and not any(k.startswith(f"{prefix}kernel.") for k in state_dict):
+            gaussian = self.kernel.gaussian().detach().unsqueeze(1)
+            state_dict[f"{prefix}weight"] = weight / gaussian.to(weight)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) to (N, C_out, H', W')."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pinglow.extras import import_extra
 from pinglow.losses.box import BOX_LOSSES
@@ -25,6 +26,7 @@ _SIZES: Final = (2.0, 64.0)  # sides of the smallest and the largest anchor, pix
 _RATIOS: Final = (0.5, 1.0, 2.0)
 _SCALES: Final = 3  # anchors of one shape a level
 _WIDTHS: Final = (32, 32, 64, 128, 128)  # stem and four stages of the small body
+_MULTIPLE: Final = 64  # pixels; of the strides of all levels
 _PYRAMID: Final = 64  # channels of its pyramid and heads
 
 
@@ -208,6 +210,10 @@ class RetinaNetDetector(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Every candidate of images (N, 1, H, W): (N, A, 5), corners x0 y0 x1 y1 and score."""
         lists = import_extra("torchvision.models.detection.image_list", "detect", "RetinaNet")
+        height, width = images.shape[-2:]
+        # Anchors are spaced by image size // grid size, which is the stride only of whole grids.
+        padding = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
+        images = F.pad(images, padding, mode="replicate")
         size = (images.shape[-2], images.shape[-1])
         batch = lists.ImageList(images, [size] * len(images))
         levels = list(self.network.backbone(self._channelled(images)).values())

@@ -44,14 +44,17 @@ def gaussianize(
     train it further or to resume it.
 
     At 3 × 3 the four arms of the default cover all taps until they have turned, so outputs stay
-    what they were. ``pinglow.nn.fold_kernels(yolo.model)`` gives plain convolutions back for use.
+    what they were. ``yolo.model = pinglow.nn.fold_kernels(yolo.model.fuse())`` gives plain
+    convolutions back for use.
 
     Args:
-        model: A YOLO object of ultralytics, or its network (yolo.model).
+        model: A YOLO object of ultralytics; or a network of its (yolo.model) for a loop of your
+            own. ultralytics' trainer would build a bare network anew without its shapes.
         where: A regular expression that the whole path of a layer has to match, as in
             "model[.]0[.]conv" for the stem alone; paths as in yolo.model.named_modules().
         keep_outputs: See `pinglow.nn.GaussianConv2d.from_conv`.
-        orientation: See `pinglow.nn.GaussianConv2d`.
+        orientation: See `pinglow.nn.GaussianConv2d`; not "steered", whose softmax changes when
+            ultralytics multiplies the batch normalisation into the weights.
         **shape: arms, clip, sigma, sigma_per_channel of the same.
 
     Returns:
@@ -60,6 +63,10 @@ def gaussianize(
     Raises:
         ValueError: No convolution matches, or one cannot be shaped so.
     """
+    if orientation == "steered":
+        raise ValueError(
+            "orientation 'steered' does not survive ultralytics' fusing; use learned, fixed or max"
+        )
     options = {"keep_outputs": keep_outputs, "orientation": orientation, **shape}
     network = _network_of(model)
     paths = shape_convolutions(network, where, **options)
@@ -95,19 +102,27 @@ def _shaping(build: Any, where: str, options: dict[str, Any]) -> Any:
 def use_box_loss(model: Any, name: str) -> None:
     """Train with another loss for boxes than CIoU; class and distribution losses stay.
 
+    A checkpoint does not keep it: call this again to train one further or to resume it.
+
     Args:
-        model: A YOLO object of ultralytics, or its network with ``args`` set.
+        model: A YOLO object of ultralytics; or a network of its with ``args`` set, for a loop of
+            your own.
         name: A key of `pinglow.losses.box.BOX_LOSSES`: ciou, sdb or diff. Their areas are in
             pixels of the level's grid.
 
     Raises:
-        ValueError: The name is unknown, or the network is not of YOLOv8's kind.
+        ValueError: The name is unknown, or the network does not end in YOLOv8's box head.
     """
     if name not in BOX_LOSSES:
         raise ValueError(f"box loss {name!r} is unknown; use one of {', '.join(BOX_LOSSES)}")
     network = _network_of(model)
-    if getattr(network.model[-1], "one2one_cv2", None) is not None:
-        raise ValueError("end-to-end heads have a loss of their own; use a YOLOv8 or YOLO11 model")
+    head = network.model[-1]
+    plain = import_extra("ultralytics.nn.modules", "detect", "YOLO").Detect
+    if type(head) is not plain or getattr(head, "one2one_cv2", None) is not None:
+        raise ValueError(
+            f"a network that ends in {type(head).__name__} has a loss of its own; use a YOLOv8 or "
+            "YOLO11 model that finds boxes"
+        )
     if network is model:
         network.criterion = _criterion(network, name)
         return

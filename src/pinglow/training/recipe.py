@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -185,6 +185,9 @@ class Recipe(RunRecipe):
             )
 
 
+_COMMANDS: Final = {"detector": "pinglow detect train", "network": "pinglow train"}
+"""What trains by recipes that have a section."""
+
 AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
 
 
@@ -291,6 +294,8 @@ def _explain(error: ValidationError, source: str, kind: type[RunRecipe]) -> str:
     fault = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     location = [str(part) for part in fault["loc"]]
     key = ".".join(location)
+    if key in _COMMANDS and fault["type"] == "extra_forbidden":
+        return f"{source} is a recipe of another kind; use {_COMMANDS[key]}"
     if fault["type"] == "extra_forbidden":
         return _explain_unknown(source, location, _keys_beside(location, kind))
     return f"{source}: {key}: {fault['msg']}"
@@ -306,7 +311,8 @@ def _keys_beside(location: list[str], kind: type[RunRecipe]) -> list[str]:
     model: type[BaseModel] = kind
     for part in location[:-1]:
         if part.isdigit():
-            model = DataSet
+            data: Any = kind.model_fields["data"].annotation
+            model = get_args(data.model_fields["sets"].annotation)[0]
         elif part in model.model_fields:
             inner = model.model_fields[part].annotation
             if isinstance(inner, type) and issubclass(inner, BaseModel):

@@ -293,7 +293,8 @@ def draw_curves(run: Path, figure_name: str) -> None:
             values = [float(row[column] or "nan") for row in rows]
             left.plot(minutes, values, marker=".", label=name)
     left.set(xlabel="minutes of training", ylabel=f"validation {LABELS[figure_name]}", ylim=(0, 1))
-    left.legend()
+    if left.lines:
+        left.legend()
     right.plot(minutes, [float(row["train_loss"]) for row in rows], marker=".")
     right.set(xlabel="minutes of training", ylabel="training loss")
     for axes in (left, right):
