@@ -75,11 +75,11 @@ def test_candidates_are_torchvisions_own() -> None:
     detector.network.nms_thresh = 1.0
     detector.network.detections_per_img = 10_000
     detector.network.topk_candidates = 10_000
-    image = torch.randn(1, 1, 64, 96)
+    image = torch.randn(1, 1, 64, 128)
     with torch.inference_mode():
         found = detector(image)[0]
         (theirs,) = detector.network(list(image))
-    inside = (found[:, :2] >= 0).all(1) & (found[:, 2] <= 96) & (found[:, 3] <= 64)
+    inside = (found[:, :2] >= 0).all(1) & (found[:, 2] <= 128) & (found[:, 3] <= 64)
     ours = found[inside]
     boxes = torch.cat([theirs["boxes"], theirs["scores"][:, None]], dim=1)
     nearest = (ours[:100, None] - boxes).abs().amax(dim=2).amin(dim=1)
