@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pinglow.cli.predict import End, Every, Out, Sources, Start, Tile, Track
+from pinglow.cli.train import Changes, Data, Resume, Run
 from pinglow.errors import OptionError
 
 if TYPE_CHECKING:
@@ -34,14 +36,7 @@ def train(
         str | None,
         typer.Argument(help="A recipe file, or the bundled recipe detect.", show_default="detect"),
     ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DIR[:SPLIT]",
-            help="Train on this folder instead of the recipe's; repeat for several. "
-            "SPLIT names a list in it (default: train).",
-        ),
-    ] = None,
+    data: Data = None,
     detector: Annotated[
         str | None,
         typer.Option(
@@ -53,17 +48,9 @@ def train(
         bool,
         typer.Option("--gaussian", help="Put Gaussian convolutions into the first layers."),
     ] = False,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key: detector.box_loss=sdb."),
-    ] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="The run folder to make (default: runs/NAME).")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Go on with this run folder, exactly where it stopped."),
-    ] = None,
+    changes: Changes = None,
+    run: Run = None,
+    resume: Resume = None,
 ) -> None:
     """Train a detector; the run folder gets weights, curves and lists.
 
@@ -95,18 +82,11 @@ def train(
 
 @app.command()
 def predict(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE", help="Images and videos: files, folders or quoted patterns."
-        ),
-    ],
+    sources: Sources,
     model: Annotated[
         str, typer.Option(help="The weights file that pinglow detect train has written.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")] = Path(
-        "pinglow-out"
-    ),
+    out: Out = Path("pinglow-out"),
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -117,25 +97,11 @@ def predict(
     save: Annotated[
         str, typer.Option(help="What to write: any of overlay, csv, jsonl, with commas.")
     ] = "csv,jsonl,overlay",
-    tile: Annotated[
-        int,
-        typer.Option(
-            help="Frames of more than four tiles' area are computed in tiles of this side, pixels; "
-            "0: never."
-        ),
-    ] = 1024,
-    track: Annotated[
-        bool, typer.Option("--track", help="Number targets that belong together over time.")
-    ] = False,
-    every: Annotated[
-        int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
-    ] = 1,
-    start: Annotated[
-        float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
-    ] = 0.0,
-    end: Annotated[
-        float | None, typer.Option(help="Stop at this second of a video.", metavar="S")
-    ] = None,
+    tile: Tile = 1024,
+    track: Track = False,
+    every: Every = 1,
+    start: Start = 0.0,
+    end: End = None,
 ) -> None:
     """Find targets with a detector; the output is that of pinglow predict.
 

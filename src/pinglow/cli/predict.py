@@ -17,22 +17,40 @@ if TYPE_CHECKING:
     from pinglow.structures import Detections, Prediction
 
 
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="SOURCE", help="Images and videos: files, folders or quoted patterns."),
+]
+Out = Annotated[Path, typer.Option(help="Folder for the results; made if need be.")]
+Tile = Annotated[
+    int,
+    typer.Option(
+        help="Frames of more than four tiles' area are computed in tiles of this side, pixels; "
+        "0: never."
+    ),
+]
+Track = Annotated[
+    bool, typer.Option("--track", help="Number targets that belong together over time.")
+]
+Every = Annotated[
+    int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
+]
+Start = Annotated[
+    float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
+]
+End = Annotated[float | None, typer.Option(help="Stop at this second of a video.", metavar="S")]
+"""What the commands that predict have in common."""
+
+
 def predict(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE", help="Images and videos: files, folders or quoted patterns."
-        ),
-    ],
+    sources: Sources,
     model: Annotated[
         str,
         typer.Option(
             help="A bundled model (see `pinglow models`), a weights file, or an exported model."
         ),
     ] = "pinglow-fast",
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")] = Path(
-        "pinglow-out"
-    ),
+    out: Out = Path("pinglow-out"),
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -49,31 +67,17 @@ def predict(
     backend: Annotated[
         str, typer.Option(help="auto (the fastest installed), torch, onnxruntime or openvino.")
     ] = "auto",
-    tile: Annotated[
-        int,
-        typer.Option(
-            help="Frames of more than four tiles' area are computed in tiles of this side, pixels; "
-            "0: never."
-        ),
-    ] = 1024,
+    tile: Tile = 1024,
     flips: Annotated[
         bool,
         typer.Option(
             "--flips", help="Average over mirror images: four times the work, fewer false alarms."
         ),
     ] = False,
-    track: Annotated[
-        bool, typer.Option("--track", help="Number targets that belong together over time.")
-    ] = False,
-    every: Annotated[
-        int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
-    ] = 1,
-    start: Annotated[
-        float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
-    ] = 0.0,
-    end: Annotated[
-        float | None, typer.Option(help="Stop at this second of a video.", metavar="S")
-    ] = None,
+    track: Track = False,
+    every: Every = 1,
+    start: Start = 0.0,
+    end: End = None,
 ) -> None:
     """Find targets in infrared images and videos and write what was found.
 

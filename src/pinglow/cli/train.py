@@ -15,6 +15,26 @@ if TYPE_CHECKING:
     from pinglow.training.task import TrainingTask
 
 
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DIR[:SPLIT]",
+        help="Train on this folder instead of the recipe's; repeat for several. "
+        "SPLIT names a list in it (default: train).",
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in optimizer.name=adagrad."),
+]
+Run = Annotated[Path | None, typer.Option(help="The run folder to make (default: runs/NAME).")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Go on with this run folder, exactly where it stopped."),
+]
+"""What the commands that train have in common."""
+
+
 def train(
     recipe: Annotated[
         str | None,
@@ -23,25 +43,10 @@ def train(
             "With --resume it can be left out."
         ),
     ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DIR[:SPLIT]",
-            help="Train on this folder instead of the recipe's; repeat for several. "
-            "SPLIT names a list in it (default: train).",
-        ),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in loss.bce_weight=0.5."),
-    ] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="The run folder to make (default: runs/NAME).")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Go on with this run folder, exactly where it stopped."),
-    ] = None,
+    data: Data = None,
+    changes: Changes = None,
+    run: Run = None,
+    resume: Resume = None,
 ) -> None:
     """Train a network by a recipe; the run folder gets weights, curves and lists.
 
