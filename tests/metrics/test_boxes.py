@@ -132,6 +132,18 @@ def test_average_precision_is_pycocotools(seed: int) -> None:
     assert (report.ap50, report.ap) == pytest.approx(pycocotools_precisions(frames), abs=1e-9)
 
 
+def rounded(frames: list[Frame]) -> list[Frame]:
+    """The same with many equal scores."""
+    return [frame._replace(scores=np.round(frame.scores, 1)) for frame in frames]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_is_pycocotools_with_ties_between_frames(seed: int) -> None:
+    frames = rounded(make_frames(30, seed))
+    report = report_of(frames)
+    assert (report.ap50, report.ap) == pytest.approx(pycocotools_precisions(frames), abs=1e-9)
+
+
 def test_average_precision_is_pycocotools_with_ties_in_a_frame() -> None:
     """Overlaps of exactly 0.5, equal boxes and equal scores; no two frames share a score."""
     frames = [coarse_frame(seed) for seed in range(60)]
@@ -301,14 +313,21 @@ def test_nothing_to_choose() -> None:
 
 def test_merging_in_any_order_is_exactly_one_scorer() -> None:
     frames = make_frames(20, seed=2)
-    for frame in frames:
-        frame.scores[:] = np.round(frame.scores, 1)  # ties between frames
     whole = scorer_of(frames)
     first, second, third = (scorer_of(frames[number::3]) for number in range(3))
     third.merge(first)
     third.merge(second)
     assert third.compute(seed=4) == whole.compute(seed=4)
     assert third.best_threshold() == whole.best_threshold()
+
+
+def test_merging_in_turn_is_exactly_one_scorer_where_scores_are_equal() -> None:
+    """COCO ranks equal scores of two frames as the frames come."""
+    frames = rounded(make_frames(20, seed=2))
+    whole = scorer_of(frames)
+    first, second = scorer_of(frames[:8]), scorer_of(frames[8:])
+    first.merge(second)
+    assert first.compute(seed=4) == whole.compute(seed=4)
 
 
 def test_intervals_hold_the_scores_and_shrink_with_more_images() -> None:
