@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pinglow.cli.evaluate import TARGET_LINES, score_table, write_scores
 from pinglow.cli.predict import End, Every, Out, Sources, Start, Tile, Track
 from pinglow.cli.train import Changes, Data, Resume, Run
 from pinglow.errors import OptionError
@@ -156,8 +157,6 @@ def evaluate(
 
     Example: pinglow detect evaluate --data sirst --split test --model detector.safetensors
     """
-    from json import dumps
-
     from rich.console import Console
 
     from pinglow.cli.progress import frame_progress
@@ -172,29 +171,19 @@ def evaluate(
         report = evaluate_boxes(frames, finder, bar.track(range(len(frames))))
     _print_report(Console(), report, f"boxes from {frames.source}")
     if json is not None:
-        text = dumps(report.to_dict(), indent=2, allow_nan=False)
-        try:
-            json.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OptionError(f"--json {json} cannot be written ({error.strerror})") from error
+        write_scores(json, report.to_dict())
 
 
-# Key in the report, how it is called, its factor and unit in print, decimals.
 _LINES = (
     ("ap50", "mAP50", 100, "%", 2),
     ("ap", "mAP50:95", 100, "%", 2),
     ("pd", "Pd", 100, "%", 2),
     ("fa", "Fa (boxes)", 1e6, "1e-6", 2),
-    ("precision", "precision", 100, "%", 2),
-    ("recall", "recall", 100, "%", 2),
-    ("f1", "F1", 100, "%", 2),
-    ("false_alarms_per_image", "false alarms", 1, "per image", 3),
+    *TARGET_LINES,
 )
 
 
 def _print_report(console: Any, report: BoxReport, source: str) -> None:
-    from pinglow.cli.evaluate import score_table
-
     console.print(
         f"images: {report.images}, targets: {report.targets}, {source}, "
         f"threshold: {report.threshold:g}",

@@ -72,8 +72,6 @@ def evaluate(
 
     Example: pinglow evaluate --data sirst --split test --model pinglow-fast --json scores.json
     """
-    from json import dumps
-
     from rich.console import Console
 
     from pinglow.data.datasets import FrameFolder
@@ -111,11 +109,7 @@ def evaluate(
         _print_report(console, report, PROTOCOLS[report.protocol].summary)
     if json is not None:
         scores = [report.to_dict() for report in reports]
-        text = dumps(scores[0] if len(scores) == 1 else scores, indent=2, allow_nan=False)
-        try:
-            json.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OptionError(f"--json {json} cannot be written ({error.strerror})") from error
+        write_scores(json, scores[0] if len(scores) == 1 else scores)
 
 
 def _with_progress(frames: FrameFolder) -> Iterator[Pair]:
@@ -128,16 +122,35 @@ def _with_progress(frames: FrameFolder) -> Iterator[Pair]:
             yield frames.names[index], frame, mask
 
 
-# Key in the report, how it is called, its factor and unit in print, decimals.
+def write_scores(path: Path, scores: Any) -> None:
+    """Write what ``--json`` asks for.
+
+    Raises:
+        OptionError: The file cannot be written.
+    """
+    from json import dumps
+
+    text = dumps(scores, indent=2, allow_nan=False)
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"--json {path} cannot be written ({error.strerror})") from error
+
+
+TARGET_LINES = (
+    ("precision", "precision", 100, "%", 2),
+    ("recall", "recall", 100, "%", 2),
+    ("f1", "F1", 100, "%", 2),
+    ("false_alarms_per_image", "false alarms", 1, "per image", 3),
+)
+"""Key in the report, how it is called, its factor and unit in print, decimals."""
+
 _LINES = (
     ("iou", "IoU", 100, "%", 2),
     ("niou", "nIoU", 100, "%", 2),
     ("pd", "Pd", 100, "%", 2),
     ("fa", "Fa", 1e6, "1e-6", 2),
-    ("precision", "precision", 100, "%", 2),
-    ("recall", "recall", 100, "%", 2),
-    ("f1", "F1", 100, "%", 2),
-    ("false_alarms_per_image", "false alarms", 1, "per image", 3),
+    *TARGET_LINES,
 )
 
 
