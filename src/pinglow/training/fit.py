@@ -153,7 +153,7 @@ def _build_trainer(recipe: RunRecipe, run: Path, callbacks: list[Callback]) -> l
     return lightning.Trainer(
         accelerator="auto",
         devices=1,
-        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+        precision="bf16-mixed" if _in_bfloat16(recipe) else "32-true",
         max_steps=recipe.steps,
         max_epochs=-1,
         val_check_interval=recipe.validate_every,
@@ -168,6 +168,12 @@ def _build_trainer(recipe: RunRecipe, run: Path, callbacks: list[Callback]) -> l
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _in_bfloat16(recipe: RunRecipe) -> bool:
+    if recipe.precision == "auto":
+        return torch.cuda.is_available()
+    return recipe.precision == "bfloat16"
 
 
 class ValidationFrames(Dataset[ValidationFrame]):

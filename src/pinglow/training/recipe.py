@@ -123,6 +123,10 @@ class RunRecipe(Section):
     ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="moving average of the weights; 0: off"
     )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="of convolutions in training; auto: bfloat16 on a GPU, float32 on a CPU",
+    )
     optimizer: OptimizerSection = OptimizerSection()
     data: DataSection
     augmentation: Augmentation = Augmentation()
