@@ -178,6 +178,9 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--only", choices=DETECTORS, help="make the runs of this one: a process for each, at once"
+    )
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--report", action="store_true", help="only print what is there")
     arguments = parser.parse_args()
@@ -185,7 +188,7 @@ def main() -> None:
         return print_latency()
     if not arguments.report:
         for seed in range(arguments.seeds):
-            for detector in DETECTORS:
+            for detector in [arguments.only] if arguments.only else DETECTORS:
                 for gaussian in (False, True):
                     train_arm(detector, gaussian, seed, arguments.steps, arguments.root)
         reference = OUT / "pinglow-fast.json"
