@@ -170,13 +170,21 @@ def test_a_signal_in_the_last_validation_stops_after_the_run(
     assert len(rows(tmp_path)) == 1
 
 
-def test_two_processes_do_not_make_one_study(root: Path, tmp_path: Path) -> None:
-    fcntl = pytest.importorskip("fcntl", reason="needs a system with file locks")
-    (tmp_path / "work").mkdir()
-    with (tmp_path / "work/.lock").open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(RecipeError, match="another process is making runs in"):
-            run(make_study(), root, tmp_path)
+def test_a_run_that_another_is_making_is_passed_over(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="needs a system with file locks")
+    study = make_study(seeds=[0])
+    started: list[str] = []
+    beside: list[str] = []
+
+    def start(planned: PlannedRun, _: int) -> None:
+        started.append(planned.name)
+        # The same command once more; locks of one process shut each other out like those of two.
+        beside.extend(run_and_list(study, root, tmp_path))
+
+    run(study, root, tmp_path, on_start=start)
+    assert beside == ["y-0"]
+    assert started == ["x-0"]  # y-0 is done when its turn comes
+    assert [(row["arm"], row["status"]) for row in rows(tmp_path)] == [("x", "done"), ("y", "done")]
 
 
 def test_a_full_disk_stops_the_study_and_fails_no_run(

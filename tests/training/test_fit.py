@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from pinglow.data.datasets import FrameFolder
 from pinglow.errors import DataError, ModelError, RecipeError
@@ -230,9 +232,11 @@ def test_the_weights_predict_what_was_validated(
     assert (shared / union if union else 0.0) == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["auto", "bfloat16"])
 @pytest.mark.usefixtures("no_curves")
-def test_a_network_learns(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_a_network_learns(make_recipe: MakeRecipe, tmp_path: Path, precision: str) -> None:
     recipe = make_recipe(
+        precision=precision,
         steps=120,
         batch_size=4,
         validate_every=40,
@@ -240,7 +244,18 @@ def test_a_network_learns(make_recipe: MakeRecipe, tmp_path: Path) -> None:
         loss={"warmup_steps": 20, "bce_weight": 5.0},
         optimizer={"learning_rate": 0.02, "warmup_steps": 5},
     )
-    train(recipe, tmp_path / "run", progress=False)
+    types: set[torch.dtype] = set()
+
+    def note(module: nn.Module, _: Any, out: torch.Tensor) -> None:
+        if isinstance(module, nn.Conv2d) and module.training:
+            types.add(out.dtype)
+
+    with register_module_forward_hook(note):
+        train(recipe, tmp_path / "run", progress=False)
+    if precision == "bfloat16":
+        assert types == {torch.bfloat16}
+    weights = load_file(tmp_path / "run/weights.safetensors")
+    assert torch.bfloat16 not in {each.dtype for each in weights.values()}
     losses = [float(row["train_loss"]) for row in rows(tmp_path / "run")]
     assert losses[-1] < 0.7 * losses[0]
     assert float(rows(tmp_path / "run")[-1]["val_score"]) > 0.4

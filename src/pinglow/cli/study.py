@@ -38,7 +38,8 @@ def study(
 
     Runs that are done are skipped and one that was stopped is gone on with, so
     a study is started again by the same command. Results are in OUT/results.csv
-    as each run ends.
+    as each run ends. Started twice, it makes two runs at a time; OMP_NUM_THREADS
+    says how many cores each takes.
 
     Example: pinglow study studies/arms.toml --root data
 

@@ -1,4 +1,7 @@
-"""Run a study: every run that is not done yet, one after the other, resumable at any point."""
+"""Run a study: every run that is not done yet, one after the other, resumable at any point.
+
+Several processes may work on one study: each makes the next run that no other is making.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ def run_study(
     """Make every run of the plan that has no result yet.
 
     A run that fails becomes a result with its reason, and the others go on; what the machine is to
-    blame for, such as a full disk, stops the study.
+    blame for, such as a full disk, stops the study. A run that another process is making is passed
+    over.
 
     Args:
         plan: In the order in which they are made.
@@ -52,39 +56,40 @@ def run_study(
         All results, in the plan's order.
 
     Raises:
-        RecipeError: A result or a run folder is of other settings than the plan's run of that name,
-            or another process makes the same study.
+        RecipeError: A result or a run folder is of other settings than the plan's run of that name.
         DataError: A result is damaged, or a data folder is missing.
         OSError: Something cannot be written.
         TrainingInterruptedError: A signal asked to stop; everything is saved.
     """
-    done = {
-        name: result
-        for name, result in match_results(plan, folder).items()
-        if not (result.failure and retry_failed)
-    }
-    left = [run for run in plan if run.name not in done]
-    _check_folders(left)
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
-    work.mkdir(parents=True, exist_ok=True)
+    to_retry = [each for each in match_results(plan, folder).values() if each.failure]
+
+    def find_done() -> dict[str, RunResult]:  # read anew: other processes add to it
+        results = match_results(plan, folder)
+        if retry_failed:
+            results = {name: each for name, each in results.items() if each not in to_retry}
+        return results
 
     def tell() -> list[RunResult]:
+        done = find_done()
         results = [done[run.name] for run in plan if run.name in done]
         if results:
             write_table(folder, results)
         return results
 
-    with _alone(work):
-        tell()
-        for run in left:
+    tell()
+    left = [run for run in plan if run.name not in find_done()]
+    _check_folders(left)
+    for run in left:
+        with _claim(work / f".{run.name}.lock") as ours:
+            if not ours or run.name in find_done():
+                continue
             on_start(run, plan.index(run) + 1)
             result, stop_signal = _make_run(run, work / run.name, progress)
             gc.collect()  # a trainer and its frames hold each other: gigabytes, run after run
             write_result(folder, result)
-            done[run.name] = result
             on_end(tell())
-            if stop_signal is not None:
-                raise TrainingInterruptedError("stopped between two runs", stop_signal)
+        if stop_signal is not None:
+            raise TrainingInterruptedError("stopped between two runs", stop_signal)
     return tell()
 
 
@@ -122,21 +127,21 @@ def _check_folders(runs: list[PlannedRun]) -> None:
 
 
 @contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Refuse to work in a folder that another process works in."""
-    with (work / ".lock").open("w") as file:
+def _claim(lock: Path) -> Iterator[bool]:
+    """Whether no other process holds the lock; the system frees it when its process ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
         try:
             import fcntl
         except ImportError:  # Windows: left to the user
-            yield
+            yield True
             return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RecipeError(
-                f"another process is making runs in {work}; wait for it, or name another --work"
-            ) from None
-        yield
+            yield False
+        else:
+            yield True
 
 
 def _make_run(run: PlannedRun, work: Path, progress: bool) -> tuple[RunResult, int | None]:
