@@ -28,6 +28,7 @@ def weights(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run(
         *("train", "--data", scenes, "--detector", "retinanet-small", "--gaussian"),
         *("--run", run_folder, "--set", "steps=2", "--set", "batch_size=2"),
+        *("--set", "optimizer.learning_rate=1e-5"),  # finds everywhere still
         *("--set", "augmentation.crop=32", "--set", "data.validation=0.25"),
     )
     assert result.exit_code == 0, result.output
@@ -81,6 +82,8 @@ def test_scores_are_printed_and_written(weights: Path, scenes: Path, tmp_path: P
         (["train", "--detector", "yolov9"], "detector.type is 'yolov9'"),
         (["train", "--run", "a", "--resume", "b"], "exclude each other"),
         (["train", "fast"], "bundled: detect"),
+        (["train", "--boxes", "voc"], "--boxes says where the boxes of --data are"),
+        (["train", "--data", ".", "--boxes", "xml"], "boxes"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -91,6 +94,24 @@ def test_mistakes_are_one_sentence(
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_every_broken_label_is_named_before_training(scenes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "boxes"
+    done = CliRunner().invoke(
+        app,
+        ["data", "convert", str(scenes), "--split", "train", "--to", "yolo", "--out", str(folder)],
+    )
+    assert done.exit_code == 0
+    assert "give --split a second time" in done.stderr
+    first, second = sorted((folder / "labels").glob("*.txt"))[:2]
+    first.write_text("0 0.5\n")
+    second.write_text("0 0.5 0.5 nothing 0.1\n")
+    result = run("train", "--data", folder, "--boxes", "yolo", "--run", tmp_path / "run")
+    assert result.exit_code == 2
+    assert first.name in result.stderr
+    assert second.name in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_detector_is_no_model_for_predict(weights: Path, scenes: Path, tmp_path: Path) -> None:

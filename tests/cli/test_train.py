@@ -27,6 +27,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
 
     def train(recipe: Recipe, run: Path, **options: Any) -> Any:
         made.append((recipe, run, options))
+        options["on_start"]([])
         if made.error:
             raise made.error
         return SimpleNamespace(score=0.5, figures=("iou",))
@@ -82,6 +83,19 @@ def test_data_takes_the_place_of_the_recipes(calls: Calls, tmp_path: Path) -> No
         (str(tmp_path / "é"), "train"),
         ("/abs/gone", "trainval"),
     ]
+
+
+def test_data_may_bring_a_list_for_validation(calls: Calls, tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    given = ["gone:train:val", "a:b:trainval:some lists/x.txt"]
+    options = [word for item in given for word in ("--data", item)]
+    assert run("fast", *options).exit_code == 0
+    sets = calls[0][0].data.sets
+    assert [(each.folder, each.split, each.validation_split) for each in sets] == [
+        (str(tmp_path / "gone"), "train", "val"),
+        (str(tmp_path / "a:b"), "trainval", "some lists/x.txt"),
+    ]
+    assert run("fast", "--data", "gone:train:").exit_code == 2
 
 
 @pytest.fixture
@@ -161,7 +175,9 @@ def test_a_whole_run(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     result = run(recipe, "--data", tmp_path / "scenes", "--run", folder)
     assert result.exit_code == 0, result.output
     lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert [line.split()[0] for line in lines] == ["training", "step", "step", "last"]
+    assert [line.split()[0] for line in lines] == [
+        *("tiny:", "training", "scenes:", "step", "step", "last")
+    ]
     assert (folder / "weights.safetensors").is_file()
     stored = tomllib.loads((folder / "recipe.toml").read_text())
     assert stored["data"]["sets"][0]["folder"] == str(tmp_path / "scenes")

@@ -47,6 +47,17 @@ def test_scores_are_in_their_units_with_intervals() -> None:
     assert cells(page.split("Per size")[1], "a") == ["a", "test", "75.0 (4)", "- (0)"]
 
 
+def test_boxes_have_scores_of_their_own() -> None:
+    row = {"data": "a", "split": "cut", "protocol": "boxes", "ap50": 0.5, "ap": 0.25, "pd": 1.0}
+    page = card_page(make(scores=[row]))
+    assert "Fa by the area of boxes" in page
+    assert "bracket" not in page
+    assert cells(page, "data")[4:] == [
+        *("mAP50, %", "mAP50:95, %", "Pd, %", "Fa, 1e-6", "false alarms a frame")
+    ]
+    assert cells(page, "a") == ["a", "cut", "-", "-", "50.0", "25.0", "100.0", "-", "-"]
+
+
 def test_a_chain_of_runs_begins_with_the_first() -> None:
     base = {"command": "first", "training": {"steps": 1}}
     card = make(command="second", training={"steps": 2, "best_step": 1, "started_from": base})

@@ -84,6 +84,15 @@ def test_a_bundled_name_goes_before_a_file(
         read_card("gone")
 
 
+def test_a_run_folder_stands_for_its_weights(path: Path) -> None:
+    run = path.parent / "run"
+    run.mkdir()
+    with pytest.raises(ModelError, match=r"run/weights\.safetensors' is neither a file"):
+        read_card(run)
+    path.rename(run / "weights.safetensors")
+    assert read_card(run) == read_card(run / "weights.safetensors")
+
+
 def test_a_torn_file_is_refused_by_name(path: Path) -> None:
     content = path.read_bytes()
     cuts = [0, 1, 7, 8, 100, *random.Random(0).sample(range(len(content)), 10), len(content) - 1]
@@ -120,8 +129,8 @@ def test_a_card_that_is_not_understood_is_refused(path: Path, text: str) -> None
     ("changes", "message"),
     [
         ({"normalisation": "minmax"}, "wants normalisation 'minmax'"),
-        ({"network": {"type": "ResNet"}}, "'ResNet' is unknown; use one of"),
-        ({"network": {}}, "None is unknown"),
+        ({"network": {"type": "ResNet"}}, "'ResNet' is none of"),
+        ({"network": {}}, "None is none of"),
         ({"network": CONFIG | {"width": 3}}, "cannot be built: .*unexpected keyword"),
         ({"network": CONFIG | {"widths": [4]}}, "cannot be built: widths and depths"),
         ({"network": CONFIG | {"widths": [4, -8]}}, "cannot be built"),

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from pinglow.detection.detector import build_detector
 from pinglow.inference.weights import ModelCard, save_model
@@ -34,4 +33,4 @@ def test_an_example_runs(
     card = ModelCard(name="d", network=config, parameters=1)
     save_model(tmp_path / "runs/detector/weights.safetensors", build_detector(config), card)
     monkeypatch.chdir(tmp_path)
-    exec(EXAMPLES[number], {"image": torch.rand(3, 64, 64)})
+    exec(EXAMPLES[number], {})

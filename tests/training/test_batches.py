@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from pinglow.data.datasets import FrameFolder
 from pinglow.data.duplicates import group_near_duplicates
 from pinglow.errors import DataError
 from pinglow.training import batches
@@ -37,8 +38,10 @@ def write_folder(folder: Path, frames: list[NDArray[np.uint8]], names: str = "f"
     return folder
 
 
-def recipe_on(make_recipe: MakeRecipe, *folders: Path, validation: float = 0.25) -> Recipe:
-    sets = [{"folder": str(folder), "split": "train"} for folder in folders]
+def recipe_on(
+    make_recipe: MakeRecipe, *folders: Path, validation: float = 0.25, **changes: str
+) -> Recipe:
+    sets = [{"folder": str(folder), "split": "train", **changes} for folder in folders]
     return make_recipe(data={"sets": sets, "validation": validation})
 
 
@@ -94,6 +97,22 @@ def test_a_group_larger_than_the_share_is_taken_if_there_is_no_smaller(
     frames = [texture(0)] * 2 + [texture(1)] * 3
     (cut,) = cut_validation(recipe_on(make_recipe, write_folder(tmp_path / "d", frames)))
     assert (cut.training, cut.validation) == ([2, 3, 4], [0, 1])
+
+
+def test_a_list_for_validation_takes_the_place_of_a_cut(
+    tmp_path: Path, make_recipe: MakeRecipe
+) -> None:
+    folder = write_folder(tmp_path / "d", [texture(i) for i in range(5)])
+    names = FrameFolder(folder, "train").names
+    (folder / "few.txt").write_text("\n".join(names[:3]))
+    (folder / "val.txt").write_text("\n".join(names[3:]))
+    recipe = recipe_on(make_recipe, folder, split="few", validation_split="val")
+    (cut,) = cut_validation(recipe)
+    assert [cut.frames.names[index] for index in cut.training] == names[:3]
+    assert [cut.validation_frames.names[index] for index in cut.validation] == names[3:]
+    shared = recipe_on(make_recipe, folder, split="train", validation_split="val")
+    with pytest.raises(DataError, match="trained on and validated with"):
+        cut_validation(shared)
 
 
 @pytest.mark.parametrize("count", [1, 4])

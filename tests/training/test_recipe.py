@@ -164,6 +164,14 @@ def test_changes_are_toml_or_bare_words(path: Path, change: str, key: str, value
     assert found == value
 
 
+def test_a_short_trial_validates_and_reaches_the_full_learning_rate(path: Path) -> None:
+    changes = ["steps=10", "validate_every=1000", "optimizer.warmup_steps=500"]
+    recipe = load_recipe(path, changes)
+    assert (recipe.validate_every, recipe.optimizer.warmup_steps) == (10, 5)
+    longer = load_recipe(path, ["steps=1000", *changes[1:]])
+    assert (longer.validate_every, longer.optimizer.warmup_steps) == (1000, 500)
+
+
 def test_a_later_change_wins(path: Path) -> None:
     assert load_recipe(path, ["seed=1", "seed=2"]).seed == 2
 

@@ -156,7 +156,8 @@ def convert(
 
     voc: boxes/NAME.xml. coco: annotations/SPLIT.json. yolo: a folder that ultralytics' trainer
     takes, with 8-bit images, labels/NAME.txt and data.yaml; its first list is for training, the
-    second for validation. A broken frame is listed at the end; the others go on.
+    second for validation. A broken frame is listed at the end and the others go on; a missing one
+    stops it before anything is written.
 
     Example: pinglow data convert my-frames/ --split train --split val --to yolo --out my-yolo/
     """
@@ -181,6 +182,12 @@ def convert(
             source=source,
             overwrite=overwrite,
             on_frame=partial(progress.advance, task),
+        )
+    if to == "yolo" and len(split) == 1:
+        typer.echo(
+            f"note: {out}/data.yaml validates with the frames that it trains on; give --split a "
+            "second time to validate with others",
+            err=True,
         )
     for reason in done.broken.values():
         typer.echo(f"warning: left out: {reason}", err=True)

@@ -49,6 +49,13 @@ def train(
         bool,
         typer.Option("--gaussian", help="Put Gaussian convolutions into the first layers."),
     ] = False,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            help="Where --data has its boxes: masks, voc, yolo or coco.",
+            show_default="the first that a folder has",
+        ),
+    ] = None,
     changes: Changes = None,
     run: Run = None,
     resume: Resume = None,
@@ -78,6 +85,7 @@ def train(
         changes,
         run,
         resume,
+        boxes,
     )
 
 

@@ -155,7 +155,11 @@ def run_job(
     files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES)
     pictures = [out / folder for folder in ("masks", "probability", "overlays")]
     if any(folder.is_dir() and any(folder.iterdir()) for folder in pictures):
-        typer.echo(f"note: {out} holds pictures of an earlier job; this one adds to them", err=True)
+        typer.echo(
+            f"note: {out} holds pictures of an earlier job; this one adds to them, its tables are "
+            "of this job alone",
+            err=True,
+        )
     predictor = load()
     try:
         with open_sinks(sinks, out) as opened, frame_progress() as bar:

@@ -11,6 +11,7 @@ import typer
 from pinglow.errors import OptionError
 
 if TYPE_CHECKING:
+    from pinglow.training.batches import Cut
     from pinglow.training.recipe import RunRecipe
     from pinglow.training.task import TrainingTask
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 Data = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="DIR[:SPLIT]",
+        metavar="DIR[:SPLIT[:VALIDATION]]",
         help="Train on this folder instead of the recipe's; repeat for several. "
-        "SPLIT names a list in it (default: train).",
+        "SPLIT names a list in it (default: train), VALIDATION the list that validates (default: "
+        "frames cut from SPLIT).",
     ),
 ]
 Changes = Annotated[
@@ -70,6 +72,7 @@ def fit_run(
     changes: list[str],
     run: Path | None,
     resume: Path | None,
+    boxes: str | None = None,
 ) -> None:
     """Train by a recipe of a kind, and say what came of it: what the train commands do.
 
@@ -77,10 +80,11 @@ def fit_run(
         kind: The kind of recipe.
         fit: Trains; takes the recipe, the run folder, ``resume`` and ``command``.
         recipe: Name or path; None: that of the run to resume.
-        data: Folders instead of the recipe's, as DIR[:SPLIT].
+        data: Folders instead of the recipe's, as DIR[:SPLIT[:VALIDATION]].
         changes: Items key=value.
         run: The run folder.
         resume: The run folder to go on with.
+        boxes: Where the boxes of these folders are.
 
     Raises:
         OptionError: The options do not fit together.
@@ -104,15 +108,27 @@ def fit_run(
         recipe = str(resume / "recipe.toml")
         if not Path(recipe).is_file():
             raise OptionError(f"--resume {resume} is not a run folder; it has no recipe.toml")
+    if boxes is not None and not data:
+        raise OptionError("--boxes says where the boxes of --data are; name a folder with that")
     if data:
-        changes = [*changes, f"data.sets=[{', '.join(_as_table(item) for item in data)}]"]
+        tables = [_as_table(item, {"boxes": boxes} if boxes else {}) for item in data]
+        changes = [*changes, f"data.sets=[{', '.join(tables)}]"]
     plain = load_run_recipe(kind, recipe, changes)
     folder = resume or run or Path("runs") / plain.name
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"training {plain.name}: {plain.steps} steps into {folder}")
     command = shlex.join(["pinglow", *sys.argv[1:]])
+
+    console.print(f"{plain.name}: reading frames")
+
+    def announce(cuts: list[Cut]) -> None:
+        console.print(f"training {plain.name}: {plain.steps} steps into {folder}")
+        for cut in cuts:
+            trained, held = len(cut.training), len(cut.validation)
+            source = getattr(cut.frames, "source", "masks")
+            console.print(f"{cut.name}: {trained} frames, {held} more validate; truth: {source}")
+
     try:
-        task = fit(plain, folder, resume=resume is not None, command=command)
+        task = fit(plain, folder, resume=resume is not None, command=command, on_start=announce)
     except TrainingInterruptedError as stop:
         console.print(str(stop))
         raise typer.Exit(128 + stop.signal_number) from stop
@@ -122,15 +138,22 @@ def fit_run(
     )
 
 
-def _as_table(item: str) -> str:
-    """DIR or DIR:SPLIT as a data set in TOML; a colon in a folder's own name is left alone."""
+def _as_table(item: str, options: dict[str, str]) -> str:
+    """A folder and its lists as a data set in TOML; a folder's own colons are left alone."""
     import json
 
-    folder, separator, split = item.rpartition(":")
-    if not separator or Path(item).is_dir():
-        folder, split = item, "train"
+    folder, lists = item, list[str]()
+    while not Path(folder).is_dir() and len(lists) < 2:
+        head, separator, last = folder.rpartition(":")
+        if not separator:
+            break
+        folder, lists = head, [last, *lists]
+    values = {"folder": str(Path(folder).absolute()), "split": lists[0] if lists else "train"}
+    if len(lists) == 2:
+        values["validation_split"] = lists[1]
     # A JSON string is a TOML string.
-    path, name = (
-        json.dumps(text, ensure_ascii=False) for text in (str(Path(folder).absolute()), split)
+    pairs = (
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in (values | options).items()
     )
-    return f"{{folder = {path}, split = {name}}}"
+    return f"{{{', '.join(pairs)}}}"

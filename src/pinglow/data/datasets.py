@@ -115,7 +115,9 @@ def list_splits(folder: Path) -> dict[str, Path]:
         DataError: The folder does not exist.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; name one that holds images/ and masks/")
+        raise DataError(
+            f"{folder} is not a folder; name one that holds images/, masks/ or boxes, and lists"
+        )
     splits = {
         path.stem: path
         for path in sorted(folder.glob("*.txt"))

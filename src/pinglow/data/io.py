@@ -124,9 +124,10 @@ def find_frames(
             raise DataError(f"{source} does not exist: check the path")
         if not matches:
             kinds = ", ".join(sorted(suffixes))
+            inner = path / "images" if (path / "images").is_dir() else f"{path}/**/*.png"
             raise DataError(
                 f"{source} holds no frames: name a place with {kinds} files "
-                f"(subfolders are searched by a pattern, as in '{path}/**/*.png')"
+                f"(subfolders are not searched; try '{inner}')"
             )
         for match in matches:
             found.setdefault(match.resolve(), match)

@@ -32,7 +32,7 @@ class BoxDataSet(DataSet):
 
 
 class BoxDataSection(DataSection):
-    """What to train on; validation frames are cut from the same lists."""
+    """What to train on; see `DataSection`."""
 
     sets: tuple[BoxDataSet, ...] = Field(min_length=1)
 

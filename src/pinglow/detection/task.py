@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from pinglow.data.boxes import BoxArray, BoxFolder, mask_boxes
 from pinglow.detection.detector import Detector, build_detector, find_boxes
 from pinglow.detection.recipe import BoxDataSet, DetectorRecipe
+from pinglow.errors import DataError
 from pinglow.extras import import_extra
 from pinglow.metrics.boxes import BoxReport, BoxScorer
 from pinglow.training.batches import Cut, TrainingBatches, cut_validation
@@ -90,7 +92,7 @@ class _ValidationFrames(Dataset[BoxFrame]):
 
     def __getitem__(self, number: int) -> BoxFrame:
         cut, index = self._items[number]
-        frames = cast(BoxFolder, cut.frames)
+        frames = cast(BoxFolder, cut.validation_frames)
         return cut.name, frames.frame(index), frames.boxes(index)
 
 
@@ -101,6 +103,7 @@ def train_detector(
     resume: bool = False,
     command: str = "",
     progress: bool = True,
+    on_start: Callable[[list[Cut]], None] = lambda cuts: None,
 ) -> DetectionTask:
     """Train by a recipe until its last step; see `pinglow.training.fit.train`, also for errors.
 
@@ -110,11 +113,7 @@ def train_detector(
     import_extra("faster_coco_eval", "detect", "Training of detectors")  # not after hours
     start = finished_steps(run, recipe, resume)
     cuts = cut_validation(recipe, _open_boxes)
-    for cut in cuts:
-        frames = cast(BoxFolder, cut.frames)
-        if frames.source != "masks":
-            for index in range(len(frames)):  # a broken label is said now, not in the middle
-                frames.boxes(index)
+    _check_labels(cuts)
     lightning.seed_everything(recipe.seed, verbose=False)
     task = DetectionTask(recipe)
     fit_task(
@@ -126,9 +125,24 @@ def train_detector(
         run,
         resume=resume,
         progress=progress,
+        on_start=on_start,
         command="pinglow detect train",
     )
     return task
+
+
+def _check_labels(cuts: list[Cut]) -> None:
+    """Say now, not in the middle, which labels are broken."""
+    broken: dict[str, None] = {}
+    for cut in cuts:
+        for frames in (cut.frames, cut.validation_frames):
+            for index in range(len(frames)) if cast(BoxFolder, frames).source != "masks" else ():
+                try:
+                    cast(BoxFolder, frames).boxes(index)
+                except DataError as error:
+                    broken[str(error)] = None
+    if broken:
+        raise DataError("\n".join(broken))
 
 
 def _open_boxes(folder: Path, dataset: BoxDataSet) -> BoxFolder:

@@ -7,6 +7,8 @@ from typing import Any, Final
 from pinglow.inference.weights import ModelCard
 
 _SCORES: Final = {
+    "ap50": ("mAP50, %", 100, 1),
+    "ap": ("mAP50:95, %", 100, 1),
     "iou": ("IoU, %", 100, 1),
     "niou": ("nIoU, %", 100, 1),
     "pd": ("Pd, %", 100, 1),
@@ -14,7 +16,13 @@ _SCORES: Final = {
     "false_alarms_per_image": ("false alarms a frame", 1, 2),
 }
 """Key of a score: its heading, factor and digits."""
-_OVERLAPS: Final = ("iou", "niou", "pd")  # they say nothing where there are no targets
+_OVERLAPS: Final = (
+    "ap50",
+    "ap",
+    "iou",
+    "niou",
+    "pd",
+)  # they say nothing where there are no targets
 
 
 def card_page(card: ModelCard, *, recipe: bool = True) -> str:
@@ -39,10 +47,14 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
         blocks.insert(2, f"Computes in {card.precision}; the scores are of the float32 weights.")
     if card.scores:
         protocols = sorted({str(row.get("protocol", "-")) for row in card.scores})
-        blocks += [
-            f"## Scores (protocol {', '.join(protocols)}; in brackets the 95 % bootstrap interval)",
-            _table([_score_row(row) for row in card.scores]),
-        ]
+        heading = f"## Scores (protocol {', '.join(protocols)}"
+        if any(row.get("ci95") for row in card.scores):
+            heading += "; in brackets the 95 % bootstrap interval"
+        if "boxes" in protocols:
+            heading += "; Fa by the area of boxes"
+        other = ("iou", "niou") if "boxes" in protocols else ("ap50", "ap")
+        keys = [key for key in _SCORES if key not in other]
+        blocks += [f"{heading})", _table([_score_row(row, keys) for row in card.scores])]
     sizes = [row for row in card.scores if row.get("per_size") and row.get("targets")]
     if sizes:
         blocks += [
@@ -66,12 +78,12 @@ def _facts(values: dict[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items())
 
 
-def _score_row(row: dict[str, Any]) -> dict[str, Any]:
+def _score_row(row: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     head = {key: row.get(key) for key in ("data", "list", "images", "targets")}
     head["list"] = row.get("list", row.get("split"))
     return head | {
-        heading: None if key in _OVERLAPS and row.get("targets") == 0 else _cell(row, key)
-        for key, (heading, _, _) in _SCORES.items()
+        _SCORES[key][0]: None if key in _OVERLAPS and row.get("targets") == 0 else _cell(row, key)
+        for key in keys
     }
 
 

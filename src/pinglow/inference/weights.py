@@ -20,6 +20,9 @@ from pinglow.nn import NETWORKS
 CARD_KEY: Final = "pinglow"
 """Where the card stands in the metadata of every kind of model file."""
 
+WEIGHTS: Final = "weights.safetensors"
+"""The file in a run folder that has the weights of its best validation."""
+
 EXPORTED: Final = (".onnx", ".xml")
 """Suffixes of models that `pinglow export` has written."""
 
@@ -63,7 +66,9 @@ def read_card(name_or_path: str | Path) -> ModelCard:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is not a readable safetensors file: {error}") from error
+        raise ModelError(
+            f"{path} is not a readable safetensors file ({error}); a run's weights are in {WEIGHTS}"
+        ) from error
     if CARD_KEY not in metadata:
         raise ModelError(f"{path} has no pinglow card; use weights that pinglow train has written")
     return parse_card(metadata[CARD_KEY], path)
@@ -123,8 +128,8 @@ def build_network(config: dict[str, Any]) -> nn.Module:
     kind = arguments.pop("type", None)
     if kind not in NETWORKS:
         raise ModelError(
-            f"network type {kind!r} is unknown; use one of {sorted(NETWORKS)} here, and pinglow "
-            "detect for detectors"
+            f"network type {kind!r} is none of {', '.join(sorted(NETWORKS))}; if it is a detector, "
+            "use pinglow detect"
         )
     try:
         return NETWORKS[kind](**arguments)
@@ -161,7 +166,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """The file of a bundled model, or the path given.
+    """The file of a bundled model, of a run folder's weights, or the path given.
 
     Raises:
         ModelError: It is neither.
@@ -170,9 +175,9 @@ def find_model(name_or_path: str | Path) -> Path:
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
     path = Path(name_or_path)
+    if path.is_dir():
+        path /= WEIGHTS  # a run folder
     if path.is_file():
         return path
     names = ", ".join(bundled) or "none"
-    raise ModelError(
-        f"model {str(name_or_path)!r} is neither a file nor a bundled model; bundled: {names}"
-    )
+    raise ModelError(f"model {str(path)!r} is neither a file nor a bundled model; bundled: {names}")

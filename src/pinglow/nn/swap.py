@@ -49,7 +49,10 @@ def shape_convolutions(
     Raises:
         ValueError: No convolution matches, or one cannot be shaped so.
     """
-    pattern = re.compile(where)
+    try:
+        pattern = re.compile(where)
+    except re.error as error:
+        raise ValueError(f"where={where!r} is not a regular expression: {error}") from error
     chosen = {
         path: layer
         for path, layer in model.named_modules(remove_duplicate=False)

@@ -53,8 +53,13 @@ def gaussianize(
         The paths of the shaped convolutions.
 
     Raises:
-        ValueError: No convolution matches, or one cannot be shaped so.
+        ValueError: It is no RetinaNet, no convolution matches, or one cannot be shaped so.
     """
+    if not isinstance(getattr(model, "backbone", None), nn.Module):
+        raise ValueError(
+            f"{type(model).__name__} is no RetinaNet of torchvision; for ultralytics there is "
+            "pinglow.plugins.yolo, for any other network pinglow.nn.shape_convolutions"
+        )
     return shape_convolutions(
         model, where, keep_outputs=keep_outputs, orientation=orientation, **shape
     )

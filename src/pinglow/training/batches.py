@@ -40,12 +40,22 @@ class _TrainingFrame:
 
 @dataclass(frozen=True)
 class Cut:
-    """One data set's list, cut in two; its name is the folder's, told apart where two are equal."""
+    """One data set's frames for training and for validation.
+
+    Attributes:
+        name: The folder's, told apart where two are equal.
+        dataset: Its entry in the recipe.
+        frames: Those of its list.
+        training: Which of ``frames`` are trained on.
+        validation_frames: ``frames`` again, or those of the data set's own list for validation.
+        validation: Which of ``validation_frames`` validate.
+    """
 
     name: str
     dataset: DataSet
     frames: FrameFolder
     training: list[int]
+    validation_frames: FrameFolder
     validation: list[int]
 
 
@@ -61,7 +71,7 @@ def cut_validation(
 
     Groups are drawn by ``data.validation_seed``, else the recipe's seed, until the share is
     reached, so the cut depends only on the frames and the recipe, and no near-copy of a validation
-    frame in its list is trained on.
+    frame in its list is trained on. A data set with a list for validation is not cut.
 
     Args:
         recipe: The lists, the share and the seed.
@@ -72,30 +82,40 @@ def cut_validation(
             all frames of a list are near-duplicates of each other.
         FrameError: An image is broken.
     """
-    folders = [Path(recipe.data.root) / dataset.folder for dataset in recipe.data.sets]
-    parts = [
-        open_list(folder, dataset)
-        for folder, dataset in zip(folders, recipe.data.sets, strict=True)
-    ]
-    _refuse_shared_frames(parts)
+    lists: list[tuple[FrameFolder, FrameFolder | None]] = []
+    for dataset in recipe.data.sets:
+        folder, other = Path(recipe.data.root) / dataset.folder, dataset.validation_split
+        validating = dataset.model_copy(update={"split": other})
+        lists.append((open_list(folder, dataset), open_list(folder, validating) if other else None))
+    _refuse_shared_frames([frames for pair in lists for frames in pair if frames is not None])
     seed = recipe.data.validation_seed
     seed = recipe.seed if seed is None else seed
     cuts: list[Cut] = []
-    for dataset, frames in zip(recipe.data.sets, parts, strict=True):
-        groups = group_near_duplicates(frames.frame(index) for index in range(len(frames)))
+    for dataset, (frames, own) in zip(recipe.data.sets, lists, strict=True):
         share = dataset.validation or recipe.data.validation
-        validation = _draw_groups(groups, share, seed)
-        if not validation:
-            raise DataError(
-                f"list {frames.split!r} of {frames.folder} has only near-duplicates of one frame, "
-                "so no validation frames can be cut from it; add frames of another scene"
-            )
-        training = sorted(set(range(len(frames))) - set(validation))
-        folder = frames.folder.absolute().name
-        names = itertools.chain([folder], (f"{folder}-{number}" for number in itertools.count(2)))
+        training, validation = (
+            _cut(frames, share, seed)
+            if own is None
+            else (list(range(len(frames))), list(range(len(own))))
+        )
+        title = frames.folder.absolute().name
+        names = itertools.chain([title], (f"{title}-{number}" for number in itertools.count(2)))
         name = next(name for name in names if all(name != cut.name for cut in cuts))
-        cuts.append(Cut(name, dataset, frames, training, validation))
+        cuts.append(Cut(name, dataset, frames, training, own or frames, validation))
     return cuts
+
+
+def _cut(frames: FrameFolder, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Frames to train on and frames to validate with."""
+    groups = group_near_duplicates(frames.frame(index) for index in range(len(frames)))
+    validation = _draw_groups(groups, share, seed)
+    if not validation:
+        raise DataError(
+            f"list {frames.split!r} of {frames.folder} has only near-duplicates of one frame, so "
+            "no validation frames can be cut from it; add frames of another scene, or name a list "
+            "for validation"
+        )
+    return sorted(set(range(len(frames))) - set(validation)), validation
 
 
 def _draw_groups(groups: NDArray[np.int64], share: float, seed: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ def train(
     resume: bool = False,
     command: str = "",
     progress: bool = True,
+    on_start: Callable[[list[Cut]], None] = lambda cuts: None,
 ) -> SegmentationTask:
     """Train by a recipe until its last step; see `pinglow.training.run` for what a run leaves.
 
@@ -45,6 +46,7 @@ def train(
         resume: Go on from the folder's last.ckpt, to the same result as without interruption.
         command: The command line, for the weights' card.
         progress: Show a progress bar with the time left.
+        on_start: Called with the frames before the first step.
 
     Returns:
         The task, with the network in it.
@@ -75,6 +77,7 @@ def train(
         run,
         resume=resume,
         progress=progress,
+        on_start=on_start,
     )
     return task
 
@@ -89,6 +92,7 @@ def fit_task(
     *,
     resume: bool,
     progress: bool,
+    on_start: Callable[[list[Cut]], None],
     command: str = "pinglow train",
 ) -> None:
     """Train a task to its recipe's last step, in a run folder.
@@ -102,6 +106,7 @@ def fit_task(
         run: See `train`.
         resume: See `train`.
         progress: See `train`.
+        on_start: See `train`.
         command: What a stopped run is gone on with, without its ``--resume``.
 
     Raises:
@@ -109,6 +114,7 @@ def fit_task(
         TrainingInterruptedError: See `train`.
     """
     describe_run(run, task.recipe, cuts, resume)
+    on_start(cuts)
     keeper = RunKeeper(run, card, command)
     callbacks: list[Callback] = [StepsBar(), keeper] if progress else [keeper]
     with keeper.listening(), _quiet_lightning():
@@ -189,7 +195,7 @@ class ValidationFrames(Dataset[ValidationFrame]):
     def __getitem__(self, number: int) -> tuple[str, NDArray[Any], BoolArray]:
         """Data set, (H, W) counts and (H, W) mask."""
         cut, index = self._items[number]
-        return cut.name, *cut.frames.pair(index)
+        return cut.name, *cut.validation_frames.pair(index)
 
 
 def as_is(item: Any) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pinglow.data.datasets import KNOWN_DATASETS
 from pinglow.data.prepare import InputRule
@@ -82,9 +82,20 @@ class DataSet(Section):
     validation: float | None = Field(
         default=None, gt=0, lt=1, description="share for this list instead of data.validation"
     )
+    validation_split: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a list that validates; nothing is cut from the other one then",
+    )
     known_as: str | None = Field(
         default=None, description="its name in `pinglow data list`, if the folder's is another"
     )
+
+    @model_validator(mode="after")
+    def _check_validation(self) -> DataSet:
+        if self.validation is not None and self.validation_split is not None:
+            raise ValueError("validation and validation_split exclude each other")
+        return self
 
     @field_validator("known_as")
     @classmethod
@@ -97,7 +108,7 @@ class DataSet(Section):
 
 
 class DataSection(Section):
-    """What to train on; validation frames are cut from the same lists."""
+    """What to train on; validation frames are cut from the same lists, or have their own."""
 
     root: str = Field(default=".", description="folders are relative to this one")
     sets: tuple[DataSet, ...] = Field(min_length=1)
@@ -224,7 +235,7 @@ def load_run_recipe(
     pairs = values.items() if isinstance(values, Mapping) else map(_split_change, values)
     for key, value in pairs:
         _change(content, key, value)
-    return parse_recipe(kind, content, str(path))
+    return parse_recipe(kind, content, f"{path} with the changes given" if changes else str(path))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -251,6 +262,9 @@ def parse_recipe(kind: type[AnyRecipe], content: dict[str, Any], source: str) ->
         raise RecipeError(_explain(error, source, kind)) from error
     if recipe.steps < recipe.validate_every:  # a short trial: once, at its end
         recipe = recipe.model_copy(update={"validate_every": recipe.steps})
+    if recipe.optimizer.warmup_steps > recipe.steps // 2:  # it would end before it has learnt
+        optimizer = recipe.optimizer.model_copy(update={"warmup_steps": recipe.steps // 2})
+        recipe = recipe.model_copy(update={"optimizer": optimizer})
     recipe.check(source)
     return recipe
 

@@ -26,7 +26,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from pinglow.errors import DataError, PinglowError, RecipeError
-from pinglow.inference.weights import ModelCard, save_model, write_atomically
+from pinglow.inference.weights import WEIGHTS, ModelCard, save_model, write_atomically
 from pinglow.training.batches import Cut
 from pinglow.training.recipe import RunRecipe, load_run_recipe
 from pinglow.training.task import LABELS, TrainingTask
@@ -77,9 +77,12 @@ def describe_run(run: Path, recipe: RunRecipe, cuts: list[Cut], resume: bool) ->
     """
     (run / "splits").mkdir(parents=True, exist_ok=True)
     for cut in cuts:
-        parts = {"training": cut.training, "validation": cut.validation}
-        for part, indices in parts.items():
-            names = "".join(f"{cut.frames.names[index]}\n" for index in indices)
+        parts = {
+            "training": [cut.frames.names[index] for index in cut.training],
+            "validation": [cut.validation_frames.names[index] for index in cut.validation],
+        }
+        for part, listed in parts.items():
+            names = "".join(f"{name}\n" for name in listed)
             path = run / "splits" / f"{cut.name}.{part}.txt"
             if resume and path.is_file() and path.read_text(encoding="utf-8") != names:
                 raise DataError(
@@ -180,7 +183,7 @@ class RunKeeper(Callback):
         if pl_module.score >= self.best:  # of equal ones the later, as without any targets
             self.best = pl_module.score
             save_model(
-                self.run / "weights.safetensors",
+                self.run / WEIGHTS,
                 pl_module.trained_network,
                 self._finished_card(trainer, pl_module),
             )
