@@ -171,6 +171,29 @@ def test_intensity_changes_leave_the_mask_alone_and_stay_in_their_range() -> Non
     assert min(sigmas) < 0.02 < 0.08 < max(sigmas) < 0.11
 
 
+def test_stuck_pixels_lie_beside_targets_and_leave_the_mask_alone() -> None:
+    rng = np.random.default_rng(2)
+    mask = rng.random((40, 50)) < 0.3
+    counts, signs = set(), set()
+    for seed in range(60):
+        plain, truth = view(mask, seed, target_bias=1.0, flip=False, rotate=False)
+        image, after = view(mask, seed, target_bias=1.0, flip=False, rotate=False, stuck=1.0)
+        assert torch.equal(truth, after)
+        changed = image != plain
+        assert not (changed & (truth > 0)).any()
+        assert ((image[changed].abs() >= 3) & (image[changed].abs() <= 10)).all()
+        counts.add(int(changed.sum()))
+        signs |= set(image[changed].sign().tolist())
+    assert {1, 2, 3, 4} <= counts <= {0, 1, 2, 3, 4}  # 0: all of them would have hit targets
+    assert signs == {-1.0, 1.0}
+
+
+def test_a_stuck_pixel_is_enlarged_with_the_frame() -> None:
+    mask = np.zeros((64, 64), dtype=bool)
+    image, _ = view(mask, 1, enlarge=2.0, stuck=1.0)
+    assert (image != 0).sum() >= 16  # bilinear: a pixel reaches 4 x 4 at twice the size
+
+
 def test_the_frame_is_not_changed() -> None:
     frame = np.random.default_rng(0).random((32, 32)).astype(np.float32)
     before = frame.copy()

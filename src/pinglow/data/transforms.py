@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -11,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pinglow.structures import BoolArray, FloatArray
+
+_MOST_STUCK: Final = 4
+_STUCK: Final = (3.0, 10.0)  # normalised: 10 to 11,000 spreads away from the median
 
 
 class Augmentation(BaseModel):
@@ -39,6 +44,12 @@ class Augmentation(BaseModel):
     gain: float = Field(default=0.3, ge=0, lt=1, description="contrast factor in 1 ± gain")
     offset: float = Field(default=0.3, ge=0, description="largest brightness shift")
     noise: float = Field(default=0.1, ge=0, description="largest sigma of added Gaussian noise")
+    stuck: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of views that get one to four stuck pixels, hot or cold",
+    )
 
     @field_validator("scale")
     @classmethod
@@ -80,6 +91,9 @@ def random_view(
     top, left = _place(frame.shape, side, corners, settings.target_bias, random)
     image = torch.from_numpy(_cut(frame, top, left, side))[None, None]  # (1, 1, side, side)
     truth = torch.from_numpy(_cut(mask, top, left, side).astype(np.float32))[None, None]
+    # Not drawn for at all without them: such recipes keep the batches they had.
+    if settings.stuck and random.random() < settings.stuck:
+        _add_stuck_pixels(image[0, 0], truth[0, 0], random)
     if side != settings.crop:
         size = (settings.crop, settings.crop)
         shrink = side > settings.crop
@@ -98,6 +112,17 @@ def random_view(
         disturbance = random.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
         image = image + torch.from_numpy(disturbance)
     return image[0].contiguous(), truth[0].contiguous()
+
+
+def _add_stuck_pixels(image: Tensor, truth: Tensor, random: Generator) -> None:
+    """Set pixels beside the targets to a far value, before anything enlarges the frame."""
+    count = int(random.integers(1, _MOST_STUCK + 1))
+    rows, columns = random.integers(image.shape[0], size=(2, count))
+    values = random.uniform(*_STUCK, size=count) * random.choice([-1, 1], size=count)
+    free = truth[rows, columns] == 0
+    image[rows, columns] = torch.where(
+        free, torch.from_numpy(values.astype(np.float32)), image[rows, columns]
+    )
 
 
 def _place(
