@@ -132,8 +132,9 @@ def test_a_loaded_model_is_folded_and_equal(tmp_path: Path, attention: str) -> N
     network, card = load_network(path)
     frame = make_frame(50, 61)
     unfolded = Predictor(TorchBackend(network), card).probability(frame)
+    # Kernels and batch normalisation: a float32's rounding, through all layers.
     np.testing.assert_allclose(
-        Predictor.load(path, backend="torch").probability(frame), unfolded, atol=1e-6
+        Predictor.load(path, backend="torch").probability(frame), unfolded, atol=1e-5
     )
     assert unfolded.std() > 0.01
 
