@@ -133,14 +133,14 @@ def train_detector(
 
 def _check_labels(cuts: list[Cut]) -> None:
     """Say now, not in the middle, which labels are broken."""
-    broken: dict[str, None] = {}
+    broken = []
     parts = {id(part): part for cut in cuts for part in (cut.frames, cut.validation_frames)}
     for frames in cast(list[BoxFolder], list(parts.values())):
         for index in range(len(frames)) if frames.source != "masks" else ():
             try:
                 frames.boxes(index)
             except DataError as error:
-                broken[str(error)] = None
+                broken.append(str(error))
     if broken:
         raise DataError("\n".join(broken))
 
