@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -210,6 +210,7 @@ def test_any_predicted_box_has_a_finite_loss_and_gradient(
     numbers=st.lists(st.floats(-300, 300, width=32), min_size=4, max_size=4),
     sides=st.tuples(st.floats(0, 50, width=32), st.floats(0, 50, width=32)),
 )
+@example(numbers=[-1.0, -1e-45, 0.0, 0.0], sides=(0.0, 0.0))  # an area that no float32 divides by
 def test_range_whatever_the_corners(
     loss: BoxLoss, numbers: list[float], sides: tuple[float, float]
 ) -> None:

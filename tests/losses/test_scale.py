@@ -168,6 +168,17 @@ def test_weight_without_any_area_is_one_with_a_finite_gradient(variant: ScaleVar
     assert gradient.isfinite().all()
 
 
+@each_variant
+@pytest.mark.parametrize("area", [1e-45, 1e-40, 1e-30, 1e-13])
+def test_next_to_no_area_is_none(variant: ScaleVariant, area: float) -> None:
+    a = torch.full((2,), area, requires_grad=True)  # a float32 as small as 1e-40 has no inverse
+    w = scale_weight(a, torch.tensor([0.0, 5.0]), variant)
+    assert w[0].item() == 1
+    (gradient,) = torch.autograd.grad(w.sum(), a)
+    assert gradient[0] == 0
+    assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("variant", ["diff", "mobius", "penalty", "signed"])
 def test_gradient_of_the_weight_points_to_the_true_area(variant: ScaleVariant) -> None:
     a = torch.tensor([1.0, 10.0, 19.0, 21.0, 40.0, 4000.0], requires_grad=True)

@@ -21,6 +21,8 @@ from pinglow.losses.overlap import image_areas, positive_smooth, soft_iou
 ScaleVariant = Literal["diff", "variance", "mobius", "penalty", "signed"]
 SCALE_VARIANTS: Final[tuple[ScaleVariant, ...]] = get_args(ScaleVariant)
 
+_NOTHING: Final = 1e-12  # pixels; areas up to it count as none
+
 
 def _diff(a: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return a + t, a + t + 2 * (a - t).abs()
@@ -71,6 +73,7 @@ def scale_weight(
     ========  =====================================  ========================  =====================
 
     "monotone" means: strictly monotone in A on either side of A = T. w(0, 0) = 1.
+    Areas that together are next to nothing (1e-12 pixels) count as 0.
 
     Args:
         predicted_area: A, any shape, at least 0, in pixels.
@@ -81,7 +84,7 @@ def scale_weight(
         ValueError: The variant is unknown.
     """
     above, below = _FRACTIONS[_known(variant)](predicted_area, true_area)
-    empty = below == 0  # only at A = T = 0
+    empty = below <= _NOTHING  # only where both areas are: their quotient has no finite gradient
     one = torch.ones_like(below)
     # The inner where keeps 0/0 out of the backward pass, too.
     return torch.where(empty, one, above / torch.where(empty, one, below))
