@@ -93,7 +93,7 @@ def train(
 def predict(
     sources: Sources,
     model: Annotated[
-        str, typer.Option(help="The weights file that pinglow detect train has written.")
+        str, typer.Option(help="The run folder of pinglow detect train, or its weights file.")
     ],
     out: Out = Path("pinglow-out"),
     threshold: Annotated[

@@ -29,7 +29,7 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A bundled model (see `pinglow models`), a weights file, or an exported model."
+            help="A bundled model (see `pinglow models`), a run folder, a weights file, or an exported model."
         ),
     ] = None,
     backend: Annotated[

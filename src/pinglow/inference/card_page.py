@@ -16,13 +16,8 @@ _SCORES: Final = {
     "false_alarms_per_image": ("false alarms a frame", 1, 2),
 }
 """Key of a score: its heading, factor and digits."""
-_OVERLAPS: Final = (
-    "ap50",
-    "ap",
-    "iou",
-    "niou",
-    "pd",
-)  # they say nothing where there are no targets
+# They say nothing where there are no targets.
+_OVERLAPS: Final = ("ap50", "ap", "iou", "niou", "pd")
 
 
 def card_page(card: ModelCard, *, recipe: bool = True) -> str:
