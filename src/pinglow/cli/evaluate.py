@@ -29,7 +29,8 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A bundled model (see `pinglow models`), a run folder, a weights file, or an exported model."
+            help="A bundled model (see `pinglow models`), a run folder, a weights file, or an "
+            "exported model."
         ),
     ] = None,
     backend: Annotated[

@@ -47,7 +47,8 @@ def predict(
     model: Annotated[
         str,
         typer.Option(
-            help="A bundled model (see `pinglow models`), a run folder, a weights file, or an exported model."
+            help="A bundled model (see `pinglow models`), a run folder, a weights file, or an "
+            "exported model."
         ),
     ] = "pinglow-fast",
     out: Out = Path("pinglow-out"),
