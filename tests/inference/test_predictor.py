@@ -348,6 +348,15 @@ def test_flips_are_the_mean_over_mirror_images_and_know_no_direction() -> None:
     np.testing.assert_allclose(mirrored, flipped.probability(frame), atol=1e-6)
 
 
+def test_flips_of_an_upright_model_are_from_left_to_right() -> None:
+    backend, card = TorchBackend(make_network()), make_card(upright=True)
+    once, flipped = Predictor(backend, card), Predictor(backend, card, flips=True)
+    frame = make_frame(50, 60)
+    both = [once.probability(frame), once.probability(frame[:, ::-1])[:, ::-1]]
+    assert np.std(both, axis=0).max() > 0.01
+    np.testing.assert_allclose(flipped.probability(frame), np.mean(both, axis=0), atol=1e-6)
+
+
 def test_a_tile_that_is_too_small_is_refused() -> None:
     with pytest.raises(OptionError, match="tile is 100; use at least 256"):
         Predictor(TorchBackend(Brightness()), make_card(), tile=100)

@@ -72,7 +72,9 @@ def predict(
     flips: Annotated[
         bool,
         typer.Option(
-            "--flips", help="Average over mirror images: four times the work, fewer false alarms."
+            "--flips",
+            help="Average over mirror images: four times the work (twice, if the model was "
+            "trained upright), fewer false alarms.",
         ),
     ] = False,
     track: Track = False,

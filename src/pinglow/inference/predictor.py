@@ -26,7 +26,8 @@ TILE: Final = 1024
 SMALLEST_SIDE: Final = 32
 """Pixels that a network takes at least; smaller frames are continued by reflection."""
 
-_MIRRORS: Final = ((0,), (1,), (0, 1))
+_UPRIGHT_MIRRORS: Final = ((1,),)
+_MIRRORS: Final = (*_UPRIGHT_MIRRORS, (0,), (0, 1))
 _Place = tuple[slice, slice]
 _SMALLEST_TILE: Final = 256
 _UNTILED: Final = 4  # tiles' areas up to which a frame is computed at once
@@ -42,8 +43,8 @@ class Predictor:
         card: The model's card: input rule and threshold.
         threshold: A pixel is predicted above this probability; the card's by default.
         tile: See `predict_probability`.
-        flips: Take the mean over the frame and its three mirror images: four times the work for
-            fewer false alarms. Source: ours.
+        flips: Take the mean over the frame and its mirror images: three, for four times the work,
+            or the one from left to right if the card says upright. Source: ours.
 
     Raises:
         OptionError: The threshold is not in [0, 1), or the tile is too small.
@@ -110,9 +111,10 @@ class Predictor:
         frame = np.asarray(frame)
         total = self._probability(frame)
         if self.flips:
-            for axes in _MIRRORS:
+            mirrors = _UPRIGHT_MIRRORS if self.card.upright else _MIRRORS
+            for axes in mirrors:
                 total += np.flip(self._probability(np.flip(frame, axes)), axes)
-            total /= 1 + len(_MIRRORS)
+            total /= 1 + len(mirrors)
         return total
 
     def _probability(self, frame: NDArray[Any]) -> FloatArray:
