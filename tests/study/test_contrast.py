@@ -16,14 +16,17 @@ FRAMES = 30
 
 
 def make_run(arm: str, seed: int, quality: float, sets: tuple[str, ...] = ("a", "b")) -> RunResult:
-    """A run that finds each pixel of 2 x 2 targets with a probability of ``quality``."""
+    """A run that finds each pixel of 2 x 2 targets with a probability of ``quality``.
+
+    The set "empty" has no targets.
+    """
     random = np.random.default_rng([seed, *arm.encode()])
     scored = {}
     for name in sets:
         scorer = Scorer(PROTOCOLS["strict"])
         for _ in range(FRAMES):
             mask = np.zeros((16, 16), dtype=np.bool_)
-            mask[5:7, 5:7] = True
+            mask[5:7, 5:7] = name != "empty"
             found = mask & (random.random(mask.shape) < quality)
             found[12, 12] = random.random() < 0.3
             scorer.update(found.astype(np.float32), mask)
@@ -59,6 +62,18 @@ def test_a_difference_is_that_of_the_reports() -> None:
     assert set(differences) == {"iou", "niou", "pd", "fa"}
     assert differences["iou"].shown
     assert not differences["fa"].shown  # both have the same rate of false pixels
+
+
+def test_frames_without_targets_count_for_fa_alone() -> None:
+    runs = [make_run(arm, 0, q, ("a", "empty")) for arm, q in (("x", 0.9), ("y", 0.6))]
+    differences = contrast_arms(runs, {"x": 1.0, "y": -1.0})
+    x, y = ([run.sets[name].report for name in ("a", "empty")] for run in runs)
+    for key in ("iou", "niou", "pd"):
+        assert differences[key].value == pytest.approx(x[0][key] - y[0][key])
+    mean = (x[0]["fa"] - y[0]["fa"] + x[1]["fa"] - y[1]["fa"]) / 2
+    assert differences["fa"].value == pytest.approx(mean)
+    empty = [make_run(arm, 0, 0.5, ("empty",)) for arm in ("x", "y")]
+    assert set(contrast_arms(empty, {"x": 1.0, "y": -1.0})) == {"fa"}
 
 
 def test_the_interval_is_that_of_a_bootstrap_in_loops() -> None:

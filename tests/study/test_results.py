@@ -21,12 +21,14 @@ def make(**fields: object) -> RunResult:
 
 def scored(iou: float | None, pd: float | None) -> SetResult:
     report = Scorer(PROTOCOLS["strict"]).compute().to_dict() | {"iou": iou, "pd": pd, "fa": 1e-5}
+    report["targets"] = 0 if pd is None else 4
     return SetResult(frames=(), counts=(), report=report)
 
 
 def test_a_set_without_targets_is_left_out_of_the_mean() -> None:
-    result = make(sets={"a": scored(0.5, 0.25), "b": scored(0.7, None)})
-    assert result.figure("iou") == 0.6
+    result = make(sets={"a": scored(0.5, 0.25), "b": scored(0.0, None)})
+    assert result.figure("iou") == 0.5
+    assert result.figure("fa") == 1e-5
     assert result.figure("pd") == 0.25
     assert math.isnan(result.figure("niou"))
 

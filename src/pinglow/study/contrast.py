@@ -24,7 +24,7 @@ from pinglow.metrics.report import (
     ratios_of_sums,
     resample_sums,
 )
-from pinglow.study.results import FIGURES, RunResult
+from pinglow.study.results import FIGURES, TARGET_FREE, RunResult
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def contrast_arms(
     drawn = random.integers(len(seeds), size=(RESAMPLES, len(seeds)))
     points, resampled = _figures(compared, seed)
     differences = {}
-    for key in FIGURES:
+    for key in points:
         by_seed = points[key] @ factors  # (S,)
         draws = resampled[key] @ factors  # (R, S)
         if np.isnan(by_seed).any():
@@ -124,7 +124,8 @@ def _figures(
         sums = resample_sums(together, seed + number).reshape(-1, *shape)
         whole = ratios_of_sums(together.sum(axis=0).reshape(shape))
         draws = ratios_of_sums(sums)
-        for key in FIGURES:
+        targets = runs[0][0].sets[name].report["targets"]
+        for key in FIGURES if targets else TARGET_FREE:
             points[key].append(whole[key])
             resampled[key].append(draws[key])
     return _mean_over_sets(points), _mean_over_sets(resampled)
@@ -133,9 +134,11 @@ def _figures(
 def _mean_over_sets(
     figures: dict[str, list[NDArray[np.float64]]],
 ) -> dict[str, NDArray[np.float64]]:
-    # A set without targets has no Pd: it is left out of that mean.
+    # A draw of frames without targets has no Pd: it is left out of that mean.
     means = {}
     for key, each in figures.items():
+        if not each:  # of frames without targets alone
+            continue
         stacked = np.stack(each)
         defined = ~np.isnan(stacked)
         count = defined.sum(axis=0)

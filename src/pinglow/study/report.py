@@ -227,7 +227,7 @@ def _draw_curves(done: list[RunResult], pairs: list[tuple[str, str]], path: Path
                 scores = [100 * float(row["val_score"]) for row in run.curve]
                 axes.plot(steps, scores, color=colour, label=None if number else arm)
         axes.set(xlabel="step", ylabel="validation IoU, %")
-        axes.legend(fontsize=8)
+        _add_legend(axes)
     figure.savefig(path, dpi=90)
 
 
@@ -246,8 +246,13 @@ def _draw_rocs(done: list[RunResult], pairs: list[tuple[str, str]], path: Path) 
                 fa, pd = np.array(rocs, dtype=np.float64).mean(axis=0)
                 axes.plot(1e6 * fa, 100 * pd, ".-", color=colour, label=arm)
         axes.set(xlabel="Fa, 1e-6", ylabel="Pd, %", xscale="symlog")
-        axes.legend(fontsize=8)
+        _add_legend(axes)
     figure.savefig(path, dpi=90)
+
+
+def _add_legend(axes: Any) -> None:
+    if axes.get_legend_handles_labels()[1]:  # without a run of either arm it would warn
+        axes.legend(fontsize=8)
 
 
 def _make_panels(pairs: list[tuple[str, str]]) -> tuple[Any, list[Any]]:

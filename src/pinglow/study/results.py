@@ -22,6 +22,8 @@ from pinglow.inference.weights import write_atomically
 from pinglow.metrics import ImageCounts
 
 FIGURES: Final = ("iou", "niou", "pd", "fa")
+TARGET_FREE: Final = ("fa",)
+"""Those that say something of frames without targets: there one false pixel makes the IoU 0."""
 
 
 class SetResult(BaseModel):
@@ -77,8 +79,9 @@ class RunResult(BaseModel):
     curve: tuple[dict[str, str], ...] = ()
 
     def figure(self, key: str) -> float:
-        """Mean of a score over the data sets; NaN where none has it."""
-        values = [each.report[key] for each in self.sets.values()]
+        """Mean of a score over the data sets that it says something of; NaN where none has it."""
+        reports = [each.report for each in self.sets.values()]
+        values = [report[key] for report in reports if report["targets"] or key in TARGET_FREE]
         defined = [value for value in values if value is not None]
         return float(np.mean(defined)) if defined else float("nan")
 
