@@ -32,7 +32,9 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
         f"# {card.name}",
         f"{card.parameters:,} parameters, threshold {card.threshold:g}, normalisation "
         f"{card.normalisation}. Frames are enlarged until their longer side has {rule.long_side} "
-        f"pixels, at most {rule.max_scale:g} times. Licence of the weights: {card.licence}.",
+        f"pixels, at most {rule.max_scale:g} times. "
+        + ("Trained on upright frames. " if card.upright else "")
+        + f"Licence of the weights: {card.licence}.",
         "Network: " + _facts(card.network) + ".",
         "\n".join(_training_steps({"command": card.command, "training": card.training})),
         "## Data",
