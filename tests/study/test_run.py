@@ -102,6 +102,10 @@ def test_a_study_leaves_a_row_a_run_and_a_report(root: Path, tmp_path: Path) -> 
     assert "| x - y | is x better? | 2 |" in page
     for name in ("s-differences.png", "s-curves.png", "s-roc.png"):
         assert (tmp_path / "page" / name).stat().st_size > 1000
+    for path in (tmp_path / "out/runs").glob("y-*.json"):
+        path.unlink()
+    page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
+    assert "no common seed yet" in page
 
 
 def test_a_runs_frames_are_let_go_before_the_next(root: Path, tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
     if failed:
         blocks += ["## Failed runs", "\n".join(f"- {e.arm}, {e.seed}: {e.failure}" for e in failed)]
     _draw_differences(effects, out / f"{study.name}-differences.png")
-    pairs = [(each.first, each.second) for each in study.compare]
+    run = {each.arm for each in done}
+    pairs = [(e.first, e.second) for e in study.compare if {e.first, e.second} <= run]
     _draw_curves(done, pairs, out / f"{study.name}-curves.png")
     _draw_rocs(done, pairs, out / f"{study.name}-roc.png")
     page = out / f"{study.name}.md"
@@ -195,11 +196,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def _draw_differences(effects: list[_Effect], path: Path) -> None:
     from matplotlib.figure import Figure
 
+    effects = [effect for effect in effects if "iou" in effect[2]]
     figure = Figure(figsize=(8, 1 + 0.35 * max(1, len(effects))), layout="constrained")
     axes = figure.add_subplot()
     for place, (_, _, differences) in enumerate(effects):
-        if "iou" not in differences:
-            continue
         difference = differences["iou"]
         low, high = (100 * end for end in difference.interval)
         colour = "#c05000" if difference.shown else "#808080"
@@ -213,7 +213,7 @@ def _draw_differences(effects: list[_Effect], path: Path) -> None:
         )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(effects)), [name for name, _, _ in effects])
-    axes.invert_yaxis()
+    axes.set_ylim(max(1, len(effects)) - 0.5, -0.5)
     axes.set_xlabel("difference in IoU, points (line: 95 % interval, strokes: seeds)")
     figure.savefig(path, dpi=110)
 
@@ -227,7 +227,7 @@ def _draw_curves(done: list[RunResult], pairs: list[tuple[str, str]], path: Path
                 scores = [100 * float(row["val_score"]) for row in run.curve]
                 axes.plot(steps, scores, color=colour, label=None if number else arm)
         axes.set(xlabel="step", ylabel="validation IoU, %")
-        _add_legend(axes)
+        axes.legend(fontsize=8)
     figure.savefig(path, dpi=90)
 
 
@@ -246,13 +246,8 @@ def _draw_rocs(done: list[RunResult], pairs: list[tuple[str, str]], path: Path) 
                 fa, pd = np.array(rocs, dtype=np.float64).mean(axis=0)
                 axes.plot(1e6 * fa, 100 * pd, ".-", color=colour, label=arm)
         axes.set(xlabel="Fa, 1e-6", ylabel="Pd, %", xscale="symlog")
-        _add_legend(axes)
-    figure.savefig(path, dpi=90)
-
-
-def _add_legend(axes: Any) -> None:
-    if axes.get_legend_handles_labels()[1]:  # without a run of either arm it would warn
         axes.legend(fontsize=8)
+    figure.savefig(path, dpi=90)
 
 
 def _make_panels(pairs: list[tuple[str, str]]) -> tuple[Any, list[Any]]:
