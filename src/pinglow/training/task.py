@@ -20,7 +20,7 @@ from pinglow.inference.predictor import predict_probability
 from pinglow.inference.weights import build_network, load_network
 from pinglow.losses import LOSSES, SoftIoULoss, target_weights
 from pinglow.metrics import PROTOCOLS, Report, Scorer
-from pinglow.nn import PinwheelUNet
+from pinglow.nn import PinwheelUNet, fold_kernels, fold_norms
 from pinglow.structures import BoolArray
 from pinglow.training.recipe import OptimizerSection, Recipe, RunRecipe
 
@@ -144,6 +144,7 @@ class SegmentationTask(TrainingTask):
         self._teachers: list[nn.Module] = []  # in a list: it is no part of what is trained
         if recipe.distill is not None:
             teacher, _ = load_network(recipe.distill.model)
+            teacher = fold_norms(fold_kernels(teacher)).to(memory_format=torch.channels_last)
             self._teachers.append(teacher.requires_grad_(False))
         self.scorers: dict[str, Scorer] = {}
 
