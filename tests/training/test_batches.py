@@ -246,6 +246,38 @@ def test_cuts_of_folders_of_one_name_are_told_apart(
     assert [cut.name for cut in cuts] == ["x-2", "x", "x-3"]
 
 
+@pytest.mark.parametrize(
+    ("whole", "sets", "share"),
+    [
+        (True, (None, None), 1 / 2),
+        (True, (False, None), 1 / 4),
+        (False, (None, True), 1 / 4),
+        (True, (False, False), 0),
+    ],
+)
+def test_a_set_may_be_turned_or_not_whatever_the_others_are(
+    tmp_path: Path,
+    make_recipe: MakeRecipe,
+    whole: bool,
+    sets: tuple[bool | None, ...],
+    share: float,
+) -> None:
+    data = [
+        {"folder": str(write_folder(tmp_path / str(i), [texture(10 * i + j) for j in range(4)]))}
+        | {"split": "train", "rotate": rotate}
+        for i, rotate in enumerate(sets)
+    ]
+    augmentation = {"crop": 48, "target_bias": 1.0, "scale_share": 0.0, "rotate": whole}
+    recipe = make_recipe(
+        steps=50, batch_size=8, augmentation=augmentation, data={"sets": data, "validation": 0.25}
+    )
+    # Targets are upright bars of three pixels.
+    masks = torch.cat([masks for _, masks in TrainingBatches(recipe, cut_validation(recipe))])
+    lying = (masks.sum(dim=-1).amax(dim=(1, 2)) == 3).float().mean().item()
+    assert lying == pytest.approx(share, abs=0.1 if share else 0)
+    assert all(recipe.rotates(each) for each in recipe.data.sets) is (share == 1 / 2)
+
+
 def test_pasted_targets_come_in_and_leave_the_frames_as_they_were(
     make_recipe: MakeRecipe,
 ) -> None:

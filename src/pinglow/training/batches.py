@@ -166,7 +166,7 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         super().__init__()
         self._start = start
         self._recipe = recipe
-        self._frames = [(cut.frames, index) for cut in cuts for index in cut.training]
+        self._frames = [(cut, index) for cut in cuts for index in cut.training]
         weights = [cut.dataset.weight for cut in cuts for _ in cut.training]
         self._shares = np.cumsum(weights) / np.sum(weights)
         self._shares[-1] = 1  # whatever the rounding
@@ -184,13 +184,15 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Batch by its number: images and masks (batch, 1, crop, crop)."""
         random = np.random.default_rng([self._recipe.seed, number])
-        augmentation = self._recipe.augmentation
         views = []
         for draw in random.random(self._recipe.batch_size):
-            item = self._load(self._index(draw))
+            index = self._index(draw)
+            item = self._load(index)
+            rotate = self._recipe.rotates(self._frames[index][0].dataset)
+            augmentation = self._recipe.augmentation.model_copy(update={"rotate": rotate})
             # Not drawn for at all without pasting: such recipes keep the batches they had.
             if augmentation.paste and random.random() < augmentation.paste:
-                item = self._paste(item, random)
+                item = self._paste(item, random, rotate)
             scale = self._recipe.input_rule.scale(*item.frame.shape)
             views.append(
                 random_view(item.frame, item.mask, item.corners, scale, augmentation, random)
@@ -202,9 +204,10 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         """The frame that a number in [0, 1) draws, by the weights of the data sets."""
         return int(np.searchsorted(self._shares, draw))
 
-    def _paste(self, item: _TrainingFrame, random: np.random.Generator) -> _TrainingFrame:
+    def _paste(
+        self, item: _TrainingFrame, random: np.random.Generator, rotate: bool
+    ) -> _TrainingFrame:
         """A copy with up to three targets of other frames."""
-        rotate = self._recipe.augmentation.rotate
         frame, mask, corners = item.frame.copy(), item.mask.copy(), list(item.corners)
         for _ in range(int(random.integers(1, _MOST_PASTED + 1))):
             patches = self._load(self._index(random.random())).patches
@@ -218,8 +221,8 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         """A frame, prepared; kept while memory lasts."""
         if index in self._stored:
             return self._stored[index]
-        folder, position = self._frames[index]
-        counts, mask = folder.pair(position)
+        cut, position = self._frames[index]
+        counts, mask = cut.frames.pair(position)
         frame = normalize_frame(counts)
         targets = find_targets(mask)
         corners = [(round(target.y), round(target.x)) for target in targets]

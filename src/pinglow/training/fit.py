@@ -251,7 +251,7 @@ def describe_model(
         network=network,
         parameters=sum(each.numel() for each in task.network.parameters()),
         input_rule=recipe.input_rule,
-        upright=not recipe.augmentation.rotate,
+        upright=not all(map(recipe.rotates, recipe.data.sets)),
         data=data,
         training=training,
         recipe=recipe.to_toml(),

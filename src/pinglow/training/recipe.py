@@ -87,6 +87,9 @@ class DataSet(Section):
         min_length=1,
         description="a list that validates; nothing is cut from the other one then",
     )
+    rotate: bool | None = Field(
+        default=None, description="turn its frames or not, instead of augmentation.rotate"
+    )
     known_as: str | None = Field(
         default=None, description="its name in `pinglow data list`, if the folder's is another"
     )
@@ -154,6 +157,10 @@ class RunRecipe(Section):
                 f"{source}: steps is {self.steps}, not a multiple of validate_every "
                 f"({self.validate_every}); change one of them"
             )
+
+    def rotates(self, dataset: DataSet) -> bool:
+        """Whether views of a data set are turned by multiples of 90 degrees."""
+        return self.augmentation.rotate if dataset.rotate is None else dataset.rotate
 
     def to_toml(self) -> str:
         """The recipe as a TOML file's text, from which `load_recipe` makes an equal one."""
