@@ -44,6 +44,7 @@ def main() -> None:
         default=0.0,
         help="mix the best weights with this share of the last ones (chosen on validation frames)",
     )
+    parser.add_argument("--bfloat16", action="store_true", help="store weights in half the bytes")
     arguments = parser.parse_args()
 
     network, card = load_network(arguments.run / "weights.safetensors")
@@ -53,6 +54,8 @@ def main() -> None:
         mix_in_last(network, arguments.run / "last.ckpt", arguments.last_share)
         training = card.training | {"share_of_the_last_weights": arguments.last_share}
         card = card.model_copy(update={"training": training})
+    if arguments.bfloat16:
+        network = network.bfloat16().float()  # what is scored is what is stored
     predictor = Predictor(TorchBackend(fold_kernels(network)), card)
     cuts = ROOT / "recipes" / "validation"
     cuts.mkdir(exist_ok=True)
@@ -63,7 +66,8 @@ def main() -> None:
         scores.append(score(predictor, arguments.root / name, str(path), "validation cut"))
     card = card.model_copy(update={"scores": scores, "licence": "Apache-2.0"})
     folder = ROOT / "src" / "pinglow" / "weights"
-    save_model(folder / f"{card.name}.safetensors", network, card)
+    stored = network.bfloat16() if arguments.bfloat16 else network
+    save_model(folder / f"{card.name}.safetensors", stored, card)
     (folder / f"{card.name}.md").write_text(card_page(card), encoding="utf-8")
     shutil.copy(arguments.run / "curves.png", ROOT / "docs" / "images" / f"{card.name}-curves.png")
     print(card_page(card))
