@@ -32,7 +32,7 @@ def test_every_bundled_recipe_is_valid_by_path_and_by_name(file: Path) -> None:
 
 
 def test_the_bundled_recipes() -> None:
-    names = ["base", "base-finish", "fast", "fast-finish", "mshnet", "paper"]
+    names = ["base", "base-finish", "fast", "fast-distill", "fast-finish", "mshnet", "paper"]
     assert sorted(file.stem for file in BUNDLED) == names
 
 
@@ -188,7 +188,7 @@ def test_a_change_of_another_form_is_refused(path: Path, change: str) -> None:
 def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError,
-        match=r"'fst' is neither .* bundled: base-finish, base, fast-finish, fast, mshnet, paper",
+        match=r"'fst' is neither .* bundled: base-finish, base, fast-distill, fast-finish, fast, mshnet, paper",
     ):
         load_recipe("fst")
     (tmp_path / "bad.toml").write_text("steps = = 3")
