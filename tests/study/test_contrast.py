@@ -52,10 +52,10 @@ def result_of(arm: str, seed: int, **fields: Any) -> RunResult:
 
 
 def test_a_difference_is_that_of_the_reports() -> None:
-    runs = [make_run(arm, seed, q) for arm, q in (("x", 0.9), ("y", 0.6)) for seed in (0, 1)]
+    runs = [make_run(arm, seed, q) for arm, q in (("x", 0.9), ("y", 0.6)) for seed in range(3)]
     differences = contrast_arms(runs, {"x": 1.0, "y": -1.0})
     for key, difference in differences.items():
-        by_seed = [runs[seed].figure(key) - runs[2 + seed].figure(key) for seed in (0, 1)]
+        by_seed = [runs[seed].figure(key) - runs[3 + seed].figure(key) for seed in range(3)]
         assert list(difference.by_seed.values()) == pytest.approx(by_seed)
         assert difference.value == pytest.approx(np.mean(by_seed))
         assert difference.interval[0] <= difference.value <= difference.interval[1]
@@ -76,15 +76,20 @@ def test_frames_without_targets_count_for_fa_alone() -> None:
     assert set(contrast_arms(empty, {"x": 1.0, "y": -1.0})) == {"fa"}
 
 
-def test_the_interval_is_that_of_a_bootstrap_in_loops() -> None:
-    runs = [make_run(arm, seed, q) for arm, q in (("x", 0.8), ("y", 0.7)) for seed in range(3)]
-    whole = [runs[seed].figure("iou") - runs[3 + seed].figure("iou") for seed in range(3)]
+@pytest.mark.parametrize("others", [0, 3])
+def test_the_interval_is_that_of_a_bootstrap_in_loops(others: int) -> None:
+    qualities = [("x", 0.8), ("y", 0.7), ("u", 0.5), ("v", 0.6), ("w", 0.9)][: 2 + others]
+    runs = [make_run(arm, seed, q) for arm, q in qualities for seed in range(3)]
+    # What a table of arms and seeds leaves of its figures: rows and columns taken out.
+    table = np.array([run.figure("iou") for run in runs]).reshape(-1, 3)
+    rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+    freedom = (len(table) - 1) * (3 - 1)
+    spread = np.sqrt((rest**2).sum() / freedom)
     random = np.random.default_rng(5)
     draws = []
     for _ in range(1500):
         images = {name: random.integers(FRAMES, size=FRAMES) for name in ("a", "b")}
         values = []
-        drawn = list(random.integers(3, size=3))
         for seed in range(3):
             ious = []
             for run in (runs[seed], runs[3 + seed]):
@@ -94,13 +99,12 @@ def test_the_interval_is_that_of_a_bootstrap_in_loops() -> None:
                     of_sets.append(counts[:, 1].sum() / counts[:, 2].sum())
                 ious.append(np.mean(of_sets))
             values.append(ious[0] - ious[1])
-        middle = np.mean(values)
-        # Student's quantile with two degrees of freedom, and the unbiased variance.
-        factor = 4.30265 / 1.95996 * np.sqrt(3 / 2)
-        draws.append(middle + factor * (np.mean([whole[seed] for seed in drawn]) - np.mean(whole)))
+        # The difference of two means of three.
+        draws.append(np.mean(values) + spread * np.sqrt(2 / 3) * random.standard_t(freedom))
     expected = np.percentile(draws, [2.5, 97.5])
-    interval = contrast_arms(runs, {"x": 1.0, "y": -1.0})["iou"].interval
-    np.testing.assert_allclose(interval, expected, atol=0.015)
+    difference = contrast_arms(runs, {"x": 1.0, "y": -1.0})["iou"]
+    assert difference.freedom == freedom
+    np.testing.assert_allclose(difference.interval, expected, atol=0.015)
 
 
 def test_an_arm_does_not_differ_from_itself() -> None:

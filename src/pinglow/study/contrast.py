@@ -1,9 +1,11 @@
 """Differences between the arms of a study, with intervals over frames and seeds.
 
 All runs are scored on the same frames, so a difference is taken frame by frame: the bootstrap draws
-the same frames for every arm and seed, and then seeds, of which all arms of a contrast have the
-same. A few seeds spread less than the runs that they stand for: what drawing them adds is widened
-as Student's t is wider than the normal. Source: ours.
+the same frames for every arm and seed. How far another seed would have moved it, two or three seeds
+of two arms cannot say; all arms of the study together can: what is left of their figures once each
+arm's and each seed's own effect is taken out is taken to spread alike in all of them. Student's t
+with what remains of degrees of freedom adds it. With two arms alone, this is the paired t interval.
+Source: ours.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from pinglow.errors import DataError
 from pinglow.metrics.report import (
@@ -33,18 +34,20 @@ class Difference:
 
     Attributes:
         value: Mean over the common seeds of the contrast, the figure being its mean over data sets.
-        interval: 95 %, bootstrap over frames and seeds; of one seed, over frames alone.
+        interval: 95 %, over frames (bootstrap) and seeds; over frames alone without `freedom`.
         by_seed: The contrast of each common seed.
+        freedom: Degrees of freedom of the spread over seeds; 0 where no arm has a second seed.
     """
 
     value: float
     interval: tuple[float, float]
     by_seed: dict[int, float]
+    freedom: int
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves out 0; never of one seed, which says nothing of others."""
-        return len(self.by_seed) > 1 and (self.interval[0] > 0 or self.interval[1] < 0)
+        """Whether the interval leaves out 0; never if nothing is known of other seeds."""
+        return self.freedom > 0 and (self.interval[0] > 0 or self.interval[1] < 0)
 
 
 def contrast_arms(
@@ -53,8 +56,8 @@ def contrast_arms(
     """The weighted sum of arms' figures: {"a": 1, "b": -1} is how much more a has than b.
 
     Args:
-        results: Of a study; failed runs are left out.
-        weights: Of each arm.
+        results: Of a study; failed runs are left out. The spread over seeds is that of them all.
+        weights: Of each arm; their sum is 0, so that what a seed does to all arms cancels.
         seed: Of the bootstrap.
 
     Returns:
@@ -71,7 +74,6 @@ def contrast_arms(
     compared = [[runs[arm, s] for arm in weights] for s in seeds]
     factors = np.array(list(weights.values()))
     random = np.random.default_rng(seed)
-    drawn = random.integers(len(seeds), size=(RESAMPLES, len(seeds)))
     points, resampled = _figures(compared, seed)
     differences = {}
     for key in points:
@@ -79,9 +81,11 @@ def contrast_arms(
         draws = resampled[key] @ factors  # (R, S)
         if np.isnan(by_seed).any():
             continue
-        over_frames = draws.mean(axis=1)
-        over_seeds = by_seed[drawn].mean(axis=1) - by_seed.mean()
-        means = over_frames + _widening(len(seeds)) * over_seeds
+        means = draws.mean(axis=1)
+        spread, freedom = _seed_spread(list(runs.values()), key)
+        if freedom:
+            error = spread * math.sqrt(float(factors @ factors) / len(seeds))
+            means = means + error * random.standard_t(freedom, RESAMPLES)
         interval = percentile_interval(means)
         if interval is None:
             continue
@@ -89,16 +93,25 @@ def contrast_arms(
             value=float(by_seed.mean()),
             interval=interval,
             by_seed=dict(zip(seeds, map(float, by_seed), strict=True)),
+            freedom=freedom,
         )
     return differences
 
 
-def _widening(seeds: int) -> float:
-    if seeds == 1:
-        return 0.0
-    # The bootstrap's variance is (S - 1) / S of the unbiased one.
-    student = float(stats.t.ppf(0.975, seeds - 1) / stats.norm.ppf(0.975))
-    return student * math.sqrt(seeds / (seeds - 1))
+def _seed_spread(runs: list[RunResult], key: str) -> tuple[float, int]:
+    """Standard deviation of a figure without its arm's and its seed's effect, and its freedom."""
+    figures = np.array([run.figure(key) for run in runs])
+    known = [run for run, figure in zip(runs, figures, strict=True) if not math.isnan(figure)]
+    arms, seeds = sorted({run.arm for run in known}), sorted({run.seed for run in known})
+    effects = [
+        [run.arm == arm for arm in arms] + [run.seed == seed for seed in seeds] for run in known
+    ]
+    design = np.array(effects, dtype=np.float64)
+    values = figures[~np.isnan(figures)]
+    fitted, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    freedom = len(values) - int(rank)
+    left = values - design @ fitted
+    return (math.sqrt(left @ left / freedom), freedom) if freedom else (0.0, 0)
 
 
 def _figures(

@@ -48,9 +48,10 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
         _table_arms(study, done),
         "## Differences",
         "First arm less second, frame by frame, over the seeds that both have; in brackets the "
-        "95 % bootstrap interval over frames and seeds, widened for how few seeds there are. "
-        '"No difference shown" means that it holds 0; one seed is not judged. Each interval stands '
-        "for itself: of twenty, one may miss by chance.",
+        "95 % interval: a bootstrap over frames, and over seeds the spread that all arms of the "
+        "study have in common once each arm's and each seed's own effect is taken out (Student's "
+        't). "No difference shown" means that it holds 0. Each interval stands for itself: of '
+        "twenty, one may miss by chance.",
         _table_effects(effects),
         f"![Differences in IoU with their intervals]({study.name}-differences.png)",
         "## Stability",
@@ -157,7 +158,7 @@ def _interval(difference: Difference, key: str) -> str:
 def _verdict(difference: Difference | None) -> str:
     if difference is None:
         return "no common seed yet"
-    if len(difference.by_seed) == 1:
+    if not difference.freedom:
         return "one seed: not judged"
     if not difference.shown:
         return "no difference shown"
