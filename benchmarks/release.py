@@ -39,10 +39,11 @@ def main() -> None:
     parser.add_argument("--long-side", type=int, required=True)
     parser.add_argument("--max-scale", type=float, required=True)
     parser.add_argument(
-        "--last-share",
-        type=float,
-        default=0.0,
-        help="mix the best weights with this share of the last ones (chosen on validation frames)",
+        "--mix",
+        nargs=2,
+        metavar=("FILE", "SHARE"),
+        help="a share of other weights to mix in, chosen on validation frames: a weights file, or "
+        "a run's last.ckpt",
     )
     parser.add_argument("--bfloat16", action="store_true", help="store weights in half the bytes")
     arguments = parser.parse_args()
@@ -50,9 +51,10 @@ def main() -> None:
     network, card = load_network(arguments.run / "weights.safetensors")
     rule = InputRule(long_side=arguments.long_side, max_scale=arguments.max_scale)
     card = card.model_copy(update={"input_rule": rule})
-    if arguments.last_share:
-        mix_in_last(network, arguments.run / "last.ckpt", arguments.last_share)
-        training = card.training | {"share_of_the_last_weights": arguments.last_share}
+    if arguments.mix:
+        path, share = Path(arguments.mix[0]), float(arguments.mix[1])
+        mix_in(network, path, share)
+        training = card.training | {"mixed_in": path.as_posix(), "share_mixed_in": share}
         card = card.model_copy(update={"training": training})
     if arguments.bfloat16:
         network = network.bfloat16().float()  # what is scored is what is stored
@@ -73,13 +75,16 @@ def main() -> None:
     print(card_page(card))
 
 
-def mix_in_last(network: nn.Module, checkpoint: Path, share: float) -> None:
-    """Move the network's weights by a share towards the last moving average of its run."""
-    prefix = "average.module."
-    last = SafeCheckpointIO().load_checkpoint(checkpoint)["state_dict"]
+def mix_in(network: nn.Module, path: Path, share: float) -> None:
+    """Move the network's weights by a share towards others, or a checkpoint's moving average."""
+    if path.suffix == ".ckpt":
+        state = SafeCheckpointIO().load_checkpoint(path)["state_dict"]
+        other = {key: state["average.module." + key] for key in network.state_dict()}
+    else:
+        other = load_network(path)[0].state_dict()
     for key, value in network.state_dict().items():
         if value.is_floating_point():
-            value.lerp_(last[prefix + key], share)
+            value.lerp_(other[key], share)
 
 
 def score(predictor: Predictor, folder: Path, split: str, label: str) -> dict[str, Any]:
