@@ -32,7 +32,7 @@ def test_every_bundled_recipe_is_valid_by_path_and_by_name(file: Path) -> None:
 
 
 def test_the_bundled_recipes() -> None:
-    names = "base base-finish fast fast-distill fast-distill-finish fast-finish mshnet paper"
+    names = "base base-finish base-turned fast fast-distill fast-distill-finish fast-finish mshnet paper"
     assert sorted(file.stem for file in BUNDLED) == names.split()
 
 
