@@ -168,7 +168,7 @@ def test_convert_goes_on_after_a_broken_frame(scenes: Path) -> None:
     (scenes / "images" / f"{val}.png").write_bytes(b"")
     options = ["--to", "coco", "--out", scenes.parent / "out"]
     result = run("convert", scenes, "--split", "train", "--split", "val", *options)
-    assert result.exit_code == 0
+    assert result.exit_code == 2
     assert result.stdout.startswith("6 frames, 1 left out, 6 targets. ")
     assert result.stderr.startswith("warning: left out: ")
     assert f"{val}.png" in result.stderr

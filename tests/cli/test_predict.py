@@ -95,7 +95,7 @@ def test_broken_frames_are_listed_and_the_others_go_on(run: Run) -> None:
     save_frames(Path("in"), 2)
     Path("in/f1.png").write_text("not a picture")
     result = run("in")
-    assert result.exit_code == 0
+    assert result.exit_code == 2
     assert result.stdout.startswith("1 frame, 1 left out, 1 target, ")
     assert result.stderr.count("\n") == 1
     assert "warning: left out: in" in result.stderr

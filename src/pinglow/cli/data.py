@@ -156,8 +156,8 @@ def convert(
 
     voc: boxes/NAME.xml. coco: annotations/SPLIT.json. yolo: a folder that ultralytics' trainer
     takes, with 8-bit images, labels/NAME.txt and data.yaml; its first list is for training, the
-    second for validation. A broken frame is listed at the end and the others go on; a missing one
-    stops it before anything is written.
+    second for validation. A broken frame is listed at the end, the others go on, and the exit
+    code is 2; a missing one stops it before anything is written.
 
     Example: pinglow data convert my-frames/ --split train --split val --to yolo --out my-yolo/
     """
@@ -198,6 +198,8 @@ def convert(
         f"{done.frames} frame{'s' * (done.frames != 1)}, {left_out}"
         f"{done.targets} target{'s' * (done.targets != 1)}. The {to} boxes are in {out}."
     )
+    if done.broken:
+        raise typer.Exit(2)
 
 
 @app.command("list")

@@ -86,7 +86,8 @@ def predict(
 
     Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits, and
     MP4, AVI, MKV and MOV at 8 to 16 bits. The overlay of a video is a video.
-    A frame that cannot be read is listed at the end; the others go on.
+    A frame that cannot be read is listed at the end, the others go on, and the exit
+    code is 2.
 
     Example: pinglow predict flight/ "night/*.tif" --out found --save csv,overlay
 
@@ -200,6 +201,8 @@ def run_job(
         f"{_count(summary.targets, 'target')}{tracks}, "
         f"{summary.seconds / summary.frames:.3f} s a frame. Results are in {out}."
     )
+    if summary.broken:
+        raise typer.Exit(2)
 
 
 def _count(number: int, noun: str) -> str:
