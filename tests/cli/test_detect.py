@@ -51,7 +51,7 @@ def test_what_a_detector_finds_is_written_as_predict_writes_it(
     result = run(
         "predict", *frames, broken, "--model", weights, "--out", out, "--threshold", "0.005"
     )
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 2, result.output
     assert "broken.png" in result.stderr
     lines = [json.loads(line) for line in (out / "targets.jsonl").read_text().splitlines()]
     assert len(lines) == 2
