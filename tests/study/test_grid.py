@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def write(tmp_path: Path, text: str = STUDY) -> Path:
     path = tmp_path / "study.toml"
     path.write_text(text)
     return path
+
+
+def test_the_study_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "study.md"
+    (example,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    plan = plan_runs(load_study(write(tmp_path, example)))
+    assert len(plan) == 6
+    assert {run.recipe.loss.options["location"] for run in plan if run.arm.name == "with"} == {True}
 
 
 def test_every_arm_comes_with_the_first_seed_before_the_next(tmp_path: Path) -> None:
