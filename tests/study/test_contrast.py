@@ -64,6 +64,14 @@ def test_a_difference_is_that_of_the_reports() -> None:
     assert not differences["fa"].shown  # both have the same rate of false pixels
 
 
+def test_on_one_data_set_alone_a_difference_is_that_of_its_reports() -> None:
+    runs = [make_run(arm, seed, q) for arm, q in (("x", 0.9), ("y", 0.6)) for seed in range(2)]
+    difference = contrast_arms([run.on("b") for run in runs], {"x": 1.0, "y": -1.0})["iou"]
+    ious = [run.sets["b"].report["iou"] for run in runs]
+    assert difference.value == pytest.approx(np.mean(ious[:2]) - np.mean(ious[2:]))
+    assert np.isnan(runs[0].on("another").figure("iou"))
+
+
 def test_frames_without_targets_count_for_fa_alone() -> None:
     runs = [make_run(arm, 0, q, ("a", "empty")) for arm, q in (("x", 0.9), ("y", 0.6))]
     differences = contrast_arms(runs, {"x": 1.0, "y": -1.0})

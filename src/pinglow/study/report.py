@@ -38,6 +38,7 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
         raise DataError(f"{folder} has no results of study {study.name} yet; run it first")
     failed = [each for each in results if each.failure]
     effects = _list_effects(study, done)
+    by_set = {name: _list_effects(study, runs) for name, runs in _split_by_set(done).items()}
     out.mkdir(parents=True, exist_ok=True)
     blocks = [
         f"# Study {study.name}",
@@ -53,6 +54,7 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
         't). "No difference shown" means that it holds 0. Each interval stands for itself: of '
         "twenty, one may miss by chance.",
         _table_effects(effects),
+        *(_compare_sets(by_set) if len(by_set) > 1 else ()),
         f"![Differences in IoU with their intervals]({study.name}-differences.png)",
         "## Stability",
         "Over all steps of a run, before clipping: the mean of the gradient's norm and its largest "
@@ -96,22 +98,26 @@ def _introduce(study: Study, plan: list[PlannedRun], done: list[RunResult], fail
 
 
 def _table_arms(study: Study, done: list[RunResult]) -> str:
-    names = list(dict.fromkeys(name for each in done for name in each.sets))
+    by_set = _split_by_set(done)
     head = ["arm", "", "seeds", *(label for label, _ in _UNITS.values())]
     rows = []
     for arm in study.arms:
         runs = [each for each in done if each.arm == arm.name]
         if runs:
             cells = [_spread([each.figure(key) for each in runs], key) for key in FIGURES]
-            cells += [_spread([_iou_of(each, name) for each in runs], "iou") for name in names]
+            for alone in by_set.values():
+                values = [each.figure("iou") for each in alone if each.arm == arm.name]
+                cells.append(_spread(values, "iou"))
             rows.append([arm.name, arm.says, len(runs), *cells])
-    return _table([*head, *(f"IoU {name}" for name in names)], rows)
+    return _table([*head, *(f"IoU {name}" for name in by_set)], rows)
 
 
-def _iou_of(run: RunResult, name: str) -> float:
-    """NaN where the set has no targets, or the run was not scored on it."""
-    report = run.sets[name].report if name in run.sets else {"targets": 0}
-    return float(report["iou"]) if report["targets"] else float("nan")
+def _split_by_set(done: list[RunResult]) -> dict[str, list[RunResult]]:
+    """All runs as scored on each data set that has targets."""
+    names = dict.fromkeys(
+        name for run in done for name, each in run.sets.items() if each.report["targets"]
+    )
+    return {name: [run.on(name) for run in done] for name in names}
 
 
 def _spread(values: Sequence[float], key: str) -> str:
@@ -147,6 +153,17 @@ def _table_effects(effects: list[_Effect]) -> str:
         seeds = max((len(each.by_seed) for each in differences.values()), default=0)
         rows.append([name, question, seeds, *cells, _verdict(differences.get("iou"))])
     return _table(head, rows)
+
+
+def _compare_sets(by_set: dict[str, list[_Effect]]) -> list[str]:
+    rows = []
+    for together in zip(*by_set.values(), strict=True):
+        cells = [_interval(d["iou"], "iou") if "iou" in d else "-" for _, _, d in together]
+        rows.append([together[0][0], *cells])
+    return [
+        "The differences in IoU on each data set by itself, with intervals made in the same way:",
+        _table(["", *(f"IoU {name}" for name in by_set)], rows),
+    ]
 
 
 def _interval(difference: Difference, key: str) -> str:

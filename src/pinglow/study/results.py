@@ -85,6 +85,11 @@ class RunResult(BaseModel):
         defined = [value for value in values if value is not None]
         return float(np.mean(defined)) if defined else float("nan")
 
+    def on(self, name: str) -> RunResult:
+        """The run as scored on one data set alone; without scores where it was not scored on it."""
+        alone = {name: self.sets[name]} if name in self.sets else {}
+        return self.model_copy(update={"sets": alone})
+
     def row(self) -> dict[str, Any]:
         """One row of results.csv; scores are means over the data sets, then of each."""
         row: dict[str, Any] = {
