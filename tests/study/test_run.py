@@ -6,6 +6,7 @@ import csv
 import gc
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -232,6 +233,25 @@ def test_a_failure_is_a_row_and_the_others_go_on(root: Path, tmp_path: Path) -> 
     page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
     assert "1 of 2 runs are done, 1 failed" in page
     assert first.failure in page
+    mended = make_study(arms=[{"name": "x"}, {"name": "y"}], seeds=[0])
+    assert run_and_list(mended, root, tmp_path) == ["x-0"]
+    assert {row["status"] for row in rows(tmp_path)} == {"done"}
+
+
+def test_data_sets_are_compared_each_by_itself(root: Path, tmp_path: Path) -> None:
+    write_dataset(root / "b", 10, SceneSpec(width=64, height=64), seed=100)
+    study = make_study(seeds=[0])
+    study.set["data.sets"] = [{"folder": "a", "split": "train"}, {"folder": "b", "split": "train"}]
+    results = run(study, root, tmp_path)
+    assert not any(each.failure for each in results)
+    page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
+    (line,) = re.findall(r"\| IoU a \| IoU b \|\n.*\n\| x - y \| (.*?) \[", page)
+    x, y = (result.sets["a"].report["iou"] for result in results)
+    assert float(line) == pytest.approx(100 * (x - y), abs=0.051)
+    alone = make_study(seeds=[0], compare=[])
+    alone.set["data.sets"] = study.set["data.sets"]
+    page = write_report(alone, tmp_path / "out", tmp_path / "page").read_text()
+    assert "each data set by itself" not in page
 
 
 def test_results_of_other_settings_are_refused(root: Path, tmp_path: Path) -> None:

@@ -87,10 +87,9 @@ def study(
     failed = [result for result in results if result.failure]
     for result in failed:
         console.print(f"warning: {result.arm}, seed {result.seed} failed: {result.failure}")
-    console.print(
-        f"{len(results) - len(failed)} of {len(plan)} runs are done; "
-        f"pinglow study report {words[-1]} says what they show."
-    )
+    done = len(results) - len(failed)
+    next_step = f"; pinglow study report {words[-1]} says what they show" if done else ""
+    console.print(f"{done} of {len(plan)} runs are done{next_step}.")
     if failed:
         console.print("--retry-failed makes the failed ones again.")
         raise typer.Exit(1)

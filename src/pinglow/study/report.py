@@ -38,7 +38,7 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
         raise DataError(f"{folder} has no results of study {study.name} yet; run it first")
     failed = [each for each in results if each.failure]
     effects = _list_effects(study, done)
-    by_set = {name: _list_effects(study, runs) for name, runs in _split_by_set(done).items()}
+    by_set = _split_by_set(done)
     out.mkdir(parents=True, exist_ok=True)
     blocks = [
         f"# Study {study.name}",
@@ -46,7 +46,7 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
         "## Arms",
         "Mean over seeds, ± their standard deviation; each figure is the mean over the data sets' "
         "validation frames, at the last step. IoU, nIoU and Pd in %, Fa in false pixels a million.",
-        _table_arms(study, done),
+        _table_arms(study, done, by_set),
         "## Differences",
         "First arm less second, frame by frame, over the seeds that both have; in brackets the "
         "95 % interval: a bootstrap over frames, and over seeds the spread that all arms of the "
@@ -54,7 +54,7 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
         't). "No difference shown" means that it holds 0. Each interval stands for itself: of '
         "twenty, one may miss by chance.",
         _table_effects(effects),
-        *(_compare_sets(by_set) if len(by_set) > 1 else ()),
+        *(_compare_sets(study, by_set) if effects and len(by_set) > 1 else ()),
         f"![Differences in IoU with their intervals]({study.name}-differences.png)",
         "## Stability",
         "Over all steps of a run, before clipping: the mean of the gradient's norm and its largest "
@@ -89,16 +89,14 @@ def _introduce(study: Study, plan: list[PlannedRun], done: list[RunResult], fail
     return (
         f"{state}, in {minutes / 60:.1f} hours; {first.recipe.steps} steps, the recipe is "
         f"`{Path(study.recipe).stem}` with the changes of the study's file. Scored under the "
-        "protocol strict on validation frames cut from the training lists, the same for all runs "
-        f"({frames}). {same}."
+        f"protocol strict on validation frames that are the same for all runs ({frames}). {same}."
     )
 
 
 # --- tables --------------------------------------------------------------------------------------
 
 
-def _table_arms(study: Study, done: list[RunResult]) -> str:
-    by_set = _split_by_set(done)
+def _table_arms(study: Study, done: list[RunResult], by_set: dict[str, list[RunResult]]) -> str:
     head = ["arm", "", "seeds", *(label for label, _ in _UNITS.values())]
     rows = []
     for arm in study.arms:
@@ -151,18 +149,23 @@ def _table_effects(effects: list[_Effect]) -> str:
     for name, question, differences in effects:
         cells = [_interval(differences[key], key) if key in differences else "-" for key in FIGURES]
         seeds = max((len(each.by_seed) for each in differences.values()), default=0)
-        rows.append([name, question, seeds, *cells, _verdict(differences.get("iou"))])
+        verdict = _verdict(differences["iou"]) if "iou" in differences else "no common seed yet"
+        if seeds and "iou" not in differences:
+            verdict = "no targets to find"
+        rows.append([name, question, seeds, *cells, verdict])
     return _table(head, rows)
 
 
-def _compare_sets(by_set: dict[str, list[_Effect]]) -> list[str]:
-    rows = []
-    for together in zip(*by_set.values(), strict=True):
-        cells = [_interval(d["iou"], "iou") if "iou" in d else "-" for _, _, d in together]
-        rows.append([together[0][0], *cells])
+def _compare_sets(study: Study, by_set: dict[str, list[RunResult]]) -> list[str]:
+    rows: dict[str, list[str]] = {}
+    for runs in by_set.values():
+        for name, _, differences in _list_effects(study, runs):
+            difference = differences.get("iou")
+            cell = "-" if difference is None else _interval(difference, "iou")
+            rows.setdefault(name, []).append(cell)
     return [
         "The differences in IoU on each data set by itself, with intervals made in the same way:",
-        _table(["", *(f"IoU {name}" for name in by_set)], rows),
+        _table(["", *(f"IoU {name}" for name in by_set)], [[n, *c] for n, c in rows.items()]),
     ]
 
 
@@ -172,9 +175,7 @@ def _interval(difference: Difference, key: str) -> str:
     return f"{factor * difference.value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _verdict(difference: Difference | None) -> str:
-    if difference is None:
-        return "no common seed yet"
+def _verdict(difference: Difference) -> str:
     if not difference.freedom:
         return "one seed: not judged"
     if not difference.shown:
@@ -245,7 +246,8 @@ def _draw_curves(done: list[RunResult], pairs: list[tuple[str, str]], path: Path
                 scores = [100 * float(row["val_score"]) for row in run.curve]
                 axes.plot(steps, scores, color=colour, label=None if number else arm)
         axes.set(xlabel="step", ylabel="validation IoU, %")
-        axes.legend(fontsize=8)
+        if axes.lines:
+            axes.legend(fontsize=8)
     figure.savefig(path, dpi=90)
 
 
@@ -264,7 +266,8 @@ def _draw_rocs(done: list[RunResult], pairs: list[tuple[str, str]], path: Path) 
                 fa, pd = np.array(rocs, dtype=np.float64).mean(axis=0)
                 axes.plot(1e6 * fa, 100 * pd, ".-", color=colour, label=arm)
         axes.set(xlabel="Fa, 1e-6", ylabel="Pd, %", xscale="symlog")
-        axes.legend(fontsize=8)
+        if axes.lines:
+            axes.legend(fontsize=8)
     figure.savefig(path, dpi=90)
 
 

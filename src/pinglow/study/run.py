@@ -97,7 +97,7 @@ def match_results(plan: list[PlannedRun], folder: Path) -> dict[str, RunResult]:
     """Results in a study's folder by the names of planned runs; those of no planned run are left.
 
     Raises:
-        RecipeError: A result is of other settings than the plan's run of that name.
+        RecipeError: A result with scores is of other settings than the plan's run of that name.
         DataError: A result is damaged.
     """
     planned = {run.name: run for run in plan}
@@ -106,10 +106,12 @@ def match_results(plan: list[PlannedRun], folder: Path) -> dict[str, RunResult]:
         run = planned.get(f"{result.arm}-{result.seed}")
         if run is None:
             continue  # of an arm that was taken out of the study
+        if result.failure and result.digest != run.digest:
+            continue  # mended since: nothing to lose
         if result.digest != run.digest:
             raise RecipeError(
-                f"{folder} holds {run.name} of other settings; give the study another name, or "
-                f"delete {folder / 'runs' / run.name}.json to make that run again"
+                f"{folder} holds {run.name} of other settings; give the study another name, or to "
+                f"make that run again delete {folder / 'runs' / run.name}.json and its run folder"
             )
         matched[run.name] = result
     return matched
@@ -169,7 +171,7 @@ def _can_resume(run: PlannedRun, work: Path) -> bool:
         RecipeError: The folder is of a run with other settings.
     """
     stored = work / "recipe.toml"
-    if not stored.is_file():
+    if not stored.is_file() or not (work / "last.ckpt").is_file():
         return False
     try:
         recipe = load_recipe(stored)
