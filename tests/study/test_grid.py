@@ -40,7 +40,7 @@ def test_the_study_in_the_documentation_is_one(tmp_path: Path) -> None:
     page = Path(__file__).parents[2] / "docs" / "study.md"
     (example,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     plan = plan_runs(load_study(write(tmp_path, example)))
-    assert len(plan) == 6
+    assert len(plan) == 10
     assert {run.recipe.loss.options["location"] for run in plan if run.arm.name == "with"} == {True}
 
 

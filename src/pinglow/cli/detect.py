@@ -114,6 +114,9 @@ def predict(
 ) -> None:
     """Find targets with a detector; the output is that of pinglow predict.
 
+    A frame that cannot be read is listed at the end, the others go on, and the exit
+    code is 2.
+
     Example: pinglow detect predict flight/ --model runs/detector/weights.safetensors
     """
     from pinglow.cli.predict import choose_sinks, run_job

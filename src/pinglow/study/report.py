@@ -87,7 +87,7 @@ def _introduce(study: Study, plan: list[PlannedRun], done: list[RunResult], fail
     if others:
         same += f", but for {', '.join(dict.fromkeys(others))}, which have their own"
     return (
-        f"{state}, in {minutes / 60:.1f} hours; {first.recipe.steps} steps, the recipe is "
+        f"{state}, {minutes / 60:.1f} hours of training; {first.recipe.steps} steps, the recipe is "
         f"`{Path(study.recipe).stem}` with the changes of the study's file. Scored under the "
         f"protocol strict on validation frames that are the same for all runs ({frames}). {same}."
     )
