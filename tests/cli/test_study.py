@@ -59,7 +59,10 @@ def test_runs_are_announced_and_shown(study: str, monkeypatch: pytest.MonkeyPatc
             ["s.toml", "--root", "gone"],
             "error: arm x: gone/sirst is not a folder; name with --root",
         ),
-        (["gone.toml"], "error: gone.toml is not readable TOML"),
+        (
+            ["gone.toml"],
+            "error: gone.toml cannot be read (No such file or directory): check",
+        ),
         (["report", "s.toml"], "error: studies/small has no results of study small yet"),
     ],
 )
