@@ -109,6 +109,13 @@ def test_a_study_leaves_a_row_a_run_and_a_report(root: Path, tmp_path: Path) -> 
     assert "no common seed yet" in page
 
 
+def test_frames_without_targets_say_nothing_of_iou(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "a", 10, SceneSpec(width=64, height=64, targets=(0, 0)))
+    run(make_study(seeds=[0]), tmp_path, tmp_path)
+    page = write_report(make_study(seeds=[0]), tmp_path / "out", tmp_path / "page").read_text()
+    assert "no targets to find" in page
+
+
 def test_a_runs_frames_are_let_go_before_the_next(root: Path, tmp_path: Path) -> None:
     def count(_: Any) -> None:
         held.append(sum(type(each) is TrainingBatches for each in gc.get_objects()))

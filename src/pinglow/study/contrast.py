@@ -88,7 +88,7 @@ def contrast_arms(
         spread, freedom = _seed_spread(list(runs.values()), key)
         if freedom:
             error = spread * math.sqrt(float(factors @ factors) / len(seeds))
-            # Many of one for each of the other: its tails decide the interval.
+            # Many draws of seeds for each draw of frames: few would reach the tails, which decide.
             means = means + error * random.standard_t(freedom, (_SEED_DRAWS, RESAMPLES))
         interval = percentile_interval(means)
         if interval is None:

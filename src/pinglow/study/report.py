@@ -149,10 +149,7 @@ def _table_effects(effects: list[_Effect]) -> str:
     for name, question, differences in effects:
         cells = [_interval(differences[key], key) if key in differences else "-" for key in FIGURES]
         seeds = max((len(each.by_seed) for each in differences.values()), default=0)
-        verdict = _verdict(differences["iou"]) if "iou" in differences else "no common seed yet"
-        if seeds and "iou" not in differences:
-            verdict = "no targets to find"
-        rows.append([name, question, seeds, *cells, verdict])
+        rows.append([name, question, seeds, *cells, _verdict(differences)])
     return _table(head, rows)
 
 
@@ -175,7 +172,12 @@ def _interval(difference: Difference, key: str) -> str:
     return f"{factor * difference.value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _verdict(difference: Difference) -> str:
+def _verdict(differences: dict[str, Difference]) -> str:
+    if not differences:
+        return "no common seed yet"
+    if "iou" not in differences:
+        return "no targets to find"
+    difference = differences["iou"]
     if not difference.freedom:
         return "one seed: not judged"
     if not difference.shown:

@@ -106,9 +106,9 @@ def match_results(plan: list[PlannedRun], folder: Path) -> dict[str, RunResult]:
         run = planned.get(f"{result.arm}-{result.seed}")
         if run is None:
             continue  # of an arm that was taken out of the study
-        if result.failure and result.digest != run.digest:
-            continue  # mended since: nothing to lose
         if result.digest != run.digest:
+            if result.failure:
+                continue  # mended since: nothing to lose
             raise RecipeError(
                 f"{folder} holds {run.name} of other settings; give the study another name, or to "
                 f"make that run again delete {folder / 'runs' / run.name}.json and its run folder"
