@@ -73,7 +73,8 @@ def test_a_digest_tells_settings_apart_and_not_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('recipe = "fast"', 'recipes = "fast"', "recipes: Extra inputs"),
+        ('recipe = "fast"', 'recipes = "fast"', "key 'recipes' is unknown; did you mean 'recipe'"),
+        ("seeds = [1]", "sees = [1]", r"key 'arms\.1\.sees' is unknown; did you mean 'seeds'"),
         ('second = "other"', 'second = "gone"', "compares 'gone', none of the arms plain"),
         ('name = "other"', 'name = "plain"', "two arms have one name"),
         ("seeds = [3, 1]", "seeds = [-1]", r"seeds\.0"),

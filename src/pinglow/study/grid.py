@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pinglow.errors import RecipeError
-from pinglow.training.recipe import Recipe, load_recipe, read_toml
+from pinglow.training.recipe import Recipe, explain_fault, load_recipe, read_toml
 
 _RESERVED: Final = ("name", "seed", "data.root")  # the study's own business
 _WHOLE: Final = ("loss.options",)  # a table that is a value
@@ -148,10 +148,7 @@ def load_study(path: Path) -> Study:
     try:
         study = Study.model_validate(content)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"]) or "study"
-        reason = fault["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{path}: {where}: {reason}; mend it and start again") from error
+        raise RecipeError(explain_fault(error, str(path), Study)) from error
     beside = path.parent / study.recipe
     return study.model_copy(update={"recipe": str(beside)}) if beside.is_file() else study
 

@@ -188,7 +188,7 @@ class Recipe(RunRecipe):
         for key in self.loss.options:
             known = list(inspect.signature(loss).parameters)
             if key not in known:
-                raise RecipeError(_explain_unknown(source, ["loss", "options", key], known))
+                raise RecipeError(_name_nearest(source, f"loss.options.{key}", known))
         try:
             loss(**self.loss.options)
         except (TypeError, ValueError) as error:
@@ -268,7 +268,7 @@ def parse_recipe(kind: type[AnyRecipe], content: dict[str, Any], source: str) ->
     try:
         recipe = kind.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(_explain(error, source, kind)) from error
+        raise RecipeError(explain_fault(error, source, kind)) from error
     if recipe.steps < recipe.validate_every:  # a short trial: once, at its end
         recipe = recipe.model_copy(update={"validate_every": recipe.steps})
     if recipe.optimizer.warmup_steps > recipe.steps // 2:  # it would end before it has learnt
@@ -316,32 +316,33 @@ def _change(content: dict[str, Any], key: str, value: Any) -> None:
     content[last] = copy.deepcopy(value)  # a later key may go into it
 
 
-def _explain(error: ValidationError, source: str, kind: type[RunRecipe]) -> str:
+def explain_fault(error: ValidationError, source: str, kind: type[BaseModel]) -> str:
+    """One sentence about the first fault in a TOML file of a kind; ``source`` names it."""
     # A misspelt key is often a missing one, too: the unknown key says more.
     fault = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     location = [str(part) for part in fault["loc"]]
-    key = ".".join(location)
-    if key in _COMMANDS and fault["type"] == "extra_forbidden":
-        return f"{source} is a recipe of another kind; use {_COMMANDS[key]}"
     if fault["type"] == "extra_forbidden":
-        return _explain_unknown(source, location, _keys_beside(location, kind))
-    return f"{source}: {key}: {fault['msg']}"
+        key = ".".join(location)
+        if key in _COMMANDS and issubclass(kind, RunRecipe):
+            return f"{source} is a recipe of another kind; use {_COMMANDS[key]}"
+        return _name_nearest(source, key, _keys_beside(location, kind))
+    where = f"{'.'.join(location)}: " if location else ""
+    return f"{source}: {where}{fault['msg'].removeprefix('Value error, ')}"
 
 
-def _explain_unknown(source: str, location: list[str], known: list[str]) -> str:
-    nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+def _name_nearest(source: str, key: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
-    return f"{source}: key {'.'.join(location)!r} is unknown; {hint}"
+    return f"{source}: key {key!r} is unknown; {hint}"
 
 
-def _keys_beside(location: list[str], kind: type[RunRecipe]) -> list[str]:
-    model: type[BaseModel] = kind
+def _keys_beside(location: list[str], kind: type[BaseModel]) -> list[str]:
+    model = kind
     for part in location[:-1]:
-        if part.isdigit():
-            data: Any = kind.model_fields["data"].annotation
-            model = get_args(data.model_fields["sets"].annotation)[0]
-        elif part in model.model_fields:
-            inner = model.model_fields[part].annotation
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                model = inner
+        if part in model.model_fields:  # not the number of one in a list
+            annotation = model.model_fields[part].annotation
+            for inner in (annotation, *get_args(annotation)):  # a section, or a list of them
+                if isinstance(inner, type) and issubclass(inner, BaseModel):
+                    model = inner
+                    break
     return list(model.model_fields)
