@@ -86,10 +86,8 @@ class Detections:
 
 def _box_target(box: list[float], score: float) -> Target:
     left, top, width, height = box
-    # A box that rounds to nothing gets the pixel in which it begins.
-    x, wide = _whole_pixels(left, width)
-    y, high = _whole_pixels(top, height)
-    whole = (x, y, wide, high)
+    (x, right), (y, bottom) = whole_pixels(left, width), whole_pixels(top, height)
+    whole = (x, y, right - x, bottom - y)
     # The centre of pixel i, which covers [i, i + 1), is at coordinate i.
     return Target(
         x=left + width / 2 - 0.5,
@@ -100,9 +98,16 @@ def _box_target(box: list[float], score: float) -> Target:
     )
 
 
-def _whole_pixels(start: float, length: float) -> tuple[int, int]:
-    first, last = round(start), round(start + length)
-    return (first, last - first) if last > first else (math.floor(start), 1)
+def whole_pixels(start: float, length: float) -> tuple[int, int]:
+    """First pixel of a stretch, and the one after its last: edges go to the nearest pixel edge.
+
+    A stretch that would be left with none gets the pixel that its middle is in.
+    """
+    first, end = math.floor(start + 0.5), math.floor(start + length + 0.5)
+    if first == end:
+        first = math.floor(start + length / 2)
+        end = first + 1
+    return first, end
 
 
 def binarise_mask(mask: NDArray[Any]) -> BoolArray:

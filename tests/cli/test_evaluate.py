@@ -129,7 +129,7 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
         (["--predictions", "nowhere"], "nowhere is not a folder"),
         (["--predictions", "images", "--split", "val"], "has no list val.txt"),
         (["--predictions", "found", "--json", "no/where.json"], "--json no/where.json"),
-        (["--predictions", "found", "--json", "found"], "--json found cannot be written"),
+        (["--predictions", "found", "--json", "found"], "--json found is a folder"),
     ],
 )
 def test_mistakes_end_in_one_clear_line(

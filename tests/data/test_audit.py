@@ -94,6 +94,27 @@ def test_broken_files_are_listed_and_do_not_stop_the_audit(folder: Path) -> None
     assert audit.missing_masks == []
 
 
+def test_frames_in_subfolders_are_looked_at(folder: Path) -> None:
+    for name in ("night/f0", "night/f9"):
+        save(folder / "images" / f"{name}.png", scene(4))
+        save(folder / "masks" / f"{name}.png", mask(5))
+    (folder / "train.txt").write_text("f0\nf1\nnight/f0\n")
+    audit = audit_folder(folder)
+    assert audit.images == 8
+    assert audit.missing_images == {}
+    assert audit.unlisted == ["night/f9"]
+    assert audit.duplicates_across["train & test"] == ["f4"]
+
+
+def test_of_two_files_with_one_name_the_one_that_is_never_read_is_named(folder: Path) -> None:
+    save(folder / "images" / "f1.bmp", scene(7))
+    audit = audit_folder(folder)
+    assert audit.images == 6
+    (path,) = audit.broken
+    assert path == str(folder / "images" / "f1.bmp")
+    assert str(folder / "images" / "f1.png") in audit.broken[path]
+
+
 def test_depth_and_counts(folder: Path) -> None:
     save(folder / "images" / "f1.png", (scene(1) * np.uint16(20) + np.uint16(6000)))
     audit = audit_folder(folder)

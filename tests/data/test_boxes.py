@@ -26,6 +26,7 @@ from pinglow.data.datasets import FrameFolder, read_split
 from pinglow.data.io import read_frame
 from pinglow.data.prepare import normalize_frame
 from pinglow.errors import DataError, FrameError, OptionError, PinglowError
+from pinglow.structures import Detections, find_targets
 
 NAMES = ["a", "Misc_1", "s/scene.1"]
 
@@ -112,6 +113,15 @@ def test_filled_boxes_are_joined_and_the_smallest_is_a_pixel() -> None:
     expected[1:3, 2:5] = expected[4, 7] = expected[4, 0] = True
     assert (mask == expected).all()
     assert not fill_boxes(np.zeros((0, 4)), (5, 8)).any()
+
+
+@pytest.mark.parametrize("edge", [0.5, 1.5, 2.5, 3.49, 3.51])
+def test_a_filled_box_has_the_pixels_of_a_detected_one(edge: float) -> None:
+    boxes = np.array([[edge, edge, 1.0, 1.0]])
+    (filled,) = find_targets(fill_boxes(boxes, (8, 8)))
+    (detected,) = Detections(boxes, np.array([1.0])).targets
+    assert filled.bbox == detected.bbox
+    assert filled.area == detected.area == 1
 
 
 def test_boxes_of_real_masks_are_the_published_boxes(shared_data: Path) -> None:

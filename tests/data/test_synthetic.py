@@ -286,6 +286,20 @@ def test_overwrite_leaves_nothing_of_the_old_set(tmp_path: Path) -> None:
     assert contents(tmp_path / "set") == contents(tmp_path / "fresh")
 
 
+def test_scenes_that_do_not_fit_cost_nothing_that_is_there(tmp_path: Path) -> None:
+    good = SceneSpec(width=64, height=64, targets=(1, 1))
+    crowded = replace(good, targets=(50, 50))
+    write_dataset(tmp_path / "set", 2, good)
+    before = contents(tmp_path / "set")
+    with pytest.raises(OptionError, match="do not fit"):
+        write_dataset(tmp_path / "set", 2, crowded, overwrite=True)
+    assert contents(tmp_path / "set") == before
+    with pytest.raises(OptionError, match="do not fit"):
+        write_dataset(tmp_path / "new", 2, crowded)
+    write_dataset(tmp_path / "new", 2, good)
+    assert contents(tmp_path / "new") == before
+
+
 def test_zero_scenes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="count 0"):
         write_dataset(tmp_path / "set", 0, SceneSpec())

@@ -24,7 +24,7 @@ def test_a_bare_card_is_a_page() -> None:
     assert "Computes in" not in page
     assert "upright" not in page
     assert "Computes in int8" in card_page(make(precision="int8"))
-    assert "Trained on upright frames." in card_page(make(upright=True))
+    assert "Some training frames were never turned." in card_page(make(upright=True))
 
 
 def test_scores_are_in_their_units_with_intervals() -> None:

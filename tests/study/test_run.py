@@ -98,21 +98,21 @@ def test_a_study_leaves_a_row_a_run_and_a_report(root: Path, tmp_path: Path) -> 
     assert len(frames) == 1  # all arms and seeds
     assert len(results[0].sets["a"].counts) == len(next(iter(frames))) > 0
     assert [row["step"] for row in results[0].curve] == ["2", "4"]
-    page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
+    page = write_report(study, tmp_path / "out").read_text()
     assert "4 of 4 runs are done" in page
     assert "| x - y | is x better? | 2 |" in page
     for name in ("s-differences.png", "s-curves.png", "s-roc.png"):
-        assert (tmp_path / "page" / name).stat().st_size > 1000
+        assert (tmp_path / "out" / name).stat().st_size > 1000
     for path in (tmp_path / "out/runs").glob("y-*.json"):
         path.unlink()
-    page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
+    page = write_report(study, tmp_path / "out").read_text()
     assert "no common seed yet" in page
 
 
 def test_frames_without_targets_say_nothing_of_iou(tmp_path: Path) -> None:
     write_dataset(tmp_path / "a", 10, SceneSpec(width=64, height=64, targets=(0, 0)))
     run(make_study(seeds=[0]), tmp_path, tmp_path)
-    page = write_report(make_study(seeds=[0]), tmp_path / "out", tmp_path / "page").read_text()
+    page = write_report(make_study(seeds=[0]), tmp_path / "out").read_text()
     assert "no targets to find" in page
 
 
@@ -237,7 +237,7 @@ def test_a_failure_is_a_row_and_the_others_go_on(root: Path, tmp_path: Path) -> 
     assert rows(tmp_path)[0]["failure"] == first.failure
     assert run_and_list(study, root, tmp_path) == []
     assert run_and_list(study, root, tmp_path, retry_failed=True) == ["x-0"]
-    page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
+    page = write_report(study, tmp_path / "out").read_text()
     assert "1 of 2 runs are done, 1 failed" in page
     assert first.failure in page
     mended = make_study(arms=[{"name": "x"}, {"name": "y"}], seeds=[0])
@@ -251,13 +251,13 @@ def test_data_sets_are_compared_each_by_itself(root: Path, tmp_path: Path) -> No
     study.set["data.sets"] = [{"folder": "a", "split": "train"}, {"folder": "b", "split": "train"}]
     results = run(study, root, tmp_path)
     assert not any(each.failure for each in results)
-    page = write_report(study, tmp_path / "out", tmp_path / "page").read_text()
+    page = write_report(study, tmp_path / "out").read_text()
     (line,) = re.findall(r"\| IoU a \| IoU b \|\n.*\n\| x - y \| (.*?) \[", page)
     x, y = (result.sets["a"].report["iou"] for result in results)
     assert float(line) == pytest.approx(100 * (x - y), abs=0.051)
     alone = make_study(seeds=[0], compare=[])
     alone.set["data.sets"] = study.set["data.sets"]
-    page = write_report(alone, tmp_path / "out", tmp_path / "page").read_text()
+    page = write_report(alone, tmp_path / "out").read_text()
     assert "each data set by itself" not in page
 
 
@@ -268,7 +268,7 @@ def test_results_of_other_settings_are_refused(root: Path, tmp_path: Path) -> No
     with pytest.raises(RecipeError, match=r"holds x-0 of other settings.*x-0\.json"):
         run(changed, root, tmp_path)
     with pytest.raises(RecipeError, match="holds x-0 of other settings"):
-        write_report(changed, tmp_path / "out", tmp_path)
+        write_report(changed, tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(RecipeError, match=r"work/x-0 holds a run of other settings; delete it"):
         run(changed, root, tmp_path)
@@ -283,4 +283,4 @@ def test_a_damaged_result_is_named(root: Path, tmp_path: Path) -> None:
 
 def test_a_report_without_results_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no results of study s yet"):
-        write_report(make_study(), tmp_path, tmp_path)
+        write_report(make_study(), tmp_path)

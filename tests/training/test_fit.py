@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import tomllib
 from collections.abc import Callable
@@ -88,10 +89,9 @@ def assert_equal(one: Any, other: Any, place: str = "") -> None:
 
 
 def assert_same_run(run: Path, other: Path) -> None:
-    for name in ("last.ckpt", "best.ckpt"):
-        one, two = (SafeCheckpointIO().load_checkpoint(path / name) for path in (run, other))
-        for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
-            assert_equal(one[key], two[key], key)
+    one, two = (SafeCheckpointIO().load_checkpoint(path / "last.ckpt") for path in (run, other))
+    for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
+        assert_equal(one[key], two[key], key)
     assert_equal(*(load_file(path / "weights.safetensors") for path in (run, other)))
     assert rows(run) == rows(other)
 
@@ -190,7 +190,7 @@ def test_a_run_folder_is_complete(
     run, recipe = finished["adamw"], recipe_with(make_recipe, "adamw")
     assert {path.name for path in run.iterdir()} == {
         "recipe.toml", "splits", "metrics.csv", "curves.png", "weights.safetensors",
-        "best.ckpt", "last.ckpt", "tensorboard",
+        "last.ckpt", "tensorboard",
     }  # fmt: skip
     assert load_recipe(run / "recipe.toml") == recipe
     assert [row["step"] for row in rows(run)] == ["5", "10"]
@@ -287,6 +287,58 @@ def test_missing_data_leaves_no_run_behind(make_recipe: MakeRecipe, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("no_curves")
+def test_a_run_that_comes_apart_says_at_which_step(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_with(make_recipe, "adamw")
+    make = TrainingBatches.batch
+
+    def batch(self: TrainingBatches, number: int) -> Any:
+        images, masks = make(self, number)
+        return (images.fill_(torch.nan), masks) if number == 6 else (images, masks)
+
+    monkeypatch.setattr(TrainingBatches, "batch", batch)
+    with pytest.raises(RecipeError, match=r"apart at step 7 .*lower optimizer\.learning_rate"):
+        train(recipe, tmp_path / "run", progress=False)
+    assert [row["step"] for row in rows(tmp_path / "run")] == ["5"]
+
+
+def test_every_broken_file_is_named_before_the_run_begins(
+    make_recipe: MakeRecipe, scenes: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(scenes, folder)
+    image, mask = (
+        sorted((folder / kind).iterdir())[place] for kind, place in (("images", 1), ("masks", -1))
+    )
+    image.write_bytes(image.read_bytes()[:100])
+    mask.write_bytes(b"no image")
+    names = [path.stem for path in sorted((folder / "images").iterdir())]
+    (folder / "all.txt").write_text("\n".join(names))
+    (folder / "some.txt").write_text("\n".join(names[4:]))
+    (folder / "others.txt").write_text("\n".join(names[:4]))
+    own = {"folder": "data", "split": "some", "validation_split": "others"}
+    for dataset in ({"folder": "data", "split": "all"}, own):
+        recipe = make_recipe(data={"root": str(tmp_path), "sets": [dataset]})
+        with pytest.raises(DataError) as caught:
+            train(recipe, tmp_path / "run", progress=False)
+        assert str(image) in str(caught.value)
+        assert str(mask) in str(caught.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_comma_in_a_folders_name_costs_no_figures(
+    make_recipe: MakeRecipe, scenes: Path, tmp_path: Path, no_curves: None
+) -> None:
+    (tmp_path / "day, 2024").symlink_to(scenes)
+    sets = [{"folder": "day, 2024", "split": "train"}]
+    recipe = make_recipe(data={"root": str(tmp_path), "sets": sets})
+    train(recipe, tmp_path / "run", progress=False)
+    table = rows(tmp_path / "run")
+    assert len(table) > 1
+    assert all(float(row["day, 2024_iou"]) >= 0 for row in table)
+
+
 def test_the_terminal_shows_the_scores_and_nothing_of_the_machinery(
     make_recipe: MakeRecipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.errors import OptionError
 
 
@@ -45,7 +46,6 @@ def bench(
     Example: pinglow bench --models pinglow-fast,mshnet --size 512x512 --plot speed.png
     """
     from dataclasses import asdict
-    from json import dumps
 
     from rich import box
     from rich.console import Console
@@ -67,8 +67,7 @@ def bench(
     if not names:
         raise OptionError("--models names no model")
     for option, file in (("--json", json), ("--plot", plot)):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise OptionError(f"{option} {file} is in a folder that does not exist: make it first")
+        check_output_file(option, file)
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise OptionError(f"--plot {plot} is neither a .png nor a .svg: name one of these")
     with frame_progress() as bar:
@@ -102,7 +101,6 @@ def bench(
             f"{fastest.model} on {fastest.backend} is {slowest.median / fastest.median:.1f} times "
             f"as fast as {slowest.model} on {slowest.backend}"
         )
-    if json is not None:
-        json.write_text(dumps([asdict(each) for each in timings], indent=2) + "\n")
+    write_json(json, [asdict(each) for each in timings])
     if plot is not None:
         draw_timings(timings, plot)

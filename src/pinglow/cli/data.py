@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.errors import FrameError, OptionError
 
 if TYPE_CHECKING:
@@ -22,15 +23,14 @@ _EXAMPLES = 4
 @app.command()
 def audit(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Data folders.")],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="F", help="Also write every finding as JSON.")
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write every finding as JSON.")
     ] = None,
 ) -> None:
     """Look for what spoils training or a score: missing masks, leaks, near-duplicates.
 
     Example: pinglow data audit sirst/ irstd-1k/ --json audit.json
     """
-    import json
     from functools import partial
 
     from rich.console import Console
@@ -38,18 +38,15 @@ def audit(
     from pinglow.cli.progress import frame_progress
     from pinglow.data.audit import audit_folder, find_image_files
 
-    if json_file is not None and not json_file.resolve().parent.is_dir():
-        raise OptionError(f"--json {json_file}: its folder does not exist; make it first")
+    check_output_file("--json", json)
     audits = []
     for folder in folders:
         with frame_progress() as progress:
             task = progress.add_task(str(folder), total=len(find_image_files(folder)))
             audits.append(audit_folder(folder, on_frame=partial(progress.advance, task)))
         Console().print(_audit_table(audits[-1]))
-    if json_file is not None:
-        found = [each.to_dict() for each in audits]
-        text = json.dumps(found if len(found) > 1 else found[0], indent=2)
-        json_file.write_text(f"{text}\n", encoding="utf-8")
+    found = [each.to_dict() for each in audits]
+    write_json(json, found if len(found) > 1 else found[0])
 
 
 @app.command()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pinglow.cli.evaluate import TARGET_LINES, score_table, write_scores
+from pinglow.cli.evaluate import TARGET_LINES, score_table
+from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.cli.predict import End, Every, Out, Sources, Start, Tile, Track
 from pinglow.cli.train import Changes, Data, Resume, Run
-from pinglow.errors import OptionError
 
 if TYPE_CHECKING:
     from pinglow.metrics.boxes import BoxReport
@@ -174,15 +174,13 @@ def evaluate(
     from pinglow.data.boxes import BoxFolder
     from pinglow.detection.evaluation import evaluate_boxes, load_finder
 
-    if json is not None and not json.parent.is_dir():
-        raise OptionError(f"--json {json} is in a folder that does not exist: make it first")
+    check_output_file("--json", json)
     frames = BoxFolder(data, split, boxes)
     finder = load_finder(model, threshold)
     with frame_progress() as bar:
         report = evaluate_boxes(frames, finder, bar.track(range(len(frames))))
     _print_report(Console(), report, f"boxes from {frames.source}")
-    if json is not None:
-        write_scores(json, report.to_dict())
+    write_json(json, report.to_dict())
 
 
 _LINES = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.errors import OptionError
 
 if TYPE_CHECKING:
@@ -91,8 +92,7 @@ def evaluate(
         raise OptionError("--flips is for a model: saved predictions are what they are")
     if not 0 <= threshold < 1:
         raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
-    if json is not None and not json.parent.is_dir():
-        raise OptionError(f"--json {json} is in a folder that does not exist: make it first")
+    check_output_file("--json", json)
 
     rules = [PROTOCOLS[name] for name in names]
     pairs = _with_progress(FrameFolder(data, split))
@@ -108,9 +108,8 @@ def evaluate(
     console = Console()
     for report in reports:
         _print_report(console, report, PROTOCOLS[report.protocol].summary)
-    if json is not None:
-        scores = [report.to_dict() for report in reports]
-        write_scores(json, scores[0] if len(scores) == 1 else scores)
+    scores = [report.to_dict() for report in reports]
+    write_json(json, scores[0] if len(scores) == 1 else scores)
 
 
 def _with_progress(frames: FrameFolder) -> Iterator[Pair]:
@@ -121,21 +120,6 @@ def _with_progress(frames: FrameFolder) -> Iterator[Pair]:
         for index in progress.track(range(len(frames)), total=len(frames)):
             frame, mask = frames.pair(index)
             yield frames.names[index], frame, mask
-
-
-def write_scores(path: Path, scores: Any) -> None:
-    """Write what ``--json`` asks for.
-
-    Raises:
-        OptionError: The file cannot be written.
-    """
-    from json import dumps
-
-    text = dumps(scores, indent=2, allow_nan=False)
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OptionError(f"--json {path} cannot be written ({error.strerror})") from error
 
 
 TARGET_LINES = (

@@ -74,7 +74,7 @@ def predict(
         typer.Option(
             "--flips",
             help="Average over mirror images: four times the work (twice, if the model was "
-            "trained upright), fewer false alarms.",
+            "trained on upright frames); what it gains differs from model to model.",
         ),
     ] = False,
     track: Track = False,
@@ -184,7 +184,8 @@ def run_job(
         typer.echo(f"warning: left out: {reason}", err=True)
     if not summary.frames and not summary.broken:
         raise OptionError(
-            f"no frame was taken: --start {selection.start:g} is after the end of the video"
+            "no frame was taken: the videos have none between --start and --end that --every "
+            "takes; widen them"
         )
     if not summary.frames:
         raise FrameError(f"none of the {len(summary.broken)} frames could be read: see above why")

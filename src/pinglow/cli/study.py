@@ -64,7 +64,7 @@ def study(
 
         if root or retry_failed:
             raise OptionError("--root and --retry-failed are for making runs, not for the report")
-        page = write_report(plan_of, folder, folder)
+        page = write_report(plan_of, folder)
         console.print(f"The report is {page}.")
         return
     plan = plan_runs(plan_of, root)

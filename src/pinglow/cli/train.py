@@ -41,7 +41,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe file, or a bundled recipe: fast, fast-finish, paper, mshnet. "
+            help="A recipe file, or a bundled recipe, as fast or paper; none: they are listed. "
             "With --resume it can be left out."
         ),
     ] = None,
@@ -94,7 +94,7 @@ def fit_run(
 
     from rich.console import Console
 
-    from pinglow.training.recipe import load_run_recipe
+    from pinglow.training.recipe import bundled_recipes, load_run_recipe
     from pinglow.training.run import TrainingInterruptedError
     from pinglow.training.task import LABELS
 
@@ -102,9 +102,8 @@ def fit_run(
         raise OptionError("--run and --resume exclude each other; --resume names the run itself")
     if recipe is None:
         if resume is None:
-            raise OptionError(
-                "no recipe is given; name a file or one of fast, fast-finish, paper, mshnet"
-            )
+            names = ", ".join(bundled_recipes(kind))
+            raise OptionError(f"no recipe is given; name a file or one of {names}")
         recipe = str(resume / "recipe.toml")
         if not Path(recipe).is_file():
             raise OptionError(f"--resume {resume} is not a run folder; it has no recipe.toml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.data.datasets import find_mask, list_splits, read_split
+from pinglow.data.datasets import find_mask, frame_path, list_splits, read_split, strip_suffix
 from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.io import find_frames, read_frame
 from pinglow.errors import DataError, FrameError
@@ -25,17 +26,17 @@ SIZE_BINS = {"1-9": 9, "10-25": 25, "26-49": 49, "50+": None}
 
 @dataclass
 class Audit:
-    """What is in a data folder. Names are frame names without a suffix, sorted.
+    """What is in a data folder. Names are frame names as in lists, without a suffix, sorted.
 
     Attributes:
         folder: The folder.
-        images: Number of image files.
+        images: Number of frames in images/ and its subfolders.
         targets: Number of targets in all masks.
         target_sizes: Number of targets per bin of ``SIZE_BINS``.
         frame_sizes: Number of frames per size, "WIDTHxHEIGHT", most frequent first.
         pixel_types: Number of frames per type: uint8, uint16, float32.
         counts: Smallest and largest finite pixel of all frames, or None without frames.
-        broken: Image, mask or list that cannot be read, to the reason.
+        broken: Image, mask or list that cannot be read, or never is, to the reason.
         missing_masks: Frames without a mask file.
         mismatched_masks: Frame to "image 10x20, mask 10x10".
         non_binary_masks: Frames whose mask has values other than 0 and its maximum.
@@ -90,8 +91,14 @@ def audit_folder(folder: Path, on_frame: Callable[[], object] = lambda: None) ->
     Raises:
         DataError: The folder, or its images/, is missing or has no image.
     """
-    paths = {path.stem: path for path in find_image_files(folder)}
-    audit = Audit(str(folder), images=len(paths))
+    audit = Audit(str(folder))
+    paths: dict[str, Path] = {}
+    for path in find_image_files(folder):
+        name = strip_suffix(path.relative_to(folder / "images").as_posix())
+        paths[name] = frame_path(folder, name) or path
+        if paths[name] != path:
+            audit.broken[str(path)] = f"{path} is never read: {paths[name]} has its name; rename it"
+    audit.images = len(paths)
     hashes: dict[str, str] = {}
     groups = group_near_duplicates(_inspect_frames(audit, folder, paths, hashes, on_frame))
     audit.frame_sizes = dict(Counter(audit.frame_sizes).most_common())
@@ -105,14 +112,14 @@ def audit_folder(folder: Path, on_frame: Callable[[], object] = lambda: None) ->
 
 
 def find_image_files(folder: Path) -> list[Path]:
-    """Every frame in the folder's images/.
+    """Every frame in the folder's images/ and its subfolders.
 
     Raises:
         DataError: There is no such folder, or no frame in it.
     """
     if not (folder / "images").is_dir():
         raise DataError(f"{folder} has no folder images/: name a folder that holds images/, masks/")
-    return find_frames([folder / "images"])
+    return find_frames([f"{glob.escape(str(folder / 'images'))}/**/*"])
 
 
 def _inspect_frames(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from pinglow.data.box_files import (
 from pinglow.data.datasets import FrameFolder, frame_path, list_splits, read_split, resize_nearest
 from pinglow.data.prepare import normalize_frame
 from pinglow.errors import DataError, FrameError, OptionError
-from pinglow.structures import BoolArray, find_targets
+from pinglow.structures import BoolArray, find_targets, whole_pixels
 
 __all__ = [
     "BOX_FORMATS",
@@ -68,17 +67,9 @@ def fill_boxes(boxes: BoxArray, shape: Shape) -> BoolArray:
     """
     mask = np.zeros(shape, dtype=np.bool_)
     for left, top, width, height in boxes:
-        columns = _whole_pixels(left, width, shape[1])
-        mask[_whole_pixels(top, height, shape[0]), columns] = True
+        (first, right), (upper, bottom) = whole_pixels(left, width), whole_pixels(top, height)
+        mask[max(upper, 0) : max(bottom, 0), max(first, 0) : max(right, 0)] = True
     return mask
-
-
-def _whole_pixels(start: float, length: float, side: int) -> slice:
-    first, last = (math.floor(edge + 0.5) for edge in (start, start + length))
-    if first == last:  # less than a pixel, between two pixel edges
-        first = math.floor(start + length / 2)
-        last = first + 1
-    return slice(max(first, 0), max(min(last, side), 0))
 
 
 # --- a data folder -------------------------------------------------------------------------------

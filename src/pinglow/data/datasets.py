@@ -63,7 +63,9 @@ KNOWN_DATASETS: Final[dict[str, DatasetInfo]] = {
         {},
         "none stated",
         "https://github.com/YimianDai/open-sirst-v2",
-        _CLONE + "; contains all of SIRST v1, and about half of it has no target",
+        "clone the home page's repository; bring its frames into one images/, annotations/masks to "
+        "masks/, and lists from splits/ beside them; it contains all of SIRST v1, and about half "
+        "of it has no target",
     ),
     "irstd-1k": DatasetInfo(
         "IRSTD-1k",

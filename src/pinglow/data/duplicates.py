@@ -28,7 +28,7 @@ over a treeline reach 0.35, and true pairs were seen down to 0.41."""
 _HIGH_PASS_SIGMA = 2.0
 _RIM = 4
 _CLIP = 2.5
-_BLOCK = 1024
+_BLOCK = 256
 
 
 def group_near_duplicates(frames: Iterable[NDArray[Any]]) -> NDArray[np.int64]:
@@ -43,28 +43,38 @@ def group_near_duplicates(frames: Iterable[NDArray[Any]]) -> NDArray[np.int64]:
     Returns:
         (N,) int64: the group of each frame, counted from 0 in order of first appearance.
     """
-    details = [_detail(frame) for frame in frames]
-    count = len(details)
-    if count == 0:
-        return np.zeros(0, dtype=np.int64)
-    pairs = _similar_pairs(np.stack(details))
-    graph = sparse.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), (count, count))
-    _, groups = sparse.csgraph.connected_components(graph, directed=False)
-    return np.asarray(groups, dtype=np.int64)
-
-
-def _similar_pairs(details: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(P, 2) indices i, j of maps (N, GRID, GRID) that correlate above THRESHOLD."""
+    maps = [_detail(frame) for frame in frames]
+    groups = np.arange(len(maps))
+    if not maps:
+        return groups
+    details = np.stack(maps)
     still = _window(details, 0, 0)
-    pairs = [np.zeros((0, 2), dtype=np.int64)]
     # Moving i by (dy, dx) against j is moving j by (-dy, -dx): half of the shifts covers all.
     for dy, dx in _half_plane(SHIFT):
         moved = _window(details, dy, dx)
         for start in range(0, len(details), _BLOCK):
-            found = np.argwhere(still[start : start + _BLOCK] @ moved.T > THRESHOLD)
-            found[:, 0] += start
-            pairs.append(found)
-    return np.concatenate(pairs)
+            rows, columns = np.nonzero(still[start : start + _BLOCK] @ moved.T > THRESHOLD)
+            groups = _join(groups, rows + start, columns)
+    # Joining keeps the order of first appearance and leaves gaps.
+    return np.asarray(np.unique(groups, return_inverse=True)[1], dtype=np.int64)
+
+
+def _join(
+    groups: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Groups (N,) after those of each pair of members are made one.
+
+    Pairs are joined as they are found, and those that are together already are dropped: of a
+    sequence nearly every pair is similar, and all of them at once would take memory of N squared.
+    """
+    ends = groups[first], groups[second]
+    apart = ends[0] != ends[1]
+    if not apart.any():
+        return groups
+    edges = ends[0][apart], ends[1][apart]
+    graph = sparse.coo_array((np.ones(len(edges[0])), edges), (len(groups), len(groups)))
+    _, joined = sparse.csgraph.connected_components(graph, directed=False)
+    return np.asarray(joined[groups], dtype=np.int64)
 
 
 def _half_plane(reach: int) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -272,9 +273,34 @@ def write_dataset(
     """
     if count < 1:
         raise OptionError(f"The count {count} is impossible; ask for at least 1 scene")
-    _make_room(out, overwrite)
+    _check_room(out, overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    # Aside first: what is there is only replaced by a whole new set.
+    with TemporaryDirectory(prefix=".new-", dir=out) as aside:
+        new = Path(aside)
+        _write_scenes(new, count, spec, kinds, seed, on_scene)
+        for split in ("train", *SPLIT_SHARES):
+            (out / f"{split}.txt").unlink(missing_ok=True)
+        for old in (*out.glob("images/*.png"), *out.glob("masks/*.png")):
+            old.unlink()
+        for path in [each for each in new.rglob("*") if each.is_file()]:
+            place = out / path.relative_to(new)
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
+
+
+def _write_scenes(
+    out: Path,
+    count: int,
+    spec: SceneSpec,
+    kinds: Sequence[str],
+    seed: int,
+    on_scene: Callable[[], object],
+) -> None:
     names = [f"{index:06d}" for index in range(count)]
     _write_lists(out, names, seed)
+    for folder in ("images", "masks"):
+        (out / folder).mkdir()
     with (out / TRUTH).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["id", "kind", "bits", "targets", *(f.name for f in fields(SceneTarget))])
@@ -296,8 +322,8 @@ def _rounded(target: SceneTarget) -> list[float]:
     return [round(value, 4) for value in astuple(target)]
 
 
-def _make_room(out: Path, overwrite: bool) -> None:
-    """Make the folders; refuse to write among files of anybody else."""
+def _check_room(out: Path, overwrite: bool) -> None:
+    """Refuse to write among files of anybody else."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; name a folder to write the scenes into")
     if out.is_dir() and any(out.iterdir()):
@@ -307,12 +333,6 @@ def _make_room(out: Path, overwrite: bool) -> None:
             raise DataError(
                 f"{out} already holds synthetic scenes; name another folder or use --overwrite"
             )
-        for old in (*out.glob("images/*.png"), *out.glob("masks/*.png")):
-            old.unlink()
-        for split in ("train", *SPLIT_SHARES):
-            (out / f"{split}.txt").unlink(missing_ok=True)
-    for folder in ("images", "masks"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
 
 
 def _write_lists(out: Path, names: list[str], seed: int) -> None:

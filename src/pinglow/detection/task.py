@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 from pinglow.data.boxes import BoxArray, BoxFolder, mask_boxes
 from pinglow.detection.detector import Detector, build_detector, find_boxes
 from pinglow.detection.recipe import BoxDataSet, DetectorRecipe
-from pinglow.errors import DataError
 from pinglow.extras import import_extra
 from pinglow.metrics.boxes import BoxReport, BoxScorer
 from pinglow.training.batches import Cut, TrainingBatches, cut_validation
@@ -113,7 +112,6 @@ def train_detector(
     import_extra("faster_coco_eval", "detect", "Training of detectors")  # not after hours
     start = finished_steps(run, recipe, resume)
     cuts = cut_validation(recipe, _open_boxes)
-    _check_labels(cuts)
     lightning.seed_everything(recipe.seed, verbose=False)
     task = DetectionTask(recipe)
     fit_task(
@@ -129,20 +127,6 @@ def train_detector(
         command="pinglow detect train",
     )
     return task
-
-
-def _check_labels(cuts: list[Cut]) -> None:
-    """Say now, not in the middle, which labels are broken."""
-    broken = []
-    parts = {id(part): part for cut in cuts for part in (cut.frames, cut.validation_frames)}
-    for frames in cast(list[BoxFolder], list(parts.values())):
-        for index in range(len(frames)) if frames.source != "masks" else ():
-            try:
-                frames.boxes(index)
-            except DataError as error:
-                broken.append(str(error))
-    if broken:
-        raise DataError("\n".join(broken))
 
 
 def _open_boxes(folder: Path, dataset: BoxDataSet) -> BoxFolder:

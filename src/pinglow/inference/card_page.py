@@ -33,7 +33,7 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
         f"{card.parameters:,} parameters, threshold {card.threshold:g}, normalisation "
         f"{card.normalisation}. Frames are enlarged until their longer side has {rule.long_side} "
         f"pixels, at most {rule.max_scale:g} times. "
-        + ("Trained on upright frames. " if card.upright else "")
+        + ("Some training frames were never turned. " if card.upright else "")
         + f"Licence of the weights: {card.licence}.",
         "Network: " + _facts(card.network) + ".",
         "\n".join(_training_steps({"command": card.command, "training": card.training})),

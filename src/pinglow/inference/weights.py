@@ -39,7 +39,8 @@ class ModelCard(BaseModel):
     input_rule: InputRule = InputRule()
     threshold: float = Field(default=0.5, ge=0, lt=1)
     upright: bool = Field(
-        default=False, description="trained on frames as cameras stand, never upside down"
+        default=False,
+        description="some training frames were never turned, so --flips mirrors left to right only",
     )
     precision: str = Field(default="float32", description="int8: wide convolutions in 8 bits")
     data: list[dict[str, Any]] = Field(default=[], description="name, split, frames, licence")

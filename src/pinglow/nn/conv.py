@@ -177,14 +177,10 @@ CONVOLUTIONS: Final[dict[str, Callable[..., nn.Conv2d]]] = {
     "gaussian-channels": functools.partial(
         GaussianConv2d, kernel_size=3, padding=1, orientation="none", sigma_per_channel=True
     ),
-    # At 3 x 3 four arms are all of the kernel: only fewer arms, or more taps, leave some out.
-    "bar": functools.partial(
-        GaussianConv2d, kernel_size=3, padding=1, orientation="learned", arms=1
-    ),
+    # At 3 x 3 four arms are all of the kernel: only fewer arms leave some out.
     "cross": functools.partial(
         GaussianConv2d, kernel_size=3, padding=1, orientation="learned", arms=2
     ),
-    "wide": functools.partial(GaussianConv2d, kernel_size=5, padding=2, orientation="fixed"),
 }
 """Named convolutions of residual blocks: (in_channels, out_channels) to one that keeps the size."""
 

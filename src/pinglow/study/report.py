@@ -19,13 +19,12 @@ _UNITS: Final = {"iou": ("IoU", 100), "niou": ("nIoU", 100), "pd": ("Pd", 100), 
 _PANELS: Final = 3  # side by side
 
 
-def write_report(study: Study, folder: Path, out: Path) -> Path:
+def write_report(study: Study, folder: Path) -> Path:
     """Write NAME.md and its pictures.
 
     Args:
         study: The study.
-        folder: Holds its results.
-        out: Where the page goes; made if need be.
+        folder: Holds its results; the page goes beside them.
 
     Raises:
         DataError: There are no results yet, or they do not fit together.
@@ -39,7 +38,6 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
     failed = [each for each in results if each.failure]
     effects = _list_effects(study, done)
     by_set = _split_by_set(done)
-    out.mkdir(parents=True, exist_ok=True)
     blocks = [
         f"# Study {study.name}",
         _introduce(study, plan, done, len(failed)),
@@ -66,12 +64,12 @@ def write_report(study: Study, folder: Path, out: Path) -> Path:
     ]
     if failed:
         blocks += ["## Failed runs", "\n".join(f"- {e.arm}, {e.seed}: {e.failure}" for e in failed)]
-    _draw_differences(effects, out / f"{study.name}-differences.png")
+    _draw_differences(effects, folder / f"{study.name}-differences.png")
     run = {each.arm for each in done}
     pairs = [(e.first, e.second) for e in study.compare if {e.first, e.second} <= run]
-    _draw_curves(done, pairs, out / f"{study.name}-curves.png")
-    _draw_rocs(done, pairs, out / f"{study.name}-roc.png")
-    page = out / f"{study.name}.md"
+    _draw_curves(done, pairs, folder / f"{study.name}-curves.png")
+    _draw_rocs(done, pairs, folder / f"{study.name}-roc.png")
+    page = folder / f"{study.name}.md"
     write_atomically(page, ("\n\n".join(blocks) + "\n").encode())
     return page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.paste import TargetPatch, lift_target, paste_target
 from pinglow.data.prepare import normalize_frame
 from pinglow.data.transforms import random_view
-from pinglow.errors import DataError
+from pinglow.errors import DataError, FrameError
 from pinglow.structures import BoolArray, FloatArray, find_targets
 from pinglow.training.recipe import DataSet, RunRecipe
 
@@ -79,8 +80,8 @@ def cut_validation(
 
     Raises:
         DataError: A folder, list, image or mask is missing, a frame is in two of the lists, or
-            all frames of a list are near-duplicates of each other.
-        FrameError: An image is broken.
+            all frames of a list are near-duplicates of each other; or images, masks or labels
+            are broken, each of which is named.
     """
     lists: list[tuple[FrameFolder, FrameFolder | None]] = []
     for dataset in recipe.data.sets:
@@ -90,11 +91,12 @@ def cut_validation(
     _refuse_shared_frames([frames for pair in lists for frames in pair if frames is not None])
     seed = recipe.data.validation_seed
     seed = recipe.seed if seed is None else seed
+    all_groups = _group_frames(lists)
     cuts: list[Cut] = []
-    for dataset, (frames, own) in zip(recipe.data.sets, lists, strict=True):
+    for dataset, (frames, own), groups in zip(recipe.data.sets, lists, all_groups, strict=True):
         share = dataset.validation or recipe.data.validation
         training, validation = (
-            _cut(frames, share, seed)
+            _cut(frames, groups, share, seed)
             if own is None
             else (list(range(len(frames))), list(range(len(own))))
         )
@@ -105,9 +107,39 @@ def cut_validation(
     return cuts
 
 
-def _cut(frames: FrameFolder, share: float, seed: int) -> tuple[list[int], list[int]]:
+def _group_frames(
+    lists: list[tuple[FrameFolder, FrameFolder | None]],
+) -> list[NDArray[np.int64]]:
+    """Near-duplicate groups of each list that is to be cut; every file is read on the way.
+
+    Raises:
+        DataError: Files are broken: said now, not in the middle of training.
+    """
+    broken: list[str] = []
+
+    def read(frames: FrameFolder) -> Iterator[NDArray[Any]]:
+        for index in range(len(frames)):
+            try:
+                yield frames.pair(index)[0]
+            except (DataError, FrameError) as error:
+                broken.append(str(error))
+
+    groups = []
+    for frames, own in lists:
+        if own is None:
+            groups.append(group_near_duplicates(read(frames)))
+        else:
+            deque(itertools.chain(read(frames), read(own)), maxlen=0)  # to see whether it can be
+            groups.append(np.zeros(0, dtype=np.int64))
+    if broken:
+        raise DataError("\n".join(broken))
+    return groups
+
+
+def _cut(
+    frames: FrameFolder, groups: NDArray[np.int64], share: float, seed: int
+) -> tuple[list[int], list[int]]:
     """Frames to train on and frames to validate with."""
-    groups = group_near_duplicates(frames.frame(index) for index in range(len(frames)))
     validation = _draw_groups(groups, share, seed)
     if not validation:
         raise DataError(

@@ -236,7 +236,7 @@ def load_run_recipe(
     Raises:
         RecipeError: The file cannot be read, a key is unknown, or a value is out of range.
     """
-    path = _find(name_or_path, kind.bundled_in)
+    path = _find(name_or_path, kind)
     content = read_toml(path)
     values = changes or {}
     pairs = values.items() if isinstance(values, Mapping) else map(_split_change, values)
@@ -278,16 +278,20 @@ def parse_recipe(kind: type[AnyRecipe], content: dict[str, Any], source: str) ->
     return recipe
 
 
-def _find(name_or_path: str | Path, where: str) -> Path:
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
+def bundled_recipes(kind: type[RunRecipe]) -> dict[str, Path]:
+    """Recipes of a kind that come with pinglow, by name."""
     package = Path(str(resources.files("pinglow")))
     # In a wheel the recipes lie inside the package, in a checkout beside src.
     folders = [package / "recipes", package.parents[1] / "recipes"]
-    bundled = {
-        file.stem: file for folder in folders for file in sorted((folder / where).glob("*.toml"))
-    }
+    files = [file for folder in folders for file in (folder / kind.bundled_in).glob("*.toml")]
+    return {file.stem: file for file in sorted(files)}
+
+
+def _find(name_or_path: str | Path, kind: type[RunRecipe]) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    bundled = bundled_recipes(kind)
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
     raise RecipeError(

@@ -5,13 +5,14 @@ splits/NAME.training.txt, NAME.validation.txt
 metrics.csv            a row per validation
 curves.png             the same, drawn
 weights.safetensors    the best network so far, with its card
-best.ckpt, last.ckpt   to go on from
+last.ckpt              to go on from
 tensorboard/
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import shlex
 import signal
 import threading
@@ -167,9 +168,15 @@ class RunKeeper(Callback):
         batch_idx: int,
     ) -> None:
         """Collect the loss; stop if asked to, but never between a step and its validation."""
-        self._losses.append(float(outputs["loss"].detach()))
         assert isinstance(pl_module, TrainingTask)
+        self._losses.append(float(outputs["loss"].detach()))
         self._norms.append(pl_module.gradient_norm)
+        if not math.isfinite(self._losses[-1]) or not math.isfinite(self._norms[-1]):
+            raise RecipeError(
+                f"training has come apart at step {trainer.global_step} (loss {self._losses[-1]}, "
+                f"gradient norm {self._norms[-1]}); lower optimizer.learning_rate or set "
+                "optimizer.gradient_clip, and begin a new run"
+            )
         if self._signal is not None and trainer.global_step % pl_module.recipe.validate_every:
             trainer.save_checkpoint(self.run / "last.ckpt")
             self._stop(trainer.global_step)
@@ -187,7 +194,6 @@ class RunKeeper(Callback):
                 pl_module.trained_network,
                 self._finished_card(trainer, pl_module),
             )
-            trainer.save_checkpoint(self.run / "best.ckpt")
         self._losses, self._norms = [], []
         trainer.save_checkpoint(self.run / "last.ckpt")
         draw_curves(self.run, pl_module.figures[0])
@@ -233,10 +239,9 @@ class RunKeeper(Callback):
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
             # A run that an older version began keeps its columns.
-            header = "" if new else path.read_text(encoding="utf-8").split("\n", 1)[0]
-            writer = csv.DictWriter(
-                file, header.split(",") if header else row, extrasaction="ignore"
-            )
+            lines = [] if new else path.read_text(encoding="utf-8").splitlines()
+            columns = next(csv.reader(lines), list(row))
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             if new:
                 writer.writeheader()
             writer.writerow(row)
