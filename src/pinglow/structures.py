@@ -17,6 +17,9 @@ from scipy import ndimage
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
 
+TARGET_SIZES = {"1-9": 1, "10-25": 10, "26-49": 26, "50+": 50}
+"""Classes of targets by their area in pixels: label to the smallest area in it."""
+
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
 

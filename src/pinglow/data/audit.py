@@ -18,10 +18,7 @@ from pinglow.data.datasets import find_mask, frame_path, list_splits, read_split
 from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.io import find_frames, read_frame
 from pinglow.errors import DataError, FrameError
-from pinglow.structures import binarise_mask, find_targets
-
-SIZE_BINS = {"1-9": 9, "10-25": 25, "26-49": 49, "50+": None}
-"""Target sizes in pixels: label to the largest area in it."""
+from pinglow.structures import TARGET_SIZES, binarise_mask, find_targets
 
 
 @dataclass
@@ -32,7 +29,7 @@ class Audit:
         folder: The folder.
         images: Number of frames in images/ and its subfolders.
         targets: Number of targets in all masks.
-        target_sizes: Number of targets per bin of ``SIZE_BINS``.
+        target_sizes: Number of targets per class of ``TARGET_SIZES``.
         frame_sizes: Number of frames per size, "WIDTHxHEIGHT", most frequent first.
         pixel_types: Number of frames per type: uint8, uint16, float32.
         counts: Smallest and largest finite pixel of all frames, or None without frames.
@@ -55,7 +52,7 @@ class Audit:
     folder: str
     images: int = 0
     targets: int = 0
-    target_sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIZE_BINS, 0))
+    target_sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TARGET_SIZES, 0))
     frame_sizes: dict[str, int] = field(default_factory=dict)
     pixel_types: dict[str, int] = field(default_factory=dict)
     counts: tuple[float, float] | None = None
@@ -230,5 +227,5 @@ def _size(image: NDArray[Any]) -> str:
 
 
 def _size_bin(area: int) -> str:
-    """Label of the bin that an area falls into."""
-    return next(label for label, top in SIZE_BINS.items() if top is None or area <= top)
+    """Label of the class that an area falls into."""
+    return max((least, label) for label, least in TARGET_SIZES.items() if least <= area)[1]

@@ -24,7 +24,7 @@ from pinglow.inference.predictor import (
     prepare_input,
 )
 from pinglow.inference.tiling import cut_into_tiles
-from pinglow.inference.weights import ModelCard, find_model, read_card
+from pinglow.inference.weights import ModelCard, fill_network, find_model, read_card
 from pinglow.nn import fold_kernels
 from pinglow.plugins.retinanet import RetinaNetDetector
 from pinglow.plugins.yolo import YoloDetector
@@ -81,20 +81,11 @@ def load_detector(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
         ModelError: The file is no detector's, or damaged.
         MissingExtraError: Its library is not installed.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     card = read_card(name_or_path)
-    path = find_model(name_or_path)
     if card.network.get("type") not in DETECTORS:
         raise ModelError(f"{name_or_path} is not a detector; use pinglow predict for it")
     network = build_detector(card.network)
-    try:
-        network.load_state_dict(load_file(path))
-    except (RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"{path} holds weights of another network than its card says; train it again"
-        ) from error
+    fill_network(network, find_model(name_or_path))
     return fold_kernels(network.eval()), card
 
 

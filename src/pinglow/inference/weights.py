@@ -105,21 +105,30 @@ def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     Raises:
         ModelError: As `read_card`, or network and weights do not fit together.
     """
-    from safetensors.torch import load_file
-
     card = read_card(name_or_path)
     path = find_model(name_or_path)
     try:
         network = build_network(card.network)
     except ModelError as error:
         raise ModelError(f"{path} cannot be used: {error}") from error
+    fill_network(network, path)
+    return network.eval(), card
+
+
+def fill_network(network: nn.Module, path: Path) -> None:
+    """Load a file's weights into its network.
+
+    Raises:
+        ModelError: They do not fit together, or the file is damaged.
+    """
+    from safetensors.torch import load_file
+
     try:
         network.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{path} holds weights of another network than its card says; train or export it again"
         ) from error
-    return network.eval(), card
 
 
 def build_network(config: dict[str, Any]) -> nn.Module:

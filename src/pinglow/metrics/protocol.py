@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pinglow.errors import OptionError
 from pinglow.metrics.pixel import IntArray, check_probability, pixels_above, shared_pixels
-from pinglow.metrics.report import SIZES, ImageCounts, Report, SizeCounts, make_report
+from pinglow.metrics.report import ImageCounts, Report, SizeCounts, make_report
 from pinglow.metrics.target import MATCHINGS, Components, Pairs, false_area, find_components
-from pinglow.structures import binarise_mask
+from pinglow.structures import TARGET_SIZES, binarise_mask
 
 THRESHOLDS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
 """Thresholds of the ROC: closer at both ends, where trained networks put their probabilities."""
@@ -115,7 +115,7 @@ class Scorer:
                 f"{self.thresholds}: choose a probability such as 0.5."
             )
         self._images: list[ImageCounts] = []
-        self._sizes = np.zeros((len(SIZES), len(SizeCounts._fields)), dtype=np.int64)
+        self._sizes = np.zeros((len(TARGET_SIZES), len(SizeCounts._fields)), dtype=np.int64)
         self._roc = np.zeros((len(self.thresholds), 2), dtype=np.int64)  # matches, false pixels
 
     def update(self, probability: NDArray[Any], mask: NDArray[Any]) -> None:
@@ -170,7 +170,7 @@ class Scorer:
         of_predicted: IntArray,
     ) -> None:
         """Count targets by size; the last two arguments are the pixels that truth and map share."""
-        row = np.searchsorted([low for low, _ in SIZES], true.area, side="right") - 1
+        row = np.searchsorted([*TARGET_SIZES.values()], true.area, side="right") - 1
         np.add.at(self._sizes[:, 0], row, 1)
         # Of the shared pixels, those of a target and of its own match; partner -1: no match.
         partner = np.full(len(true), -1)

@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.metrics.pixel import IntArray
+from pinglow.structures import TARGET_SIZES
 
 FloatArray = NDArray[np.float64]
 
 RESAMPLES = 2000
 ROC_LIMIT = 1e-4
 """The area under the ROC is taken up to this Fa (100 false pixels in a million)."""
-
-SIZES: tuple[tuple[int, int | None], ...] = ((1, 9), (10, 25), (26, 49), (50, None))
-"""Rows of the size table: smallest and largest true area in pixels."""
 
 
 class ImageCounts(NamedTuple):
@@ -150,7 +148,7 @@ def make_report(
         threshold: The operating threshold.
         thresholds: The K thresholds of the ROC.
         images: (N, 7) one row of `ImageCounts` per image, in any order.
-        sizes: (4, 4) one row of `SizeCounts` per row of `SIZES`.
+        sizes: (4, 4) one row of `SizeCounts` per row of `TARGET_SIZES`.
         roc: (K, 2) matches and false pixels summed over images.
         seed: Of the bootstrap.
     """
@@ -173,13 +171,13 @@ def make_report(
         ci95={key: percentile_interval(values) for key, values in resampled.items()},
         per_size=tuple(
             SizeRow(
-                size=f"{low}+" if high is None else f"{low}-{high}",
+                size=label,
                 targets=int(row.targets),
                 detected=int(row.detected),
                 pd=defined(_divide(row.detected, row.targets)),
                 iou=defined(_divide(row.intersection, row.union)),
             )
-            for (low, high), row in zip(SIZES, map(SizeCounts._make, sizes), strict=True)
+            for label, row in zip(TARGET_SIZES, map(SizeCounts._make, sizes), strict=True)
         ),
         roc=Roc(tuple(thresholds), pd, fa, _roc_area(pd, fa)),
         **point,
