@@ -32,8 +32,9 @@ def test_every_bundled_recipe_is_valid_by_path_and_by_name(file: Path) -> None:
 
 
 def test_the_bundled_recipes() -> None:
-    names = "base base-finish base-turned fast fast-distill fast-distill-finish fast-finish"
-    assert sorted(file.stem for file in BUNDLED) == [*names.split(), "mshnet", "paper"]
+    base = ["base", "base-finish", "base-turned", "base-wide"]
+    fast = ["fast", "fast-distill", "fast-distill-finish", "fast-finish", "fast-wide"]
+    assert sorted(file.stem for file in BUNDLED) == [*base, *fast, "mshnet", "paper"]
 
 
 def test_the_papers_recipe_is_the_papers_setting() -> None:
