@@ -300,6 +300,15 @@ def test_scenes_that_do_not_fit_cost_nothing_that_is_there(tmp_path: Path) -> No
     assert contents(tmp_path / "new") == before
 
 
+def test_what_a_killed_call_left_is_no_obstacle(tmp_path: Path) -> None:
+    spec = SceneSpec(width=64, height=64, targets=(1, 1))
+    write_dataset(tmp_path / "set", 2, spec)
+    (tmp_path / "killed" / ".new-abc" / "images").mkdir(parents=True)
+    write_dataset(tmp_path / "killed", 2, spec)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "set")
+    assert not list((tmp_path / "killed").glob(".new-*"))
+
+
 def test_zero_scenes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="count 0"):
         write_dataset(tmp_path / "set", 0, SceneSpec())

@@ -116,7 +116,10 @@ def find_image_files(folder: Path) -> list[Path]:
     """
     if not (folder / "images").is_dir():
         raise DataError(f"{folder} has no folder images/: name a folder that holds images/, masks/")
-    return find_frames([f"{glob.escape(str(folder / 'images'))}/**/*"])
+    try:
+        return find_frames([f"{glob.escape(str(folder / 'images'))}/**/*"])
+    except DataError:
+        raise DataError(f"{folder}/images holds no frames, nor do its subfolders") from None
 
 
 def _inspect_frames(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ LOCAL_RADIUS = 10
 # At this many PSF sigmas a target has 3e-4 of its peak left.
 _REACH = 4.0
 _PLACING_TRIES = 2000
+_ASIDE = ".new-"  # where a set is made before it takes its place
 
 TRUTH = "scenes.csv"
 """The file beside a written data set that holds the known truth, one row per target."""
@@ -276,7 +278,9 @@ def write_dataset(
     _check_room(out, overwrite)
     out.mkdir(parents=True, exist_ok=True)
     # Aside first: what is there is only replaced by a whole new set.
-    with TemporaryDirectory(prefix=".new-", dir=out) as aside:
+    for left in out.glob(f"{_ASIDE}*"):  # by a call that was killed
+        shutil.rmtree(left)
+    with TemporaryDirectory(prefix=_ASIDE, dir=out) as aside:
         new = Path(aside)
         _write_scenes(new, count, spec, kinds, seed, on_scene)
         for split in ("train", *SPLIT_SHARES):
@@ -326,7 +330,7 @@ def _check_room(out: Path, overwrite: bool) -> None:
     """Refuse to write among files of anybody else."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; name a folder to write the scenes into")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(not path.name.startswith(_ASIDE) for path in out.iterdir()):
         if not (out / TRUTH).is_file():
             raise DataError(f"{out} holds other files; name an empty or a new folder")
         if not overwrite:
