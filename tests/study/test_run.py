@@ -166,6 +166,33 @@ def test_a_run_goes_on_where_the_data_lies_elsewhere(
     assert made[:2] == [2, 3]  # what was left of the first run
 
 
+def test_a_run_that_came_apart_after_a_checkpoint_is_made_anew(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    make = TrainingBatches.batch
+
+    def batch(self: TrainingBatches, number: int) -> Any:
+        made.append(number)
+        images, masks = make(self, number)
+        return (images.fill_(float("nan")) if number == 3 else images), masks
+
+    study = make_study(arms=[{"name": "x"}], seeds=[0], compare=[])
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingBatches, "batch", batch)
+        (result,) = run(study, root, tmp_path)
+        assert result.failure is not None
+        assert "apart at step 4" in result.failure
+        made.clear()
+        run(study, root, tmp_path, retry_failed=True)
+        assert made[0] == 0
+    mended = make_study(
+        arms=[{"name": "x", "set": {"optimizer.learning_rate": 1e-4}}], seeds=[0], compare=[]
+    )
+    (result,) = run(mended, root, tmp_path)
+    assert not result.failure
+
+
 def test_a_signal_in_the_last_validation_stops_after_the_run(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

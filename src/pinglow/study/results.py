@@ -124,9 +124,14 @@ def read_results(folder: Path) -> list[RunResult]:
     return results
 
 
+def result_path(folder: Path, name: str) -> Path:
+    """Where a study's folder keeps the result of a run, by its name."""
+    return folder / "runs" / f"{name}.json"
+
+
 def write_result(folder: Path, result: RunResult) -> None:
     """Keep a result; a file appears only when it is whole."""
-    path = folder / "runs" / f"{result.arm}-{result.seed}.json"
+    path = result_path(folder, f"{result.arm}-{result.seed}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(result.model_dump(mode="json")).encode() + b"\n")
 

@@ -17,7 +17,14 @@ from typing import Final
 from pinglow.errors import DataError, ModelError, PinglowError, RecipeError
 from pinglow.inference.weights import write_atomically
 from pinglow.study.grid import PlannedRun, digest_recipe
-from pinglow.study.results import RunResult, SetResult, read_results, write_result, write_table
+from pinglow.study.results import (
+    RunResult,
+    SetResult,
+    read_results,
+    result_path,
+    write_result,
+    write_table,
+)
 from pinglow.training.checkpoint import SafeCheckpointIO
 from pinglow.training.fit import train
 from pinglow.training.recipe import load_recipe
@@ -77,6 +84,7 @@ def run_study(
         return results
 
     tell()
+    failed = {f"{each.arm}-{each.seed}" for each in read_results(folder) if each.failure}
     left = [run for run in plan if run.name not in find_done()]
     _check_folders(left)
     for run in left:
@@ -84,6 +92,9 @@ def run_study(
             if not ours or run.name in find_done():
                 continue
             on_start(run, plan.index(run) + 1)
+            if run.name in failed:  # anew, not from the checkpoint that led there
+                shutil.rmtree(work / run.name, ignore_errors=True)
+                result_path(folder, run.name).unlink(missing_ok=True)
             result, stop_signal = _make_run(run, work / run.name, progress)
             gc.collect()  # a trainer and its frames hold each other: gigabytes, run after run
             write_result(folder, result)

@@ -174,8 +174,8 @@ class RunKeeper(Callback):
         if not math.isfinite(self._losses[-1]) or not math.isfinite(self._norms[-1]):
             raise RecipeError(
                 f"training has come apart at step {trainer.global_step} (loss {self._losses[-1]}, "
-                f"gradient norm {self._norms[-1]}); lower optimizer.learning_rate or set "
-                "optimizer.gradient_clip, and begin a new run"
+                f"gradient norm {self._norms[-1]}); lower optimizer.learning_rate or "
+                "optimizer.gradient_clip (0 is none), and begin a new run"
             )
         if self._signal is not None and trainer.global_step % pl_module.recipe.validate_every:
             trainer.save_checkpoint(self.run / "last.ckpt")
