@@ -275,7 +275,27 @@ def test_a_set_may_be_turned_or_not_whatever_the_others_are(
     masks = torch.cat([masks for _, masks in TrainingBatches(recipe, cut_validation(recipe))])
     lying = (masks.sum(dim=-1).amax(dim=(1, 2)) == 3).float().mean().item()
     assert lying == pytest.approx(share, abs=0.1 if share else 0)
-    assert all(recipe.rotates(each) for each in recipe.data.sets) is (share == 1 / 2)
+    turned = [recipe.augmentation_of(each).rotate for each in recipe.data.sets]
+    assert all(turned) is (share == 1 / 2)
+
+
+def test_a_set_may_be_shown_at_its_own_scale_whatever_the_others_are(
+    tmp_path: Path, make_recipe: MakeRecipe
+) -> None:
+    data = [
+        {"folder": str(write_folder(tmp_path / str(i), [texture(10 * i + j) for j in range(4)]))}
+        | {"split": "train", "scale_share": share}
+        for i, share in enumerate((0.0, None))
+    ]
+    augmentation = {"crop": 48, "target_bias": 1.0, "scale": [2, 2], "rotate": False}
+    recipe = make_recipe(
+        steps=50, batch_size=8, augmentation=augmentation, data={"sets": data, "validation": 0.25}
+    )
+    # Targets are upright bars of three pixels: of six in views at twice their scale.
+    masks = torch.cat([masks for _, masks in TrainingBatches(recipe, cut_validation(recipe))])
+    heights = masks.sum(dim=-2).amax(dim=(1, 2))
+    assert (heights == 3).float().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert (heights > 3).float().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
 def test_pasted_targets_come_in_and_leave_the_frames_as_they_were(

@@ -201,7 +201,7 @@ def test_a_run_folder_is_complete(
     assert card.name == "tiny"
     assert card.network["widths"] == [4, 8]
     assert card.input_rule == recipe.input_rule
-    assert card.upright is not recipe.rotates(recipe.data.sets[0])
+    assert card.upright is not recipe.augmentation_of(recipe.data.sets[0]).rotate
     assert parse_recipe(Recipe, tomllib.loads(card.recipe), "card") == recipe
     (data,) = card.data
     assert (data["name"], data["split"], data["licence"]) == (

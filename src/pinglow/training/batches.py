@@ -220,11 +220,10 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         for draw in random.random(self._recipe.batch_size):
             index = self._index(draw)
             item = self._load(index)
-            rotate = self._recipe.rotates(self._frames[index][0].dataset)
-            augmentation = self._recipe.augmentation.model_copy(update={"rotate": rotate})
+            augmentation = self._recipe.augmentation_of(self._frames[index][0].dataset)
             # Not drawn for at all without pasting: such recipes keep the batches they had.
             if augmentation.paste and random.random() < augmentation.paste:
-                item = self._paste(item, random, rotate)
+                item = self._paste(item, random, augmentation.rotate)
             scale = self._recipe.input_rule.scale(*item.frame.shape)
             views.append(
                 random_view(item.frame, item.mask, item.corners, scale, augmentation, random)

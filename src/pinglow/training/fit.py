@@ -251,7 +251,7 @@ def describe_model(
         network=network,
         parameters=sum(each.numel() for each in task.network.parameters()),
         input_rule=recipe.input_rule,
-        upright=not all(map(recipe.rotates, recipe.data.sets)),
+        upright=not all(recipe.augmentation_of(each).rotate for each in recipe.data.sets),
         data=data,
         training=training,
         recipe=recipe.to_toml(),

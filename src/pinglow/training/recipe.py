@@ -90,6 +90,9 @@ class DataSet(Section):
     rotate: bool | None = Field(
         default=None, description="turn its frames or not, instead of augmentation.rotate"
     )
+    scale_share: float | None = Field(
+        default=None, ge=0, le=1, description="instead of augmentation.scale_share"
+    )
     known_as: str | None = Field(
         default=None, description="its name in `pinglow data list`, if the folder's is another"
     )
@@ -158,9 +161,10 @@ class RunRecipe(Section):
                 f"({self.validate_every}); change one of them"
             )
 
-    def rotates(self, dataset: DataSet) -> bool:
-        """Whether views of a data set are turned by multiples of 90 degrees."""
-        return self.augmentation.rotate if dataset.rotate is None else dataset.rotate
+    def augmentation_of(self, dataset: DataSet) -> Augmentation:
+        """The augmentation of a data set's views: the recipe's, but for what the set has itself."""
+        own = dataset.model_dump(include={"rotate", "scale_share"}, exclude_none=True)
+        return self.augmentation.model_copy(update=own)
 
     def to_toml(self) -> str:
         """The recipe as a TOML file's text, from which `load_recipe` makes an equal one."""
