@@ -104,7 +104,7 @@ def test_a_list_can_lie_anywhere(tmp_path: Path) -> None:
     assert (frames.frame(0) == 1).all()
 
 
-@pytest.mark.parametrize("suffix", [".tif", ".PNG", ".bmp", ".npy", ".pgm"])
+@pytest.mark.parametrize("suffix", [".tif", ".PNG", ".Tiff", ".bmp", ".npy", ".pgm"])
 def test_images_of_any_kind_are_found(tmp_path: Path, suffix: str) -> None:
     folder = make_folder(tmp_path / "d", ["a"], lists=("train.txt",))
     path = folder / "images" / f"a{suffix}"

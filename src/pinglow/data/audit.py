@@ -83,7 +83,7 @@ def audit_folder(folder: Path, on_frame: Callable[[], object] = lambda: None) ->
 
     Args:
         folder: Holds images/ and usually masks/ and lists, as ``pinglow.data.datasets`` knows.
-        on_frame: Called after each frame, to show progress.
+        on_frame: Called once for each image file, to show progress.
 
     Raises:
         DataError: The folder, or its images/, is missing or has no image.
@@ -95,6 +95,7 @@ def audit_folder(folder: Path, on_frame: Callable[[], object] = lambda: None) ->
         paths[name] = frame_path(folder, name) or path
         if paths[name] != path:
             audit.broken[str(path)] = f"{path} is never read: {paths[name]} has its name; rename it"
+            on_frame()
     audit.images = len(paths)
     hashes: dict[str, str] = {}
     groups = group_near_duplicates(_inspect_frames(audit, folder, paths, hashes, on_frame))

@@ -236,7 +236,7 @@ def resize_nearest(mask: BoolArray, shape: tuple[int, ...]) -> BoolArray:
 
 def _find(folder: Path, name: str) -> Path | None:
     for suffix in (".png", ".bmp", *sorted(FRAME_SUFFIXES)):
-        for spelling in (suffix, suffix.upper()):
+        for spelling in (suffix, suffix.upper(), suffix.title()):
             path = folder / f"{name}{spelling}"
             if path.is_file():
                 return path

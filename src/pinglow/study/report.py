@@ -63,7 +63,11 @@ def write_report(study: Study, folder: Path) -> Path:
         f"![Pd over Fa]({study.name}-roc.png)",
     ]
     if failed:
-        blocks += ["## Failed runs", "\n".join(f"- {e.arm}, {e.seed}: {e.failure}" for e in failed)]
+        blocks += [
+            "## Failed runs",
+            "Arm, seed and reason; tables and differences leave that seed of the arm out.",
+            "\n".join(f"- {e.arm}, {e.seed}: {e.failure}" for e in failed),
+        ]
     _draw_differences(effects, folder / f"{study.name}-differences.png")
     run = {each.arm for each in done}
     pairs = [(e.first, e.second) for e in study.compare if {e.first, e.second} <= run]
