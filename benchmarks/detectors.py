@@ -29,6 +29,7 @@ from pinglow.detection.detector import build_detector
 from pinglow.detection.evaluation import evaluate_boxes, load_finder
 from pinglow.detection.recipe import DetectorRecipe
 from pinglow.detection.task import train_detector
+from pinglow.inference.weights import write_atomically
 from pinglow.nn import fold_kernels
 from pinglow.training.recipe import load_run_recipe
 
@@ -84,7 +85,7 @@ def train_arm(detector: str, gaussian: bool, seed: int, steps: int, root: Path) 
         "scores": score(str(run / "weights.safetensors"), root),
     }
     result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    write_atomically(result, (json.dumps(row, indent=1) + "\n").encode())
 
 
 def is_done(run: Path, steps: int) -> bool:

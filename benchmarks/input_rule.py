@@ -28,7 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="pinglow-fast")
     parser.add_argument("--root", type=Path, required=True, help="holds the data folders")
-    parser.add_argument("--lists", type=Path, required=True, help="NAME.txt or NAME.validation.txt")
+    parser.add_argument(
+        "--lists", type=Path, required=True, help="holds FOLDER.txt or FOLDER.validation.txt"
+    )
     parser.add_argument("--rules", nargs="*", help="LONG_SIDE,MAX_SCALE ...")
     arguments = parser.parse_args()
     rules = [tuple(rule.split(",")) for rule in arguments.rules or []] or RULES
@@ -41,7 +43,7 @@ def main() -> None:
         lists = sorted(arguments.lists.glob("*.txt"))
         lists = [path for path in lists if not path.stem.endswith(".training")]
         for path in lists:
-            folder = arguments.root / path.stem.removesuffix(".validation")
+            folder = arguments.root / path.name.split(".")[0]
             frames = FrameFolder(folder, str(path))
             pairs = ((name, *frames.pair(index)) for index, name in enumerate(frames.names))
             predict = partial(predict_probability, TorchBackend(network), rule=rule)

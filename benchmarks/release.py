@@ -26,7 +26,9 @@ from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import load_network, save_model
 from pinglow.metrics import PROTOCOLS
 from pinglow.nn import fold_kernels
+from pinglow.training.batches import name_folders
 from pinglow.training.checkpoint import SafeCheckpointIO
+from pinglow.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("iou", "niou", "pd", "fa", "precision", "f1", "false_alarms_per_image")
@@ -59,13 +61,19 @@ def main() -> None:
     if arguments.bfloat16:
         network = network.bfloat16().float()  # what is scored is what is stored
     predictor = Predictor(TorchBackend(fold_kernels(network)), card)
+    scores = [score(predictor, arguments.root / "sirst", "test", "test")]
+    lists: dict[str, Path] = {}
+    sets = load_recipe(arguments.run / "recipe.toml").data.sets
+    for name, dataset in zip(name_folders(each.folder for each in sets), sets, strict=True):
+        path = arguments.run / "splits" / f"{name}.validation.txt"
+        first = f"{dataset.folder}.txt" not in lists
+        lists[f"{dataset.folder}.txt" if first else f"{dataset.folder}.{dataset.split}.txt"] = path
+        label = "validation cut" if first else f"validation cut of {dataset.split}"
+        scores.append(score(predictor, arguments.root / dataset.folder, str(path), label))
     cuts = ROOT / "recipes" / "validation"
     cuts.mkdir(exist_ok=True)
-    scores = [score(predictor, arguments.root / "sirst", "test", "test")]
-    for path in sorted((arguments.run / "splits").glob("*.validation.txt")):
-        name = path.name.removesuffix(".validation.txt")
-        shutil.copy(path, cuts / f"{name}.txt")
-        scores.append(score(predictor, arguments.root / name, str(path), "validation cut"))
+    for name, path in lists.items():
+        shutil.copy(path, cuts / name)
     card = card.model_copy(update={"scores": scores, "licence": "Apache-2.0"})
     folder = ROOT / "src" / "pinglow" / "weights"
     stored = network.bfloat16() if arguments.bfloat16 else network

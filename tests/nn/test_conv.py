@@ -126,8 +126,12 @@ def test_from_conv_keeps_a_trained_layers_outputs(placing: dict[str, Any], sigma
 
 
 def test_from_conv_refuses_a_gaussian_that_vanishes_at_the_edge() -> None:
+    conv = nn.Conv2d(4, 8, 15)
     with pytest.raises(ValueError, match="enlarge"):
-        GaussianConv2d.from_conv(nn.Conv2d(4, 8, 15), sigma=0.3)
+        GaussianConv2d.from_conv(conv, sigma=0.3)
+    layer = GaussianConv2d(4, 8, 15, sigma=0.3, orientation="none")
+    with pytest.raises(ValueError, match="enlarge"):
+        layer.load_state_dict(conv.state_dict(), strict=False)
 
 
 @each_placing

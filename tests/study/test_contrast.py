@@ -84,8 +84,17 @@ def test_frames_without_targets_count_for_fa_alone() -> None:
     assert set(contrast_arms(empty, {"x": 1.0, "y": -1.0})) == {"fa"}
 
 
-@pytest.mark.parametrize("others", [0, 3])
-def test_the_interval_is_that_of_a_bootstrap_in_loops(others: int) -> None:
+@pytest.mark.parametrize(
+    ("others", "weights"),
+    [
+        (0, {"x": 1.0, "y": -1.0}),
+        (3, {"x": 1.0, "y": -1.0}),
+        (3, {"x": 1.0, "y": -1.0, "u": -1.0, "v": 1.0}),
+    ],
+)
+def test_the_interval_is_that_of_a_bootstrap_in_loops(
+    others: int, weights: dict[str, float]
+) -> None:
     qualities = [("x", 0.8), ("y", 0.7), ("u", 0.5), ("v", 0.6), ("w", 0.9)][: 2 + others]
     runs = [make_run(arm, seed, q) for arm, q in qualities for seed in range(3)]
     # What a table of arms and seeds leaves of its figures: rows and columns taken out.
@@ -100,17 +109,19 @@ def test_the_interval_is_that_of_a_bootstrap_in_loops(others: int) -> None:
         values = []
         for seed in range(3):
             ious = []
-            for run in (runs[seed], runs[3 + seed]):
+            for arm in range(len(weights)):
+                run = runs[3 * arm + seed]
                 of_sets = []
                 for name, chosen in images.items():
                     counts = run.sets[name].table()[chosen]
                     of_sets.append(counts[:, 1].sum() / counts[:, 2].sum())
                 ious.append(np.mean(of_sets))
-            values.append(ious[0] - ious[1])
-        # The difference of two means of three.
-        draws.append(np.mean(values) + spread * np.sqrt(2 / 3) * random.standard_t(freedom))
+            values.append(ious[0] - ious[1] + (ious[3] - ious[2] if len(ious) > 2 else 0))
+        # The sum or difference of two or four means of three.
+        error = spread * np.sqrt(len(weights) / 3)
+        draws.append(np.mean(values) + error * random.standard_t(freedom))
     expected = np.percentile(draws, [2.5, 97.5])
-    difference = contrast_arms(runs, {"x": 1.0, "y": -1.0})["iou"]
+    difference = contrast_arms(runs, weights)["iou"]
     assert difference.freedom == freedom
     np.testing.assert_allclose(difference.interval, expected, atol=0.015)
 

@@ -9,6 +9,7 @@ import pytest
 
 from pinglow.errors import RecipeError
 from pinglow.study.grid import load_study, plan_runs
+from pinglow.study.results import read_results
 from pinglow.training.recipe import load_recipe
 
 STUDY = """
@@ -101,7 +102,12 @@ def test_the_projects_studies_are_valid() -> None:
     for path in (Path(__file__).parents[2] / "studies").glob("*.toml"):
         study = load_study(path)
         assert study.name == path.stem
-        assert len(plan_runs(study)) >= len(study.arms)
+        planned = len(plan_runs(study))
+        assert planned >= len(study.arms)
+        results = path.with_suffix("")
+        if results.is_dir():  # the page is of all results that are there
+            done = len(read_results(results))
+            assert f"{done} of {planned} runs are done" in (results / f"{path.stem}.md").read_text()
 
 
 def test_a_dotted_key_changes_that_key_alone(tmp_path: Path) -> None:

@@ -238,6 +238,48 @@ def test_a_full_disk_stops_the_study_and_fails_no_run(
     assert read_results(tmp_path / "out") == []
 
 
+def test_a_folder_that_cannot_hold_results_is_noticed_before_the_first_run(
+    root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("")
+
+    def start(planned: PlannedRun, _: int) -> None:
+        pytest.fail(f"{planned.name} was begun")
+
+    with pytest.raises(OSError, match="out"):
+        run(make_study(), root, tmp_path, on_start=start)
+
+
+def test_a_retry_goes_on_with_what_another_process_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl", reason="needs a system with file locks")
+    gone = {"data.sets": [{"folder": "b", "split": "train"}]}
+    study = make_study(arms=[{"name": "x", "set": gone}, {"name": "y", "set": gone}], seeds=[0])
+    other = tmp_path / "other"
+    (other / "b").mkdir(parents=True)
+    assert all(each.failure for each in run(study, other, tmp_path))
+    write_dataset(other / "b", 10, SceneSpec(width=64, height=64))
+    begun: list[int] = []
+    make = TrainingBatches.batch
+
+    def batch(self: TrainingBatches, number: int) -> Any:
+        begun.append(number)
+        return make(self, number)
+
+    def start(planned: PlannedRun, _: int) -> None:
+        if planned.name == "x-0":  # meanwhile, another process begins y-0 and is stopped
+            with monkeypatch.context() as patched:
+                stop_at(3, patched)
+                with pytest.raises(TrainingInterruptedError):
+                    run(study, other, tmp_path, retry_failed=True)
+            monkeypatch.setattr(TrainingBatches, "batch", batch)
+
+    results = run(study, other, tmp_path, retry_failed=True, on_start=start)
+    assert not any(each.failure for each in results)
+    assert begun == [0, 1, 2, 3, 2, 3]  # x-0 whole, what was left of y-0
+
+
 def test_results_outlive_a_kill_between_a_run_and_the_table(root: Path, tmp_path: Path) -> None:
     run(make_study(seeds=[0]), root, tmp_path)
     (tmp_path / "out/results.csv").unlink()

@@ -246,15 +246,17 @@ def test_a_network_learns(make_recipe: MakeRecipe, tmp_path: Path, precision: st
         optimizer={"learning_rate": 0.02, "warmup_steps": 5},
     )
     types: set[torch.dtype] = set()
+    types_of_validation: set[torch.dtype] = set()
 
     def note(module: nn.Module, _: Any, out: torch.Tensor) -> None:
-        if isinstance(module, nn.Conv2d) and module.training:
-            types.add(out.dtype)
+        if isinstance(module, nn.Conv2d):
+            (types if module.training else types_of_validation).add(out.dtype)
 
     with register_module_forward_hook(note):
         train(recipe, tmp_path / "run", progress=False)
     if precision == "bfloat16":
         assert types == {torch.bfloat16}
+    assert types_of_validation == {torch.float32}
     weights = load_file(tmp_path / "run/weights.safetensors")
     assert torch.bfloat16 not in {each.dtype for each in weights.values()}
     losses = [float(row["train_loss"]) for row in rows(tmp_path / "run")]

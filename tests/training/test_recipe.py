@@ -113,6 +113,8 @@ def test_a_key_that_resembles_none_gets_the_list(path: Path) -> None:
         ("loss.name=scales", "loss.name"),
         ("loss.options.variant=best", "loss.options"),
         ("loss.options.smooth=0", "loss.options"),
+        ("loss.options.smooth=a", "loss.options.smooth"),
+        ("loss.options.location=no", "loss.options.location"),
         ("optimizer.name=sgd", "optimizer.name"),
         ("optimizer.learning_rate=0", "optimizer.learning_rate"),
         ("data.sets=[]", "data.sets"),
@@ -129,6 +131,12 @@ def test_an_impossible_value_is_refused_by_name(path: Path, change: str, named: 
     assert named in str(raised.value)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_another_loss_says_where_options_it_does_not_know_come_from() -> None:
+    with pytest.raises(RecipeError, match=r"'loss.options.variant' is unknown.*or to \{\}"):
+        load_recipe("fast", ["loss.name=dice"])
+    assert load_recipe("fast", ["loss.name=dice", "loss.options={}"]).loss.options == {}
 
 
 def test_a_missing_key_is_named() -> None:
@@ -167,11 +175,13 @@ def test_changes_are_toml_or_bare_words(path: Path, change: str, key: str, value
 
 
 def test_a_short_trial_validates_and_reaches_the_full_learning_rate(path: Path) -> None:
-    changes = ["steps=10", "validate_every=1000", "optimizer.warmup_steps=500"]
-    recipe = load_recipe(path, changes)
-    assert (recipe.validate_every, recipe.optimizer.warmup_steps) == (10, 5)
-    longer = load_recipe(path, ["steps=1000", *changes[1:]])
-    assert (longer.validate_every, longer.optimizer.warmup_steps) == (1000, 500)
+    warmups = ["optimizer.warmup_steps=500", "loss.warmup_steps=500"]
+    recipe = load_recipe(path, ["steps=10", "validate_every=1000", *warmups])
+    assert recipe.validate_every == 10
+    assert (recipe.optimizer.warmup_steps, recipe.loss.warmup_steps) == (5, 5)
+    longer = load_recipe(path, ["steps=1000", "validate_every=1000", *warmups])
+    assert longer.validate_every == 1000
+    assert (longer.optimizer.warmup_steps, longer.loss.warmup_steps) == (500, 500)
 
 
 def test_a_later_change_wins(path: Path) -> None:

@@ -64,7 +64,8 @@ class DetectionTask(TrainingTask):
         """Find the boxes of one frame."""
         name, frame, boxes = batch
         detector = cast(Detector, self.trained_network)
-        found = find_boxes(detector, frame, self.recipe.input_rule)
+        with torch.autocast(self.device.type, enabled=False):  # as in use
+            found = find_boxes(detector, frame, self.recipe.input_rule)
         scorer = self.scorers.setdefault(name, BoxScorer())
         scorer.update(found.boxes, found.scores, boxes, frame.shape)
 

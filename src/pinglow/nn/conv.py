@@ -104,18 +104,23 @@ class GaussianConv2d(nn.Conv2d):
         with torch.no_grad():
             divisor = torch.ones((), **_placement(conv.weight))
             if keep_outputs:
-                divisor = layer.kernel.gaussian().unsqueeze(1)  # (1 or C_out, 1, kh, kw)
-                if divisor.min() < torch.finfo(divisor.dtype).tiny:
-                    raise ValueError(
-                        f"sigma {float(layer.kernel.sigma.min()):g} is too narrow for kernel_size "
-                        f"{conv.kernel_size}; enlarge it"
-                    )
+                divisor = layer._divisor()
             layer.weight.copy_(conv.weight / divisor)
             if conv.bias is not None and layer.bias is not None:
                 layer.bias.copy_(conv.bias)
         for name, parameter in conv.named_parameters():  # frozen ones stay so
             layer.get_parameter(name).requires_grad_(parameter.requires_grad)
         return layer.train(conv.training)
+
+    def _divisor(self) -> Tensor:
+        """What makes a plain weight this layer's free one, (1 or C_out, 1, kh, kw)."""
+        gaussian = self.kernel.gaussian().detach().unsqueeze(1)
+        if gaussian.min() < torch.finfo(gaussian.dtype).tiny:
+            raise ValueError(
+                f"sigma {self.kernel.sigma.min().item():g} is too narrow for kernel_size "
+                f"{self.kernel_size}; enlarge it"
+            )
+        return gaussian
 
     @property
     def shape_options(self) -> dict[str, Any]:
@@ -134,11 +139,13 @@ class GaussianConv2d(nn.Conv2d):
         """Take a plain layer's weight for what the product with the Gaussian is to be.
 
         Such a state has no kernel; as free weights its numbers would mean a narrower layer.
+
+        Raises:
+            ValueError: As `from_conv`.
         """
         weight = state_dict.get(f"{prefix}weight")
         if weight is not None and not any(k.startswith(f"{prefix}kernel.") for k in state_dict):
-            gaussian = self.kernel.gaussian().detach().unsqueeze(1)
-            state_dict[f"{prefix}weight"] = weight / gaussian.to(weight)
+            state_dict[f"{prefix}weight"] = weight / self._divisor().to(weight)
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Difference:
         value: Mean over the common seeds of the contrast, the figure being its mean over data sets.
         interval: 95 %, over frames (bootstrap) and seeds; over frames alone without `freedom`.
         by_seed: The contrast of each common seed.
-        freedom: Degrees of freedom of the spread over seeds; 0 where no arm has a second seed.
+        freedom: Degrees of freedom of the spread over seeds; 0 where the runs are too few for one.
     """
 
     value: float

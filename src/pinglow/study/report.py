@@ -50,7 +50,7 @@ def write_report(study: Study, folder: Path) -> Path:
         "95 % interval: a bootstrap over frames, and over seeds the spread that all arms of the "
         "study have in common once each arm's and each seed's own effect is taken out (Student's "
         't). "No difference shown" means that it holds 0. Each interval stands for itself: of '
-        "twenty, one may miss by chance.",
+        f"twenty, one may miss by chance{_freedom(effects)}.",
         _table_effects(effects),
         *(_compare_sets(study, by_set) if effects and len(by_set) > 1 else ()),
         f"![Differences in IoU with their intervals]({study.name}-differences.png)",
@@ -129,6 +129,16 @@ def _spread(values: Sequence[float], key: str) -> str:
     return f"{scaled.mean():.1f} ± {scaled.std(ddof=1):.1f}"
 
 
+def _freedom(effects: list[_Effect]) -> str:
+    freedom = max((each.freedom for _, _, d in effects for each in d.values()), default=0)
+    return (
+        f", and as all share one spread over seeds, of {freedom} degrees of freedom, wrong ones "
+        "come together"
+        if freedom
+        else ""
+    )
+
+
 _Effect = tuple[str, str, dict[str, Difference]]
 
 
@@ -181,7 +191,7 @@ def _verdict(differences: dict[str, Difference]) -> str:
         return "no targets to find"
     difference = differences["iou"]
     if not difference.freedom:
-        return "one seed: not judged"
+        return "too few runs: not judged"
     if not difference.shown:
         return "no difference shown"
     return "better" if difference.value > 0 else "worse"

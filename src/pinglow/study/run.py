@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from pinglow.errors import DataError, ModelError, PinglowError, RecipeError
@@ -84,7 +85,9 @@ def run_study(
         return results
 
     tell()
-    failed = {f"{each.arm}-{each.seed}" for each in read_results(folder) if each.failure}
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder / "runs"):  # what cannot be written shows before the first run
+        pass
     left = [run for run in plan if run.name not in find_done()]
     _check_folders(left)
     for run in left:
@@ -92,7 +95,8 @@ def run_study(
             if not ours or run.name in find_done():
                 continue
             on_start(run, plan.index(run) + 1)
-            if run.name in failed:  # anew, not from the checkpoint that led there
+            kept = {f"{each.arm}-{each.seed}": each for each in read_results(folder)}
+            if run.name in kept:  # it has failed: anew, not from the checkpoint that led there
                 shutil.rmtree(work / run.name, ignore_errors=True)
                 result_path(folder, run.name).unlink(missing_ok=True)
             result, stop_signal = _make_run(run, work / run.name, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -92,19 +92,29 @@ def cut_validation(
     seed = recipe.data.validation_seed
     seed = recipe.seed if seed is None else seed
     all_groups = _group_frames(lists)
+    names = name_folders(frames.folder for frames, _ in lists)
     cuts: list[Cut] = []
-    for dataset, (frames, own), groups in zip(recipe.data.sets, lists, all_groups, strict=True):
+    for name, dataset, (frames, own), groups in zip(
+        names, recipe.data.sets, lists, all_groups, strict=True
+    ):
         share = dataset.validation or recipe.data.validation
         training, validation = (
             _cut(frames, groups, share, seed)
             if own is None
             else (list(range(len(frames))), list(range(len(own))))
         )
-        title = frames.folder.absolute().name
-        names = itertools.chain([title], (f"{title}-{number}" for number in itertools.count(2)))
-        name = next(name for name in names if all(name != cut.name for cut in cuts))
         cuts.append(Cut(name, dataset, frames, training, own or frames, validation))
     return cuts
+
+
+def name_folders(folders: Iterable[str | Path]) -> list[str]:
+    """A name of its own for each folder: the last part of its path, numbered where it is taken."""
+    names: list[str] = []
+    for folder in folders:
+        title = Path(folder).absolute().name
+        numbered = (f"{title}-{number}" for number in itertools.count(2))
+        names.append(next(n for n in itertools.chain([title], numbered) if n not in names))
+    return names
 
 
 def _group_frames(

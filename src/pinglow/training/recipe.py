@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import copy
 import difflib
-import inspect
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, get_args, get_type_hints
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pinglow.data.datasets import KNOWN_DATASETS
 from pinglow.data.prepare import InputRule
@@ -161,6 +168,12 @@ class RunRecipe(Section):
                 f"({self.validate_every}); change one of them"
             )
 
+    def fit_to_steps(self) -> Self:
+        """A short trial validates once, at its end, and no warm-up takes more than half of it."""
+        every = min(self.validate_every, self.steps)
+        optimizer = _shorten(self.optimizer, self.steps)
+        return self.model_copy(update={"validate_every": every, "optimizer": optimizer})
+
     def augmentation_of(self, dataset: DataSet) -> Augmentation:
         """The augmentation of a data set's views: the recipe's, but for what the set has itself."""
         own = dataset.model_dump(include={"rotate", "scale_share"}, exclude_none=True)
@@ -181,6 +194,11 @@ class Recipe(RunRecipe):
     loss: LossSection = LossSection()
     distill: DistillSection | None = None
 
+    def fit_to_steps(self) -> Self:
+        """See `RunRecipe.fit_to_steps`."""
+        fitted = super().fit_to_steps()
+        return fitted.model_copy(update={"loss": _shorten(self.loss, self.steps)})
+
     def check(self, source: str) -> None:
         """See `RunRecipe.check`."""
         super().check(source)
@@ -188,15 +206,7 @@ class Recipe(RunRecipe):
             raise RecipeError(
                 f"{source}: loss.name is {self.loss.name!r}; use one of {', '.join(LOSSES)}"
             )
-        loss = LOSSES[self.loss.name]
-        for key in self.loss.options:
-            known = list(inspect.signature(loss).parameters)
-            if key not in known:
-                raise RecipeError(_name_nearest(source, f"loss.options.{key}", known))
-        try:
-            loss(**self.loss.options)
-        except (TypeError, ValueError) as error:
-            raise RecipeError(f"{source}: loss.options does not fit: {error}") from error
+        self._check_loss_options(source)
         try:
             build_network(self.network.model_dump())
         except ModelError as error:
@@ -209,6 +219,35 @@ class Recipe(RunRecipe):
                 "the network's coarsest level, which BatchNorm cannot take; enlarge batch_size or "
                 "augmentation.crop"
             )
+
+    def _check_loss_options(self, source: str) -> None:
+        loss = LOSSES[self.loss.name]
+        kinds = get_type_hints(loss.__init__)
+        kinds.pop("return")
+        for key, value in self.loss.options.items():
+            if key not in kinds:
+                fault = _name_nearest(source, f"loss.options.{key}", list(kinds))
+                raise RecipeError(
+                    f"{fault} (it may be the recipe's own, for another loss: set loss.options to "
+                    f"what {self.loss.name} takes, or to {{}})"
+                )
+            try:  # a word such as no would otherwise count as true
+                TypeAdapter(kinds[key], config=ConfigDict(strict=True)).validate_python(value)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise RecipeError(f"{source}: loss.options.{key}: {reason}") from error
+        try:
+            loss(**self.loss.options)
+        except ValueError as error:
+            raise RecipeError(f"{source}: loss.options does not fit: {error}") from error
+
+
+_Warmed = TypeVar("_Warmed", OptimizerSection, LossSection)
+
+
+def _shorten(section: _Warmed, steps: int) -> _Warmed:
+    warmup = min(section.warmup_steps, steps // 2)
+    return section.model_copy(update={"warmup_steps": warmup})
 
 
 _COMMANDS: Final = {"detector": "pinglow detect train", "network": "pinglow train"}
@@ -273,11 +312,7 @@ def parse_recipe(kind: type[AnyRecipe], content: dict[str, Any], source: str) ->
         recipe = kind.model_validate(content)
     except ValidationError as error:
         raise RecipeError(explain_fault(error, source, kind)) from error
-    if recipe.steps < recipe.validate_every:  # a short trial: once, at its end
-        recipe = recipe.model_copy(update={"validate_every": recipe.steps})
-    if recipe.optimizer.warmup_steps > recipe.steps // 2:  # it would end before it has learnt
-        optimizer = recipe.optimizer.model_copy(update={"warmup_steps": recipe.steps // 2})
-        recipe = recipe.model_copy(update={"optimizer": optimizer})
+    recipe = recipe.fit_to_steps()
     recipe.check(source)
     return recipe
 

@@ -175,7 +175,9 @@ class SegmentationTask(TrainingTask):
         """Score one frame."""
         name, frame, mask = batch
         backend = TorchBackend(self.trained_network)
-        probability = predict_probability(backend, frame, self.recipe.input_rule)
+        # In use there is no bfloat16, whatever training computes in.
+        with torch.autocast(self.device.type, enabled=False):
+            probability = predict_probability(backend, frame, self.recipe.input_rule)
         scorer = self.scorers.setdefault(name, Scorer(PROTOCOLS["strict"]))
         scorer.update(probability, mask)
 
