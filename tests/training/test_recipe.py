@@ -133,10 +133,14 @@ def test_an_impossible_value_is_refused_by_name(path: Path, change: str, named: 
     assert "\n" not in str(raised.value)
 
 
-def test_another_loss_says_where_options_it_does_not_know_come_from() -> None:
-    with pytest.raises(RecipeError, match=r"'loss.options.variant' is unknown.*or to \{\}"):
-        load_recipe("fast", ["loss.name=dice"])
-    assert load_recipe("fast", ["loss.name=dice", "loss.options={}"]).loss.options == {}
+@pytest.mark.parametrize(("name", "known"), [("dice", "smooth"), ("location", "none")])
+def test_another_loss_says_where_options_it_does_not_know_come_from(name: str, known: str) -> None:
+    unknown = rf"'loss.options.variant' is unknown; known keys: {known} \(.*or to \{{\}}"
+    with pytest.raises(RecipeError, match=unknown):
+        load_recipe("fast", [f"loss.name={name}"])
+    with pytest.raises(RecipeError, match=r"'loss.options.args' is unknown"):
+        load_recipe("fast", [f"loss.name={name}", "loss.options={args = 1}"])
+    assert load_recipe("fast", [f"loss.name={name}", "loss.options={}"]).loss.options == {}
 
 
 def test_a_missing_key_is_named() -> None:

@@ -222,8 +222,9 @@ class Recipe(RunRecipe):
 
     def _check_loss_options(self, source: str) -> None:
         loss = LOSSES[self.loss.name]
-        kinds = get_type_hints(loss.__init__)
-        kinds.pop("return")
+        # Without a constructor of its own a loss has nn.Module's, which seems to take anything.
+        kinds = get_type_hints(loss.__init__) if "__init__" in vars(loss) else {}
+        kinds.pop("return", None)
         for key, value in self.loss.options.items():
             if key not in kinds:
                 fault = _name_nearest(source, f"loss.options.{key}", list(kinds))
@@ -375,7 +376,8 @@ def explain_fault(error: ValidationError, source: str, kind: type[BaseModel]) ->
 
 def _name_nearest(source: str, key: str, known: list[str]) -> str:
     nearest = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known keys: {', '.join(known)}"
+    every = f"known keys: {', '.join(known) or 'none'}"
+    hint = f"did you mean {nearest[0]!r}?" if nearest else every
     return f"{source}: key {key!r} is unknown; {hint}"
 
 
