@@ -499,9 +499,10 @@ def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
 def test_find_frames_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.png does not exist"):
         find_frames([tmp_path / "gone.png"])
-    for source in (tmp_path, tmp_path / "*.png"):
-        with pytest.raises(DataError, match="holds no frames"):
+    for source, hint in ((tmp_path, True), (tmp_path / "*.png", False)):
+        with pytest.raises(DataError, match="holds no frames") as raised:
             find_frames([source])
+        assert ("subfolders are not searched" in str(raised.value)) is hint
 
 
 def test_real_frames_read_as_pillow_reads_them(shared_data: Path) -> None:

@@ -125,10 +125,8 @@ def find_frames(
         if not matches:
             kinds = ", ".join(sorted(suffixes))
             inner = path / "images" if (path / "images").is_dir() else f"{path}/**/*.png"
-            raise DataError(
-                f"{source} holds no frames: name a place with {kinds} files "
-                f"(subfolders are not searched; try '{inner}')"
-            )
+            hint = f" (subfolders are not searched; try '{inner}')" if path.is_dir() else ""
+            raise DataError(f"{source} holds no frames: name a place with {kinds} files{hint}")
         for match in matches:
             found.setdefault(match.resolve(), match)
     return list(found.values())
