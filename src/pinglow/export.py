@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pinglow.data.datasets import find_mask, resize_nearest
+from pinglow.data.datasets import find_mask, fit_mask
 from pinglow.data.io import find_frames, read_frame
 from pinglow.errors import DataError, ModelError, OptionError
 from pinglow.extras import import_extra, is_installed
@@ -196,7 +196,7 @@ class _Calibration:
             path = find_mask(self.folder, file.stem)
             if path is None:
                 raise DataError(f"{file} has no mask in {self.folder / 'masks'}; add it")
-            yield file.stem, frame, resize_nearest(binarise_mask(read_frame(path)), frame.shape)
+            yield file.stem, frame, fit_mask(path, binarise_mask(read_frame(path)), frame.shape)
 
 
 def _write_onnx(path: Path, content: bytes, card: ModelCard, frames: _Calibration | None) -> None:

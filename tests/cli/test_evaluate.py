@@ -152,6 +152,37 @@ def test_a_missing_and_a_misfitting_prediction_are_named(folder: Path) -> None:
     assert "f1.png is missing" in run(folder, "--predictions", folder / "found").stderr
 
 
+def test_a_broken_frame_is_left_out_of_the_scores_and_told(folder: Path) -> None:
+    expected = folder / "expected.json"
+    (folder / "others.txt").write_text("f0\nf2\n")
+    saved = ("--predictions", folder / "found")
+    assert run(folder, *saved, "--split", "others", "--json", expected).exit_code == 0
+    broken, out = folder / "images" / "f1.png", folder / "scores.json"
+    broken.write_bytes(broken.read_bytes()[:60])
+    result = run(folder, *saved, "--json", out)
+    assert result.exit_code == 2
+    assert "images: 2, targets: 1" in result.stdout
+    assert f"warning: left out: {broken} is damaged" in result.stderr
+    assert "these are scores of 2 of the list's 3 frames" in result.stderr
+    assert json.loads(out.read_text()) == json.loads(expected.read_text())
+
+
+def test_without_a_readable_frame_there_are_no_scores(folder: Path) -> None:
+    (folder / "masks" / "f0.png").write_bytes(b"")
+    result = run(folder, "--predictions", folder / "found", "--split", "one")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.endswith("none of the 1 frames could be scored: see above why\n")
+
+
+def test_predictions_saved_as_0_and_1_are_not_taken_for_darkness(folder: Path) -> None:
+    for path in (folder / "found").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
+    result = run(folder, "--predictions", folder / "found")
+    assert result.exit_code == 2
+    assert "save a mask as 0 and 255" in result.stderr
+
+
 def test_importing_the_command_loads_nothing_heavy() -> None:
     code = (
         "import sys, pinglow.cli.evaluate;"

@@ -314,6 +314,19 @@ def test_yolo_is_what_its_trainer_reads(folder: Path, tmp_path: Path) -> None:
         assert (image == grey_8_bits(frames.frame(index))).all()
 
 
+def test_an_interrupted_conversion_to_yolo_can_be_made_again(folder: Path, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_boxes(folder, ["train", "val"], "yolo", tmp_path / "out", on_frame=interrupt)
+    with pytest.raises(DataError, match=r"is there already; .*--overwrite"):
+        convert_boxes(folder, ["train", "val"], "yolo", tmp_path / "out")
+    convert_boxes(folder, ["train", "val"], "yolo", tmp_path / "out", overwrite=True)
+    convert_boxes(folder, ["train", "val"], "yolo", tmp_path / "whole")
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
 def test_one_list_is_for_training_and_validation_and_a_third_for_testing(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -142,6 +142,23 @@ def test_a_mask_of_another_size_is_brought_to_the_frame(tmp_path: Path) -> None:
     assert np.argwhere(brought).tolist() == [[2, 3], [2, 4]]
 
 
+def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", ["a"], lists=("train.txt",))
+    for shape in ((9, 10), (8, 8), (10, 8)):  # the frame has 8 rows of 10
+        Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(folder / "masks" / "a.png")
+        with pytest.raises(DataError, match=rf"a\.png is {shape[1]} x {shape[0]} but its frame"):
+            FrameFolder(folder, "train").pair(0)
+
+
+def test_a_name_that_is_listed_twice_is_taken_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "all.txt").write_text("b\na\nb\nb.png\n")
+    assert read_split(tmp_path, "all") == ["b", "a"]
+    (told,) = caplog.messages
+    assert "names 2 of its 4 frames again, b first" in told
+
+
 @given(
     old=st.tuples(st.integers(1, 30), st.integers(1, 30)),
     new=st.tuples(st.integers(1, 60), st.integers(1, 60)),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.data import io as frame_io
-from pinglow.data.io import count_pages, find_frames, read_frame
+from pinglow.data.io import count_pages, find_frames, open_frames, read_frame
 from pinglow.errors import DataError, FrameError
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
@@ -234,7 +234,7 @@ def test_jpeg_is_what_pillow_decodes(tmp_path: Path) -> None:
 def test_colour_becomes_luminance_and_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    frame_io._warn_colour.cache_clear()
+    frame_io._coloured.clear()
     colour = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
     luminance = np.asarray(Image.fromarray(colour).convert("L"))
     with caplog.at_level(logging.WARNING, logger="pinglow"):
@@ -273,6 +273,97 @@ def test_a_stack_written_in_one_go_has_all_its_pages(tmp_path: Path, name: str) 
     assert count_pages(tmp_path / name) == 4
     for number, page in enumerate(stack):
         np.testing.assert_array_equal(read_frame(tmp_path / name, page=number), page)
+
+
+@pytest.mark.parametrize("frames", [3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_stack_saved_as_colour_planes_is_refused(tmp_path: Path, frames: int, dtype: str) -> None:
+    stack = RNG.integers(0, 256, (frames, 23, 37)).astype(dtype)
+    for photometric, planar in (("rgb", "separate"), ("minisblack", "contig")):
+        order = stack if planar == "separate" else np.moveaxis(stack, 0, -1)
+        encoded = as_tiff(order, photometric=photometric, planarconfig=planar)
+        with pytest.raises(FrameError, match=rf"frame\.bin holds {frames} planes"):
+            read_bytes(tmp_path, encoded)
+    still = np.repeat(stack[:1], frames, 0)
+    encoded = as_tiff(still, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(read_bytes(tmp_path, encoded), stack[0])
+
+
+@pytest.mark.parametrize("options", [{"imagej": True}, {}])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_a_stack_with_a_header_for_its_first_frame_alone(
+    tmp_path: Path, options: dict[str, Any], dtype: str
+) -> None:
+    stack = RNG.integers(0, 65536, (5, 23, 37)).astype(dtype)
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, stack, truncate=True, photometric="minisblack", **options)
+    with tifffile.TiffFile(path) as tiff:
+        assert len(tiff.pages) == 1
+    assert count_pages(path) == 5
+    for page in range(5):
+        np.testing.assert_array_equal(read_frame(path, page=page), stack[page])
+    with pytest.raises(FrameError, match="no page 5: choose 0 to 4"):
+        read_frame(path, page=5)
+    path.write_bytes(path.read_bytes()[: -23 * 37 * 5])  # more than a frame is gone
+    assert 2 <= count_pages(path) <= 4
+    np.testing.assert_array_equal(read_frame(path, page=0), stack[0])
+    with pytest.raises(FrameError, match="cut short"):
+        read_frame(path, page=count_pages(path) - 1)
+
+
+def test_a_file_is_opened_once_for_all_its_pages(tmp_path: Path) -> None:
+    stack = RNG.integers(0, 65536, (6, 23, 37), dtype=np.uint16)
+    path = tmp_path / "stack.tif"
+    path.write_bytes(as_tiff(stack))
+    with open_frames(path) as read:
+        path.unlink()
+        for page in (5, 0, 3):
+            np.testing.assert_array_equal(read(page), stack[page])
+        with pytest.raises(FrameError, match="no page 6"):
+            read(6)
+        np.testing.assert_array_equal(read(1), stack[1])
+
+
+def test_several_frames_in_a_file_of_one_are_refused(tmp_path: Path) -> None:
+    one = as_pgm(GREY16, 65535)
+    np.testing.assert_array_equal(read_bytes(tmp_path, one + b"\n"), GREY16)
+    with pytest.raises(FrameError, match=r"frame\.bin holds several frames"):
+        read_bytes(tmp_path, one + one)
+    pictures = [Image.fromarray(GREY8), Image.fromarray(GREY8[::-1].copy())]
+    animation = as_pillow(pictures[0], "PNG", save_all=True, append_images=pictures[1:])
+    with pytest.raises(FrameError, match=r"frame\.bin is an animation"):
+        read_bytes(tmp_path, animation)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("uint16", "7"),
+        ("float32", "-9999"),
+        ("float32", "-3.4028234663852886e+38"),
+        ("int16", "-5"),
+    ],
+)
+def test_pixels_of_the_no_data_value_are_no_numbers(
+    tmp_path: Path, dtype: str, nodata: str
+) -> None:
+    counts = (GREY8 + np.float64(300)).astype(dtype)
+    counts[2, 3:6] = np.array(float(nodata)).astype(dtype)
+    tag = (42113, "s", 0, nodata, True)
+    frame = read_bytes(tmp_path, as_tiff(counts, extratags=[tag]))
+    assert frame.dtype == np.float32
+    assert np.argwhere(np.isnan(frame)).tolist() == [[2, 3], [2, 4], [2, 5]]
+    keeps = ~np.isnan(frame)
+    np.testing.assert_array_equal(frame[keeps], counts[keeps])
+    unused = (42113, "s", 0, "-77", True)  # no pixel has it: the counts stay as they are
+    check(tmp_path, as_tiff(GREY16, extratags=[unused]), GREY16)
+
+
+def test_a_tiff_that_does_not_say_what_is_white_is_black_is_zero(tmp_path: Path) -> None:
+    encoded = bytearray(as_tiff(GREY8))
+    place = encoded.index(struct.pack("<HHI", 262, 3, 1))
+    encoded[place : place + 2] = struct.pack("<H", 261)  # some other tag
+    check(tmp_path, bytes(encoded), GREY8)
 
 
 def test_other_kinds_have_one_page(tmp_path: Path) -> None:
@@ -494,6 +585,27 @@ def test_find_frames_in_files_folders_and_patterns(tmp_path: Path) -> None:
 def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "f[1].png").touch()
     assert find_frames([tmp_path / "f[1].png"]) == [tmp_path / "f[1].png"]
+
+
+def test_links_to_nothing_are_found_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(as_png(GREY8))
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "c.png").symlink_to(tmp_path)  # a folder is no frame
+    found = find_frames([tmp_path])
+    assert [path.name for path in found] == ["a.png", "b.png"]
+    with pytest.raises(FrameError, match=r"b\.png does not exist"):
+        read_frame(found[1])
+
+
+def test_patterns_find_nothing_among_the_results(tmp_path: Path) -> None:
+    for place in ("in", "out/overlays"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.png").write_bytes(as_png(GREY8))
+    everything = [f"{tmp_path}/**/*.png"]
+    assert len(find_frames(everything)) == 2
+    assert find_frames(everything, results=tmp_path / "out") == [tmp_path / "in" / "a.png"]
+    named = tmp_path / "out" / "overlays"
+    assert find_frames([named], results=tmp_path / "out") == [named / "a.png"]
 
 
 def test_find_frames_says_what_is_missing(tmp_path: Path) -> None:

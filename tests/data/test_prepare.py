@@ -29,7 +29,8 @@ def reference(frame: NDArray[np.number], floor: float) -> NDArray[np.float64]:
         above = min(below + 1, len(values) - 1)
         return float(values[below] + (place - below) * (values[above] - values[below]))
 
-    spread = max((quantile(0.95) - quantile(0.05)) / 3.29, float(values.std()) / 10, floor)
+    middle = (quantile(0.95) - quantile(0.05)) / 3.29
+    spread = max(middle if middle > 0 else float(values.std()) / 10, floor)
     return np.arcsinh((frame.astype(np.float64) - quantile(0.5)) / spread)
 
 
@@ -161,6 +162,22 @@ def test_a_dead_pixel_and_a_hot_target_do_not_move_the_rest() -> None:
     rest[20:23, 30:33] = rest[0, 0] = False
     moved = np.abs(normalize_frame(struck) - normalize_frame(frame))[rest]
     assert moved.max() < 0.1
+
+
+@pytest.mark.parametrize("wrong", [-9999.0, 1e6, -32768.0, 3.4e38])
+def test_telemetry_and_pixels_without_a_measurement_do_not_hide_the_rest(wrong: float) -> None:
+    frame = scene(3, spread=0.05).astype(np.float32)
+    clean = normalize_frame(frame)
+    frame[0, :] = wrong  # one row of forty
+    normal = normalize_frame(frame)
+    assert np.isfinite(normal).all()
+    np.testing.assert_allclose(normal[1:].std(), clean[1:].std(), rtol=0.1)
+
+
+def test_a_float_frame_that_is_constant_but_for_a_few_pixels_stays_bounded() -> None:
+    frame = np.full((40, 50), 300.0, dtype=np.float32)
+    frame[5, 5:8] = 300.001
+    assert 1 < normalize_frame(frame).max() < 10
 
 
 def test_a_huge_frame_is_judged_by_a_grid_of_its_pixels() -> None:

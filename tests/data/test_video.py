@@ -167,6 +167,30 @@ def test_a_damaged_part_does_not_end_a_video(tmp_path: Path) -> None:
     assert len(read_until_error(path, "is damaged: 1 of its packets could not be")) == 39
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_video_whose_times_do_not_start_at_0_is_whole(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"late{suffix}"
+    codec = "ffv1" if suffix == ".mkv" else "libx264"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 70, 48, "gray"
+        for number, values in enumerate(noise(20, 256, "uint8")):
+            frame = av.VideoFrame.from_ndarray(values, format="gray")
+            frame.pts, frame.time_base = 50 + number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    read = list(read_video(path))
+    assert [frame.time for frame in read] == pytest.approx(np.arange(20) / 10)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mov"])
+def test_raw_video_of_16_bits_is_not_taken_for_colours(tmp_path: Path, suffix: str) -> None:
+    frames = noise(3, 2**14, "uint16")
+    path = write_video(tmp_path / f"raw{suffix}", frames, codec="rawvideo", form="gray16le")
+    with pytest.raises(FrameError, match=r"raw\..* holds raw video of 16 bits a pixel"):
+        list(read_video(path))
+
+
 def test_an_unknown_codec_is_one_sentence(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mkv", noise(3, 256, "uint8"))
     path.write_bytes(path.read_bytes().replace(b"V_FFV1", b"V_XXX1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,19 @@ def test_what_is_known_scores_full(scenes: Path) -> None:
     assert report.pd == 1
     assert report.false_alarms_per_image == 1
     assert report.fa == pytest.approx(4 / 64**2)
+
+
+def test_a_broken_frame_is_left_out_and_told(scenes: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(scenes, tmp_path / "scenes")
+    frames = BoxFolder(folder, "train")
+    oracle = Oracle(frames)
+    path = folder / "images" / f"{frames.names[-1]}.png"
+    path.write_bytes(b"")
+    told: list[str] = []
+    report = evaluate_boxes(BoxFolder(folder, "train"), oracle, range(len(frames)), told.append)
+    assert (report.images, report.ap50) == (len(frames) - 1, pytest.approx(1))
+    assert len(told) == 1
+    assert path.name in told[0]
 
 
 def test_a_segmentation_model_is_scored_by_the_boxes_of_its_targets(

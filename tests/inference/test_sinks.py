@@ -207,6 +207,27 @@ def test_a_videos_overlay_can_be_read_before_it_is_ended(tmp_path: Path) -> None
         assert len(list(read_video(copy))) > 200
 
 
+def test_a_full_disk_is_told_by_a_videos_overlay(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="needs a limit of the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write(frames: int) -> None:
+        with open_sinks(["overlay"], tmp_path) as (sink,):
+            for _ in range(frames):
+                record = make_record("f", (30, 20, 0.9))
+                sink.write(dataclasses.replace(record, clip=Clip("clip", 25.0)))
+
+    write(600)
+    size = (tmp_path / "overlays" / "clip_overlay.mp4").stat().st_size
+    for limit in (0, size // 2, size - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(DataError, match=r"cannot write results to .*: free space there"):
+                write(600)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_time_and_track_are_written_where_there_are_some(tmp_path: Path) -> None:
     record = dataclasses.replace(
         make_record("a", (5, 6, 0.6), (30, 20, 0.9)), time=0.123456, tracks=(7, None)

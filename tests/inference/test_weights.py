@@ -87,7 +87,7 @@ def test_a_bundled_name_goes_before_a_file(
 def test_a_run_folder_stands_for_its_weights(path: Path) -> None:
     run = path.parent / "run"
     run.mkdir()
-    with pytest.raises(ModelError, match=r"run/weights\.safetensors' is neither a file"):
+    with pytest.raises(ModelError, match=r"run has no weights\.safetensors: name a run folder"):
         read_card(run)
     path.rename(run / "weights.safetensors")
     assert read_card(run) == read_card(run / "weights.safetensors")

@@ -79,7 +79,10 @@ def bench(
             repeats,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    table = Table("model", "backend", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    # Without padding: names and numbers fit into 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    for column in ("model", "backend"):
+        table.add_column(column, overflow="fold")
     for column in ("params", "MACs", "ms", "p95", "images/s", "MB", "of peak"):
         table.add_column(column, justify="right", no_wrap=True)
     for each in timings:

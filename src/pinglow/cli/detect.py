@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pinglow.cli.evaluate import TARGET_LINES, score_table
+from pinglow.cli.evaluate import TARGET_LINES, score_table, told_broken
 from pinglow.cli.output_file import check_output_file, write_json
-from pinglow.cli.predict import End, Every, Out, Sources, Start, Tile, Track
+from pinglow.cli.predict import End, Every, Out, ResumeJob, Sources, Start, Tile, Track
 from pinglow.cli.train import Changes, Data, Resume, Run
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def predict(
     every: Every = 1,
     start: Start = 0.0,
     end: End = None,
+    resume: ResumeJob = False,
 ) -> None:
     """Find targets with a detector; the output is that of pinglow predict.
 
@@ -131,6 +132,7 @@ def predict(
         choose_sinks(save, [name for name in SINKS if name not in PIXEL_SINKS]),
         Selection(every, start, end),
         track=track,
+        resume=resume,
     )
 
 
@@ -164,7 +166,8 @@ def evaluate(
     """Score boxes: average precision by COCO's rules, and Pd and Fa by their centres.
 
     A target is found if a box's centre is less than 3 px from its box's centre. Fa counts the area
-    of false boxes, so it cannot be compared with that of pixels.
+    of false boxes, so it cannot be compared with that of pixels. A frame or label that cannot be
+    read is listed at the end, the others are scored, and the exit code is 2.
 
     Example: pinglow detect evaluate --data sirst --split test --model detector.safetensors
     """
@@ -177,10 +180,12 @@ def evaluate(
     check_output_file("--json", json)
     frames = BoxFolder(data, split, boxes)
     finder = load_finder(model, threshold)
+    broken: list[str] = []
     with frame_progress() as bar:
-        report = evaluate_boxes(frames, finder, bar.track(range(len(frames))))
-    _print_report(Console(), report, f"boxes from {frames.source}")
-    write_json(json, report.to_dict())
+        report = evaluate_boxes(frames, finder, bar.track(range(len(frames))), broken.append)
+    with told_broken(broken, len(frames)):
+        _print_report(Console(), report, f"boxes from {frames.source}")
+        write_json(json, report.to_dict())
 
 
 _LINES = (

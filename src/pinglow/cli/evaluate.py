@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pinglow.cli.output_file import check_output_file, write_json
-from pinglow.errors import OptionError
+from pinglow.errors import DataError, FrameError, OptionError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,7 +71,8 @@ def evaluate(
     """Score a model or saved probability maps on frames with known targets.
 
     Scores of different protocols cannot be compared: the tables say which one they used, and
-    give a bootstrap 95 % interval over images.
+    give a bootstrap 95 % interval over images. A frame or mask that cannot be read is listed at the
+    end, the others are scored, and the exit code is 2.
 
     Example: pinglow evaluate --data sirst --split test --model pinglow-fast --json scores.json
     """
@@ -95,7 +97,9 @@ def evaluate(
     check_output_file("--json", json)
 
     rules = [PROTOCOLS[name] for name in names]
-    pairs = _with_progress(FrameFolder(data, split))
+    frames = FrameFolder(data, split)
+    broken: list[str] = []
+    pairs = _with_progress(frames, broken)
     if model is not None:
         from pinglow.inference.predictor import Predictor
 
@@ -105,21 +109,54 @@ def evaluate(
         assert predictions is not None
         reports = evaluate_saved(pairs, predictions, rules, threshold)
 
-    console = Console()
-    for report in reports:
-        _print_report(console, report, PROTOCOLS[report.protocol].summary)
-    scores = [report.to_dict() for report in reports]
-    write_json(json, scores[0] if len(scores) == 1 else scores)
+    with told_broken(broken, len(frames)):
+        console = Console()
+        for report in reports:
+            _print_report(console, report, PROTOCOLS[report.protocol].summary)
+        scores = [report.to_dict() for report in reports]
+        write_json(json, scores[0] if len(scores) == 1 else scores)
 
 
-def _with_progress(frames: FrameFolder) -> Iterator[Pair]:
-    """Go through a list, with a bar on stderr if a person is looking at it."""
+def _with_progress(frames: FrameFolder, broken: list[str]) -> Iterator[Pair]:
+    """Go through a list, with a bar on stderr if a person is looking at it.
+
+    Why a frame cannot be read goes into ``broken``.
+    """
     from pinglow.cli.progress import frame_progress
 
     with frame_progress() as progress:
         for index in progress.track(range(len(frames)), total=len(frames)):
-            frame, mask = frames.pair(index)
-            yield frames.names[index], frame, mask
+            try:
+                frame, mask = frames.pair(index)
+            except (FrameError, DataError) as error:
+                broken.append(str(error))
+            else:
+                yield frames.names[index], frame, mask
+
+
+@contextmanager
+def told_broken(broken: list[str], total: int) -> Iterator[None]:
+    """Around what shows scores: say what they lack.
+
+    Args:
+        broken: Why each frame that could not be read was left out.
+        total: Frames in the list.
+
+    Raises:
+        DataError: All frames were left out, so that there are no scores.
+        typer.Exit: With code 2, after the scores, if some were.
+    """
+    for reason in broken:
+        typer.echo(f"warning: left out: {reason}", err=True)
+    if len(broken) == total:
+        raise DataError(f"none of the {total} frames could be scored: see above why")
+    yield
+    if broken:
+        typer.echo(
+            f"warning: these are scores of {total - len(broken)} of the list's {total} frames",
+            err=True,
+        )
+        raise typer.Exit(2)
 
 
 TARGET_LINES = (

@@ -39,6 +39,14 @@ Start = Annotated[
     float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
 ]
 End = Annotated[float | None, typer.Option(help="Stop at this second of a video.", metavar="S")]
+ResumeJob = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the interrupted job in --out, given the same sources and options; files "
+        "that it was done with are passed over.",
+    ),
+]
 """What the commands that predict have in common."""
 
 
@@ -81,6 +89,7 @@ def predict(
     every: Every = 1,
     start: Start = 0.0,
     end: End = None,
+    resume: ResumeJob = False,
 ) -> None:
     """Find targets in infrared images and videos and write what was found.
 
@@ -106,6 +115,7 @@ def predict(
         choose_sinks(save, list(SINKS)),
         Selection(every, start, end),
         track=track,
+        resume=resume,
     )
 
 
@@ -130,6 +140,7 @@ def run_job(
     selection: Selection,
     *,
     track: bool,
+    resume: bool,
 ) -> None:
     """Predict files, write what was found, say what happened: what the predict commands do.
 
@@ -140,6 +151,7 @@ def run_job(
         sinks: Keys of `SINKS`.
         selection: Which frames of videos and multi-page files.
         track: Number targets over time.
+        resume: Go on with the job whose results are in ``out``.
 
     Raises:
         OptionError: An option does not fit.
@@ -149,24 +161,29 @@ def run_job(
     from pinglow.data.io import FRAME_SUFFIXES, find_frames
     from pinglow.data.video import VIDEO_SUFFIXES
     from pinglow.inference.job import predict_frames
-    from pinglow.inference.sinks import open_sinks
+    from pinglow.inference.sinks import open_sinks, resume_tables
     from pinglow.inference.tracking import make_tracker
 
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file: name a folder")
     if track:
         make_tracker(1.0)  # says now if its library is not installed
-    files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES)
-    pictures = [out / folder for folder in ("masks", "probability", "overlays")]
-    if any(folder.is_dir() and any(folder.iterdir()) for folder in pictures):
+    if track and resume:
+        raise OptionError("--track links frames in their order: start anew, without --resume")
+    files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES, out)
+    predictor = load()
+    done_with = resume_tables(out, sinks) if resume else frozenset()
+    if done_with:
+        typer.echo(f"note: going on after {_count(len(done_with), 'file')}", err=True)
+    results = ("masks", "probability", "overlays", "targets.csv", "targets.jsonl")
+    if not resume and any((out / name).exists() for name in results):
         typer.echo(
-            f"note: {out} holds pictures of an earlier job; this one adds to them, its tables are "
-            "of this job alone",
+            f"note: {out} holds results of an earlier job; its tables, and pictures of the same "
+            "names, are replaced (name another --out to keep them)",
             err=True,
         )
-    predictor = load()
     try:
-        with open_sinks(sinks, out) as opened, frame_progress() as bar:
+        with open_sinks(sinks, out, resume) as opened, frame_progress() as bar:
             task = bar.add_task("", total=len(files))
             summary = predict_frames(
                 predictor,
@@ -175,13 +192,18 @@ def run_job(
                 lambda done, total: bar.update(task, completed=done, total=total),
                 selection,
                 make_tracker if track else None,
+                done_with,
             )
     except KeyboardInterrupt:
-        typer.echo(f"The results so far are in {out}.", err=True)
+        more = "" if track or "jsonl" not in sinks else "; --resume goes on from there"
+        typer.echo(f"The results so far are in {out}{more}.", err=True)
         raise
 
     for _, reason in summary.broken:
         typer.echo(f"warning: left out: {reason}", err=True)
+    if done_with and not summary.frames and not summary.broken:
+        typer.echo(f"Nothing was left to do. Results are in {out}.")
+        return
     if not summary.frames and not summary.broken:
         raise OptionError(
             "no frame was taken: the videos have none between --start and --end that --every "

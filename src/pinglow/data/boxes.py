@@ -31,7 +31,7 @@ from pinglow.data.box_files import (
     write_whole,
     write_yolo,
 )
-from pinglow.data.datasets import FrameFolder, frame_path, list_splits, read_split, resize_nearest
+from pinglow.data.datasets import FrameFolder, fit_mask, frame_path, list_splits, read_split
 from pinglow.data.prepare import normalize_frame
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.structures import BoolArray, find_targets, whole_pixels
@@ -152,7 +152,7 @@ class BoxFolder(FrameFolder):
 
     def _read_mask(self, index: int, shape: Shape) -> BoolArray:
         if self.source == "masks":
-            return resize_nearest(super().mask(index), shape)
+            return fit_mask(self._masks[index], super().mask(index), shape)
         return fill_boxes(self._read_boxes(index, shape), shape)
 
     def _read_boxes(self, index: int, shape: Shape) -> BoxArray:
@@ -318,6 +318,8 @@ def convert_boxes(
                 image = frame_path(folder, name) or folder / "images" / name
                 file_name = image.relative_to(folder / "images").as_posix()
                 if target == "yolo":
+                    if not known:  # first, so that an interrupted conversion is known as one
+                        _write_yolo_file(out, [split_title(each.split) for each in lists])
                     write_whole(out / "images" / f"{name}.png", _png(frame))
                     write_yolo(out / "labels" / f"{name}.txt", boxes, frame.shape)
                 elif target == "voc":
@@ -335,7 +337,7 @@ def convert_boxes(
             lines = "".join(line.format(name) for name, _ in written)
             write_whole(out / f"{title}.txt", lines.encode())
     if target == "yolo" and titles:
-        write_whole(out / _YOLO_FILE, _yolo_yaml(out, titles).encode(errors="backslashreplace"))
+        _write_yolo_file(out, titles)
     return Conversion(len(known), sum(known.values()), broken)
 
 
@@ -345,13 +347,14 @@ def _png(frame: NDArray[Any]) -> bytes:
     return content.getvalue()
 
 
-def _yolo_yaml(out: Path, titles: list[str]) -> str:
+def _write_yolo_file(out: Path, titles: list[str]) -> None:
     """What ultralytics wants to know of a data folder; a JSON string is a YAML string too."""
     used = titles if len(titles) > 1 else titles * 2
     lines = [f"path: {json.dumps(str(out.resolve()), ensure_ascii=False)}"]
     for key, title in zip(("train", "val", "test"), used, strict=False):
         lines.append(f"{key}: {json.dumps(f'{title}.txt', ensure_ascii=False)}")
-    return "\n".join([*lines, "names:", "  0: target", ""])
+    content = "\n".join([*lines, "names:", "  0: target", ""])
+    write_whole(out / _YOLO_FILE, content.encode(errors="backslashreplace"))
 
 
 def _check_room(
@@ -362,7 +365,7 @@ def _check_room(
         raise DataError(f"{out} is a file; name a folder to write the boxes into")
     if target == "yolo" and (out / "images").exists() and not (out / _YOLO_FILE).exists():
         raise DataError(
-            f"{out} has images but no {_YOLO_FILE}, so no whole conversion wrote them; "
+            f"{out} has images but no {_YOLO_FILE}, so no conversion wrote them; "
             "name another folder"
         )
     titles = [split_title(frames.split) for frames in lists]

@@ -8,6 +8,7 @@ SIRST's ``idx_*/`` lists with ``NAME_pixels0.png`` masks. A line of a list may a
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -107,7 +108,10 @@ KNOWN_DATASETS: Final[dict[str, DatasetInfo]] = {
 """Known data sets by the name that pinglow uses; "none stated" licences need the authors' leave."""
 
 
+_logger = logging.getLogger("pinglow")
+
 _NOT_LISTS: Final = ("readme", "license", "licence")
+_MOST_STRETCH: Final = 1.02  # of a mask of another size than its frame; SIRST's Misc_111 has 1.002
 
 
 def list_splits(folder: Path) -> dict[str, Path]:
@@ -135,6 +139,8 @@ def list_splits(folder: Path) -> dict[str, Path]:
 def read_split(folder: Path, split: str) -> list[str]:
     """Names in a list: a split of the folder, or the path of any .txt list.
 
+    A name that is there twice is taken once, with a warning: it would weigh twice in every score.
+
     Raises:
         DataError: There is no such list, or it is empty.
     """
@@ -151,7 +157,14 @@ def read_split(folder: Path, split: str) -> list[str]:
     names = [strip_suffix(line.strip().removeprefix("./images/")) for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path} names no frames; put one name a line into it")
-    return names
+    once = list(dict.fromkeys(names))
+    if len(once) < len(names):
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        _logger.warning(
+            f"{path} names {len(names) - len(once)} of its {len(names)} frames again, {twice} "
+            "first: each is taken once"
+        )
+    return once
 
 
 def frame_path(folder: Path, name: str) -> Path | None:
@@ -206,9 +219,13 @@ class FrameFolder:
         """Frame and mask of one size; a mask of another size is brought to the frame's (nearest).
 
         SIRST's Misc_111 needs that: its image and its mask differ in size.
+
+        Raises:
+            FrameError: A file is broken.
+            DataError: The mask is of another shape, see `fit_mask`.
         """
-        frame, mask = self.frame(index), self.mask(index)
-        return frame, resize_nearest(mask, frame.shape)
+        frame = self.frame(index)
+        return frame, fit_mask(self._masks[index], self.mask(index), frame.shape)
 
     def _find_masks(self) -> list[Path]:
         return [self._existing(find_mask, name, "mask") for name in self.names]
@@ -221,6 +238,22 @@ class FrameFolder:
                 "add the file or take the name out of the list"
             )
         return path
+
+
+def fit_mask(path: Path, mask: BoolArray, shape: tuple[int, ...]) -> BoolArray:
+    """(H, W) mask at its frame's size, by the nearest pixel centre.
+
+    Raises:
+        DataError: Its width over its height is more than 2 % off the frame's: it is of another
+            frame, or cut.
+    """
+    height, width = mask.shape
+    if not 1 / _MOST_STRETCH <= width * shape[0] / (height * shape[1]) <= _MOST_STRETCH:
+        raise DataError(
+            f"{path} is {width} x {height} but its frame is {shape[1]} x {shape[0]}: "
+            "give them one size"
+        )
+    return resize_nearest(mask, shape)
 
 
 def resize_nearest(mask: BoolArray, shape: tuple[int, ...]) -> BoolArray:

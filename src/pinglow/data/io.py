@@ -7,7 +7,8 @@ frame keeps its 16,384 levels until normalisation. What comes out is always (H, 
 uint8      8-bit frames; bilevel ones as 0 and 255; 2- and 4-bit PNGs spread over 0..255
 uint16     16-bit frames; any other integers that all lie in 0..65535
 float32    float frames, NaN and inf included; integers outside 0..65535, such as a signed
-           thermal frame with counts below zero (exact up to 2**24, then to 6e-8 of the value)
+           thermal frame with counts below zero (exact up to 2**24, then to 6e-8 of the value);
+           frames with pixels of their file's no-data value (GDAL), which become NaN
 =========  ===================================================================================
 
 Alpha is dropped. Channels that are equal collapse exactly; real colour becomes luminance
@@ -22,9 +23,10 @@ import glob
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import imagecodecs
 import numpy as np
@@ -48,6 +50,8 @@ _PGM_HEADER = re.compile(
 # Photometric interpretations that are grey or become grey: 0 white is zero, 1 black is zero,
 # 2 RGB, 3 palette, 6 YCbCr (decoded to RGB).
 _TIFF_PHOTOMETRICS = (0, 1, 2, 3, 6)
+_PHOTOMETRIC: Final = 262  # the tag
+_NODATA: Final = 42113  # GDAL's tag: the value of pixels that were not measured
 
 
 def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
@@ -65,11 +69,42 @@ def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS)
         FrameError: The file is missing, empty, damaged, cut short, too large, of an unknown kind,
             or has no such page.
     """
+    with open_frames(path, max_pixels=max_pixels) as read:
+        return read(page)
+
+
+@contextmanager
+def open_frames(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS
+) -> Iterator[Callable[[int], NDArray[Any]]]:
+    """Open a file once, to read any of its pages: what is given out maps a page to its frame.
+
+    Args:
+        path: As for `read_frame`, which says what a frame is and what is refused.
+        max_pixels: The same.
+
+    Raises:
+        FrameError: On opening, or on reading a page: see `read_frame`.
+    """
     path = Path(path)
     reader = _find_reader(path)
+    with ExitStack() as stack:
+        if reader is _read_tiff:
+            with _name_damage(path):
+                tiff = stack.enter_context(tifffile.TiffFile(path))
+            reader = functools.partial(_read_tiff, tiff)
+
+        def read(page: int) -> NDArray[Any]:
+            with _name_damage(path):
+                return np.ascontiguousarray(_simplify_dtype(path, reader(path, page, max_pixels)))
+
+        yield read
+
+
+@contextmanager
+def _name_damage(path: Path) -> Iterator[None]:
     try:
-        frame = reader(path, page, max_pixels)
-        return np.ascontiguousarray(_simplify_dtype(path, frame))
+        yield
     except FrameError:
         raise
     except MemoryError as error:
@@ -91,27 +126,33 @@ def count_pages(path: str | Path) -> int:
     path = Path(path)
     if _find_reader(path) is not _read_tiff:
         return 1
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            return len(tiff.pages) + _lacks_pages(tiff)
-    except Exception as error:  # as in read_frame
-        raise _damaged(path, error) from error
+    with _name_damage(path), tifffile.TiffFile(path) as tiff:
+        return max(len(tiff.pages) + _lacks_pages(tiff), _count_unlisted(tiff))
 
 
 def find_frames(
-    sources: Sequence[str | Path], suffixes: frozenset[str] = FRAME_SUFFIXES
+    sources: Sequence[str | Path],
+    suffixes: frozenset[str] = FRAME_SUFFIXES,
+    results: Path | None = None,
 ) -> list[Path]:
     """List the frames that files, folders and glob patterns stand for.
 
     A file is taken whatever its suffix. A folder stands for the frames directly in it, a pattern
     for the frames that match it (``**`` descends); both by their suffixes, in natural order
     (2 before 10), without hidden files. The order of ``sources`` is kept; a file that is met
-    again is dropped.
+    again is dropped. Links to nothing are kept: reading them says so.
+
+    Args:
+        sources: Files, folders, patterns.
+        suffixes: Of the files that folders and patterns stand for, in lower case.
+        results: A folder in which patterns find nothing: that of an earlier job's results.
 
     Raises:
-        DataError: A source does not exist, or holds no frame.
+        DataError: A source does not exist, or none holds a frame (a folder without any is
+            warned about where others have some).
     """
     found: dict[Path, Path] = {}
+    empty: list[str] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
@@ -120,15 +161,22 @@ def find_frames(
             matches = [path]
         elif glob.has_magic(str(source)):
             matches = _keep_frames(map(Path, glob.iglob(str(source), recursive=True)), suffixes)
+            if results is not None:
+                own = results.resolve()
+                matches = [match for match in matches if own not in match.resolve().parents]
         else:
             raise DataError(f"{source} does not exist: check the path")
         if not matches:
             kinds = ", ".join(sorted(suffixes))
             inner = path / "images" if (path / "images").is_dir() else f"{path}/**/*.png"
             hint = f" (subfolders are not searched; try '{inner}')" if path.is_dir() else ""
-            raise DataError(f"{source} holds no frames: name a place with {kinds} files{hint}")
+            empty.append(f"{source} holds no frames: name a place with {kinds} files{hint}")
         for match in matches:
             found.setdefault(match.resolve(), match)
+    if not found:
+        raise DataError(empty[0])
+    for reason in empty:
+        _logger.warning(reason)
     return list(found.values())
 
 
@@ -136,7 +184,9 @@ def _keep_frames(paths: Iterable[Path], suffixes: frozenset[str]) -> list[Path]:
     frames = (
         path
         for path in paths
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in suffixes
+        and not path.name.startswith(".")
+        and (path.is_file() or not path.exists())
     )
     return sorted(frames, key=_natural_key)
 
@@ -147,8 +197,8 @@ def _natural_key(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)], str(path)
 
 
-def _find_reader(path: Path) -> Callable[[Path, int, int], NDArray[Any]]:
-    """Choose the reader by the file's first bytes."""
+def _find_reader(path: Path) -> Callable[..., NDArray[Any]]:
+    """Choose the reader by the file's first bytes; `_read_tiff` wants the open file first."""
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise FrameError(f"{path} is a pipe or a device: save the frame to a file")
@@ -199,6 +249,8 @@ def _read_png(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
     if len(data) < 33:
         raise _damaged(path, "no image header")
     check_size(path, height, width, max_pixels)
+    if b"acTL" in data[: data.find(b"IDAT")]:
+        raise FrameError(f"{path} is an animation of several frames: save each to a file")
     return collapse_channels(path, imagecodecs.png_decode(data))
 
 
@@ -230,6 +282,8 @@ def _read_pgm(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
         counts = np.frombuffer(
             data, ">u2" if top > 255 else "u1", count=height * width, offset=header.end()
         )
+        if data[header.end() + counts.nbytes :].lstrip().startswith(b"P5"):
+            raise FrameError(f"{path} holds several frames: save each to a file")
     else:
         words = re.sub(rb"#[^\n]*", b"", data[header.end() :]).split()[: height * width]
         counts = np.array([int(word) for word in words], dtype=np.uint32)
@@ -252,24 +306,72 @@ def _read_npy(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
     return np.array(mapped).reshape(shape)
 
 
-def _read_tiff(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
-    with tifffile.TiffFile(path) as tiff:
-        pages = len(tiff.pages)
-        if page == pages and _lacks_pages(tiff):
-            raise _damaged(path, f"it is cut short after page {pages - 1}")
-        if not 0 <= page < pages:
-            raise FrameError(f"{path} has no page {page}: choose 0 to {pages - 1}")
-        ifd: Any = tiff.pages[page]
-        check_size(path, ifd.imagelength, ifd.imagewidth, max_pixels)
-        _check_tiff_data(path, ifd, tiff.filehandle.size, max_pixels)
+def _read_tiff(tiff: tifffile.TiffFile, path: Path, page: int, max_pixels: int) -> NDArray[Any]:
+    pages = len(tiff.pages)
+    unlisted = _count_unlisted(tiff)
+    if page == pages and _lacks_pages(tiff):
+        raise _damaged(path, f"it is cut short after page {pages - 1}")
+    if not 0 <= page < max(pages, unlisted):
+        raise FrameError(f"{path} has no page {page}: choose 0 to {max(pages, unlisted) - 1}")
+    ifd: Any = tiff.pages[0 if unlisted else page]
+    check_size(path, ifd.imagelength, ifd.imagewidth, max_pixels)
+    _check_tiff_data(path, ifd, tiff.filehandle.size, max_pixels)
+    if unlisted:
+        pixels = ifd.imagelength * ifd.imagewidth
+        dtype = ifd.dtype.newbyteorder(tiff.byteorder)
+        place = ifd.dataoffsets[0] + page * pixels * dtype.itemsize
+        if place + pixels * dtype.itemsize > tiff.filehandle.size:
+            raise _damaged(path, f"it is cut short after page {page - 1}")
+        counts = tiff.filehandle.read_array(dtype, pixels, place)
+        counts = counts.reshape(ifd.imagelength, ifd.imagewidth)
+    else:
         counts = ifd.asarray()
-        if ifd.photometric == 3:
-            counts = np.moveaxis(_shorten_palette(ifd.colormap)[:, counts], 0, -1)
-        elif counts.ndim == 3 and ifd.axes.startswith("S"):
-            counts = np.moveaxis(counts, 0, -1)
-        if ifd.photometric == 0 and counts.dtype.kind in "bu":
-            counts = counts ^ counts.dtype.type((1 << ifd.bitspersample) - 1)
-        return collapse_channels(path, counts)
+    if ifd.photometric == 3:
+        counts = np.moveaxis(_shorten_palette(ifd.colormap)[:, counts], 0, -1)
+    elif counts.ndim == 3:
+        planar = ifd.axes.startswith("S")
+        counts = np.moveaxis(counts, 0, -1) if planar else counts
+        # Writers take a stack of three or four frames for colours; their mixture is neither.
+        unsure = counts.shape[2] > 2 and (planar or ifd.photometric < 2)
+        planes = counts[..., :3] if ifd.photometric == 2 else counts  # without alpha
+        if unsure and (planes != planes[..., :1]).any():
+            raise FrameError(
+                f"{path} holds {counts.shape[2]} planes that may be frames or colours: save frames "
+                "as pages (tifffile: photometric='minisblack'), colours interleaved"
+            )
+    if ifd.photometric == 0 and _PHOTOMETRIC in ifd.tags and counts.dtype.kind in "bu":
+        counts = counts ^ counts.dtype.type((1 << ifd.bitspersample) - 1)
+    return _mark_nodata(ifd, counts) if counts.ndim == 2 else collapse_channels(path, counts)
+
+
+def _count_unlisted(tiff: tifffile.TiffFile) -> int:
+    """Frames of a stack that has a header for the first alone, as ImageJ writes above 4 GB; or 0.
+
+    They follow the first one's pixels; the number stands in the file's description. Where the file
+    is cut short, the first lost one counts.
+    """
+    ifd: Any = tiff.pages[0]
+    size = ifd.imagelength * ifd.imagewidth * ifd.bitspersample // 8
+    if len(tiff.pages) > 1 or ifd.samplesperpixel > 1 or ifd.compression > 1 or size < 1:
+        return 0
+    if tiff.is_imagej:
+        claimed = int((tiff.imagej_metadata or {}).get("images", 1))
+    else:  # tifffile's own way
+        (shaped, *_) = tiff.shaped_metadata or ({},)
+        claimed = math.prod(shaped["shape"]) * ifd.bitspersample // 8 // size if shaped else 1
+    stored = (tiff.filehandle.size - ifd.dataoffsets[0]) // size
+    return min(claimed, stored + 1) if claimed > 1 else 0
+
+
+def _mark_nodata(ifd: Any, counts: NDArray[Any]) -> NDArray[Any]:
+    """The same with NaN where the file says that nothing was measured."""
+    try:
+        nodata = float(ifd.tags[_NODATA].value)
+    except (KeyError, ValueError):
+        return counts
+    with np.errstate(over="ignore"):
+        missing = counts == nodata
+    return np.where(missing, np.float32(np.nan), counts) if missing.any() else counts
 
 
 def _lacks_pages(tiff: tifffile.TiffFile) -> bool:
@@ -319,7 +421,7 @@ def collapse_channels(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
     red, green, blue = (counts[..., channel] for channel in range(3))
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return red
-    _warn_colour()
+    _warn_colour(path)
     if counts.dtype in (np.uint8, np.uint16):
         # Pillow's 16.16 fixed point; the sum of a 16-bit frame just fits into 32 bits.
         red, green, blue = (channel.astype(np.uint32) for channel in (red, green, blue))
@@ -328,10 +430,14 @@ def collapse_channels(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(0.299 * red + 0.587 * green + 0.114 * blue)
 
 
-@functools.cache
-def _warn_colour() -> None:
-    """Warn about colour; cached, so that a process says it once."""
-    _logger.warning("some frames are in colour: reading their luminance (said once)")
+def _warn_colour(path: Path) -> None:
+    """Warn about the first file in colour that a process reads."""
+    if not _coloured:
+        _coloured.append(path)
+        _logger.warning(f"{path} is in colour: reading its luminance (said once)")
+
+
+_coloured: list[Path] = []
 
 
 def _simplify_dtype(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
@@ -350,7 +456,7 @@ def _simplify_dtype(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
     raise FrameError(f"{path} holds {counts.dtype} values: save integers or floats")
 
 
-_READERS: dict[bytes, Callable[[Path, int, int], NDArray[Any]]] = {
+_READERS: dict[bytes, Callable[..., NDArray[Any]]] = {
     b"\x89PNG\r\n\x1a\n": _read_png,
     b"II*\0": _read_tiff,
     b"MM\0*": _read_tiff,

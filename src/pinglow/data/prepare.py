@@ -43,16 +43,21 @@ class Normalisation:
         values = np.asarray(counts, dtype=np.result_type(counts.dtype, np.float32))
         if not np.issubdtype(counts.dtype, np.integer):
             values = np.where(np.isfinite(values), values, values.dtype.type(self.fill))
-        scaled = (values - values.dtype.type(self.median)) / values.dtype.type(self.spread)
+        kind = values.dtype.type
+        with np.errstate(over="ignore"):
+            scaled = (values - kind(self.median)) / kind(self.spread)
+        if not np.isfinite(scaled).all():  # a pixel near the end of its number type
+            scaled = scaled.clip(np.finfo(kind).min, np.finfo(kind).max)
         return np.asarray(np.arcsinh(scaled), dtype=np.float32)
 
 
 def measure_frame(frame: NDArray[Any]) -> Normalisation:
     """Find a frame's normalisation: the median and the spread of its middle 90 %.
 
-    So neither a hot target nor a dead pixel moves it. Two floors are for flat frames: a tenth of
-    the standard deviation, and half a count where all counts are whole numbers (flicker of the
-    last bit is not signal). A frame of more than a million pixels is measured on an even grid.
+    So neither a hot target nor a dead pixel moves it, nor do rows of telemetry. Two floors are for
+    flat frames: a tenth of the standard deviation where those 90 % are one value, and half a
+    count where all counts are whole numbers (flicker of the last bit is not signal). A frame of
+    more than a million pixels is measured on an even grid.
 
     Args:
         frame: (H, W), any number type.
@@ -69,7 +74,8 @@ def measure_frame(frame: NDArray[Any]) -> Normalisation:
         sample = np.where(np.isfinite(sample), sample, sample.dtype.type(fill))
     low, median, high = np.percentile(sample, [5, 50, 95])
     floor = 0.5 if np.array_equal(sample, np.rint(sample)) else 0.0
-    spread = max((high - low) / _GAUSSIAN_SPREAD, float(sample.std(dtype=np.float64)) / 10, floor)
+    middle = (high - low) / _GAUSSIAN_SPREAD or float(sample.std(dtype=np.float64)) / 10
+    spread = max(middle, floor)
     return Normalisation(float(median), float(spread), fill)
 
 

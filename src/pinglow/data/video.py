@@ -21,6 +21,7 @@ from pinglow.extras import import_extra
 
 _TICK = 1e-3  # seconds; some containers round times to it
 _MISSING = 0.05  # of its duration: other streams may be longer than the pictures
+_AMBIGUOUS = ("rgb555le", "rgb565le", "rgb555be", "rgb565be")  # what raw 16 bits are taken for
 _PACKED = {"yuyv422": 0, "uyvy422": 1}  # where the first luma of a packed pair is
 
 VIDEO_SUFFIXES: frozenset[str] = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v"})
@@ -127,6 +128,8 @@ def read_video(
                 "the others were read"
             )
         length = container.duration / 1e6 if container.duration else 0.0
+        if "matroska" in container.format.name:  # its duration ends where the last frame does
+            length -= first
         if time and length - time > 3 / rate + _MISSING * length:  # the last frame has a length
             raise FrameError(
                 f"{path} is cut short: it ends at {time:.1f} s of {length:.1f} s; copy it again"
@@ -163,6 +166,11 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise FrameError(f"{path} is of a codec that is not known here: convert it")
+            if stream.codec_context.codec.name == "rawvideo" and stream.format.name in _AMBIGUOUS:
+                raise FrameError(
+                    f"{path} holds raw video of 16 bits a pixel, counts or colours, which it does "
+                    "not say: convert it to FFV1 in an MKV file"
+                )
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
             yield container, stream
     # PyAV's conversions raise the others on what damaged files claim.

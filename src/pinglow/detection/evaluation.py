@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pinglow.data.boxes import BoxFolder
 from pinglow.detection.detector import DETECTORS, DetectorPredictor
+from pinglow.errors import DataError, FrameError
 from pinglow.extras import import_extra
 from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import EXPORTED, find_model, read_card
@@ -59,18 +60,31 @@ def load_finder(name_or_path: str, threshold: float | None = None) -> BoxFinder:
     return _SegmentationFinder(Predictor.load(name_or_path, threshold=threshold))
 
 
-def evaluate_boxes(frames: BoxFolder, finder: BoxFinder, order: Iterable[int]) -> BoxReport:
+def evaluate_boxes(
+    frames: BoxFolder,
+    finder: BoxFinder,
+    order: Iterable[int],
+    on_broken: Callable[[str], object] | None = None,
+) -> BoxReport:
     """Score a finder on frames with known boxes.
 
     Args:
         frames: The frames.
         finder: What finds boxes.
         order: The indices of the frames, each once; a progress bar may be behind it.
+        on_broken: Called with the reason for each frame that cannot be read and is left out; None:
+            such a frame raises.
     """
     import_extra("faster_coco_eval", "detect", "Box average precision")  # not after hours
     scorer = BoxScorer()
     for index in order:
-        frame = frames.frame(index)
+        try:
+            frame, boxes = frames.frame(index), frames.boxes(index)
+        except (FrameError, DataError) as error:
+            if on_broken is None:
+                raise
+            on_broken(str(error))
+            continue
         found = finder.candidates(frame)
-        scorer.update(found.boxes, found.scores, frames.boxes(index), frame.shape)
+        scorer.update(found.boxes, found.scores, boxes, frame.shape)
     return scorer.compute(finder.threshold)

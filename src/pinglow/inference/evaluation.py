@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ Frame = NDArray[Any]
 Probability = NDArray[Any]
 Pair = tuple[str, Frame, BoolArray]
 """Name of a frame, its (H, W) counts, its (H, W) mask."""
+
+_LEVEL: Final = 1 / 255
 
 
 def evaluate_model(
@@ -81,7 +83,8 @@ def evaluate_saved(
 
     Raises:
         OptionError: A protocol resizes or pads the model's input, so that saved maps cannot tell.
-        DataError: The folder or a map is missing, broken or of another size than its mask.
+        DataError: The folder or a map is missing, broken or of another size than its mask; or no
+            map holds a level above 1, so that they are masks of 0 and 1.
     """
     for protocol in protocols:
         if protocol.needs_model:
@@ -92,10 +95,16 @@ def evaluate_saved(
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: name the one that holds the saved predictions.")
     scorers = [Scorer(protocol, threshold) for protocol in protocols]
+    highest = 0.0
     for name, _, mask in pairs:
         probability = read_probability(folder / f"{name}.png", mask.shape)
+        highest = max(highest, float(probability.max()))
         for scorer in scorers:
             scorer.update(probability, mask)
+    if 0 < highest <= _LEVEL:
+        raise DataError(
+            f"The predictions in {folder} are 0 or 1 of 255 everywhere: save a mask as 0 and 255."
+        )
     return [scorer.compute() for scorer in scorers]
 
 

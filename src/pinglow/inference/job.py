@@ -17,10 +17,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.data.io import count_pages, read_frame
+from pinglow.data.io import count_pages, open_frames
 from pinglow.data.video import is_video, probe_video, read_video
 from pinglow.errors import FrameError, OptionError
-from pinglow.inference.sinks import Clip, FrameRecord, Sink
+from pinglow.inference.sinks import Clip, FrameRecord, Sink, printable
 from pinglow.structures import Detections, Prediction, Target
 
 _LONGEST_VIDEO: Final = 1e8  # seconds, three years
@@ -106,6 +106,7 @@ def predict_frames(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     selection: Selection | None = None,
     make_tracker: Callable[[float], Tracker] | None = None,
+    done_with: frozenset[str] = frozenset(),
 ) -> JobSummary:
     """Predict every frame of every file and hand the results to the sinks, in order.
 
@@ -119,6 +120,8 @@ def predict_frames(
         selection: Which frames of videos and multi-page files; None: all.
         make_tracker: Makes a tracker for frames at a rate, in frames a second. Each video, each
             multi-page file and the frames of one folder are a sequence; None: no tracks.
+        done_with: Sources to pass over, as `printable` names them, because their results are
+            there; the names of the others' are what they would be without.
 
     Raises:
         OptionError: The selection is by time and a source has no times.
@@ -126,7 +129,11 @@ def predict_frames(
     """
     begin = time.perf_counter()
     selection = selection or Selection()
-    sequences = _list_sequences(sources, selection)
+    sequences = [
+        sequence
+        for sequence in _list_sequences(sources, selection)
+        if printable(sequence.source) not in done_with
+    ]
     total = sum(sequence.frames for sequence in sequences)
     predicted = found = holed = done = 0
     broken: list[tuple[Path, str]] = []
@@ -285,17 +292,21 @@ def _read_all(sequences: Sequence[_Sequence], selection: Selection) -> Iterator[
 def _read_pages(sequence: _Sequence, selection: Selection, taken: set[str]) -> Iterator[_Input]:
     source, single = sequence.source, sequence.pages == 1
     digits = len(str(sequence.pages - 1))
-    for page in range(0, sequence.pages, selection.every):
-        name = sequence.name
-        if not single:
-            name = _free_name(f"{name}_p{page:0{digits}}", taken)
-        content: NDArray[Any] | FrameError
-        try:
-            content = read_frame(source, page=page)
-        except FrameError as error:
-            content = error
-        home = source.parent if single else source
-        yield _Input(source, page, name, home, _STILLS / selection.every, content)
+    home, rate = source.parent if single else source, _STILLS / selection.every
+    content: NDArray[Any] | FrameError
+    try:
+        with open_frames(source) as read:
+            for page in range(0, sequence.pages, selection.every):
+                name = sequence.name
+                if not single:
+                    name = _free_name(f"{name}_p{page:0{digits}}", taken)
+                try:
+                    content = read(page)
+                except FrameError as error:
+                    content = error
+                yield _Input(source, page, name, home, rate, content)
+    except FrameError as error:
+        yield _Input(source, 0, sequence.name, home, rate, error)
 
 
 def _read_clip(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -29,15 +30,18 @@ class VideoWriter:
 
     Raises:
         MissingExtraError: PyAV is not installed.
+        OSError: The file cannot be written, here or at any time before it is closed.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
         self._av = import_extra("av", "video", "writing videos")
-        # Absolute: a colon in a relative name would be taken for the end of a protocol.
-        self._container = self._av.open(str(path.resolve()), "w", format="mp4", options=_OPTIONS)
+        # A file of ours: FFmpeg says nothing when the disk is full, writing to ours raises.
+        self._file = path.open("wb")
+        self._container = self._av.open(self._file, "w", format="mp4", options=_OPTIONS)
         self._rate = max(Fraction(rate).limit_denominator(1001), _SLOWEST)
         self._stream: Any = None
         self._frames = 0
+        self._failed = False
 
     def write(self, image: Image.Image) -> None:
         """Add a frame. The first one's size, made even, is the video's; others are fitted in."""
@@ -55,12 +59,24 @@ class VideoWriter:
         frame.pts = self._frames
         frame.time_base = 1 / self._rate
         self._frames += 1
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+        self._mux(frame)
 
     def close(self) -> None:
         """Write what is still held back, and end the file."""
-        if self._stream is not None:
-            for packet in self._stream.encode():
+        with self._file:
+            if self._failed:
+                with suppress(OSError, self._av.FFmpegError):
+                    self._container.close()
+                return
+            if self._stream is not None:
+                self._mux(None)
+            self._container.close()
+
+    def _mux(self, frame: Any) -> None:
+        """Encode a frame, or None for what is held back, and write what comes out."""
+        try:
+            for packet in self._stream.encode(frame):
                 self._container.mux(packet)
-        self._container.close()
+        except OSError:
+            self._failed = True  # ending the file would fail in another way
+            raise

@@ -187,10 +187,13 @@ def find_model(name_or_path: str | Path) -> Path:
     bundled = bundled_models()
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
-    path = Path(name_or_path)
-    if path.is_dir():
-        path /= WEIGHTS  # a run folder
+    given = Path(name_or_path)
+    path = given / WEIGHTS if given.is_dir() else given
     if path.is_file():
         return path
     names = ", ".join(bundled) or "none"
-    raise ModelError(f"model {str(path)!r} is neither a file nor a bundled model; bundled: {names}")
+    if given.is_dir():
+        raise ModelError(f"{given} has no {WEIGHTS}: name a run folder, or a model of {names}")
+    raise ModelError(
+        f"model {str(given)!r} is neither a file nor a bundled model; bundled: {names}"
+    )
