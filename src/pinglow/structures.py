@@ -117,11 +117,11 @@ def binarise_mask(mask: NDArray[Any]) -> BoolArray:
     """Turn a published (H, W) mask of any type into bool: above half its own maximum.
 
     Some published masks hold soft or compressed edges (85 of IRSTD-1k's), so "not zero" would
-    grow their targets. An all-zero mask has no target pixels.
+    grow their targets. An all-zero mask has no target pixels; NaN is none, either.
     """
     if mask.dtype == np.bool_:
         return mask
-    top = float(mask.max(initial=0))
+    top = float(np.fmax.reduce(mask, axis=None, initial=0))
     return np.asarray(mask > top / 2, dtype=np.bool_)
 
 

@@ -183,6 +183,15 @@ def test_predictions_saved_as_0_and_1_are_not_taken_for_darkness(folder: Path) -
     assert "save a mask as 0 and 255" in result.stderr
 
 
+def test_maps_that_are_nearly_dark_are_scored(folder: Path) -> None:
+    (folder / "free.txt").write_text("f2\n")
+    for level in (0, 1, 46, 256):
+        dim = np.full((40, 60), level, dtype=np.uint16)
+        Image.fromarray(dim).save(folder / "found" / "f2.png")
+        result = run(folder, "--predictions", folder / "found", "--split", "free")
+        assert result.exit_code == 0
+
+
 def test_importing_the_command_loads_nothing_heavy() -> None:
     code = (
         "import sys, pinglow.cli.evaluate;"

@@ -145,54 +145,8 @@ def test_ctrl_c_says_where_the_results_are(run: Run, monkeypatch: pytest.MonkeyP
     )
     result = run("in")
     assert result.exit_code == 130
-    assert result.stderr == (
-        "The results so far are in pinglow-out; --resume goes on from there.\nstopped by Ctrl-C\n"
-    )
+    assert result.stderr == "The results so far are in pinglow-out.\nstopped by Ctrl-C\n"
     assert len(Path("pinglow-out/targets.jsonl").read_text().splitlines()) == 2
-
-
-def test_an_interrupted_job_is_resumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_frames(Path("in"), 4)
-    assert run("in", "--out", "whole").exit_code == 0
-    seen: list[int] = []
-
-    def interrupt_third(frame: NDArray[Any]) -> Prediction:
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        seen.append(1)
-        return find_bright(frame)
-
-    def count(frame: NDArray[Any]) -> Prediction:
-        seen.append(1)
-        return find_bright(frame)
-
-    load = "pinglow.inference.predictor.Predictor.load"
-    monkeypatch.setattr(load, lambda name, **_: interrupt_third)
-    assert run("in", "--resume").exit_code == 130  # nothing to go on with yet
-    monkeypatch.setattr(load, lambda name, **_: count)
-    seen.clear()
-    result = run("in", "--resume")
-    assert result.exit_code == 0
-    assert len(seen) == 3  # the first frame was done with, of the second it cannot be known
-    assert "going on after 1 file" in result.stderr
-    for table in ("targets.csv", "targets.jsonl"):
-        assert Path("pinglow-out", table).read_bytes() == Path("whole", table).read_bytes()
-    assert len(list(Path("pinglow-out/overlays").iterdir())) == 4
-
-
-def test_resuming_what_cannot_be_resumed_says_so(run: Run) -> None:
-    save_frames(Path("in"), 2)
-    assert "save jsonl, too" in run("in", "--resume", "--save", "csv").stderr
-    assert "--track" in run("in", "--resume", "--track").stderr
-    assert run("in", "--save", "jsonl").exit_code == 0
-    assert "no targets.csv" in run("in", "--resume", "--save", "csv,jsonl").stderr
-    assert run("in/f0.png", "--resume", "--save", "jsonl").stdout.startswith("Nothing was left")
-    for wrong in ("{}\n", "[]\n", "not a table\n"):
-        Path("pinglow-out/targets.jsonl").write_text(wrong)
-        result = run("in", "--resume", "--save", "jsonl")
-        assert result.exit_code == 2
-        assert "pinglow-out are broken" in result.stderr
-        assert Path("pinglow-out/targets.jsonl").read_text() == wrong
 
 
 def test_results_of_an_earlier_job_are_announced(run: Run) -> None:
@@ -206,6 +160,7 @@ def test_a_pattern_does_not_find_the_results(run: Run) -> None:
     for _ in range(2):
         assert run("**/*.png").stdout.startswith("1 frame, ")
     assert run("pinglow-out/overlays", "--save", "csv").exit_code == 0  # if asked for by name
+    assert run("in/*.png", "--out", "in").stdout.startswith("1 frame, ")
 
 
 def test_an_empty_folder_among_others_is_told(run: Run, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -124,6 +125,15 @@ def test_masks_that_are_not_binary_are_cut_at_half_their_maximum(tmp_path: Path)
     assert FrameFolder(folder, "train").mask(0).tolist() == [[False, False, False], [True] * 3]
 
 
+def test_a_mask_whose_background_is_no_data_is_read(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", ["a"], lists=("train.txt",))
+    mask = np.zeros((8, 10), dtype=np.uint8)
+    mask[4, 5] = 255
+    (folder / "masks" / "a.png").unlink()
+    tifffile.imwrite(folder / "masks" / "a.tif", mask, extratags=[(42113, "s", 0, "0", True)])
+    assert np.argwhere(FrameFolder(folder, "train").mask(0)).tolist() == [[4, 5]]
+
+
 def test_a_colour_mask_is_read(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d", ["a"], lists=("train.txt",))
     colour = np.zeros((8, 10, 3), dtype=np.uint8)
@@ -156,7 +166,7 @@ def test_a_name_that_is_listed_twice_is_taken_once(
     (tmp_path / "all.txt").write_text("b\na\nb\nb.png\n")
     assert read_split(tmp_path, "all") == ["b", "a"]
     (told,) = caplog.messages
-    assert "names 2 of its 4 frames again, b first" in told
+    assert "has 4 lines but 2 names, b more than once" in told
 
 
 @given(

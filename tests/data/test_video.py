@@ -181,6 +181,7 @@ def test_a_video_whose_times_do_not_start_at_0_is_whole(tmp_path: Path, suffix: 
         container.mux(stream.encode())
     read = list(read_video(path))
     assert [frame.time for frame in read] == pytest.approx(np.arange(20) / 10)
+    assert probe_video(path).frames == 20
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mov"])
@@ -189,6 +190,19 @@ def test_raw_video_of_16_bits_is_not_taken_for_colours(tmp_path: Path, suffix: s
     path = write_video(tmp_path / f"raw{suffix}", frames, codec="rawvideo", form="gray16le")
     with pytest.raises(FrameError, match=r"raw\..* holds raw video of 16 bits a pixel"):
         list(read_video(path))
+
+
+def test_raw_video_of_an_unknown_format_is_one_sentence(tmp_path: Path) -> None:
+    frames = noise(3, 256, "uint8")
+    path = write_video(tmp_path / "raw.avi", frames, codec="rawvideo", form="gray")
+    content = bytearray(path.read_bytes())
+    header = content.index(b"strf") + 8  # a BITMAPINFOHEADER
+    content[header + 14 : header + 20] = (10).to_bytes(2, "little") + bytes(4)  # bits, no code
+    path.write_bytes(bytes(content))
+    with pytest.raises(FrameError, match=r"raw\.avi"):
+        list(read_video(path))
+    with pytest.raises(FrameError, match=r"raw\.avi"):
+        probe_video(path)
 
 
 def test_an_unknown_codec_is_one_sentence(tmp_path: Path) -> None:

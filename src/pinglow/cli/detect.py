@@ -9,7 +9,7 @@ import typer
 
 from pinglow.cli.evaluate import TARGET_LINES, score_table, told_broken
 from pinglow.cli.output_file import check_output_file, write_json
-from pinglow.cli.predict import End, Every, Out, ResumeJob, Sources, Start, Tile, Track
+from pinglow.cli.predict import End, Every, Out, Sources, Start, Tile, Track
 from pinglow.cli.train import Changes, Data, Resume, Run
 
 if TYPE_CHECKING:
@@ -111,7 +111,6 @@ def predict(
     every: Every = 1,
     start: Start = 0.0,
     end: End = None,
-    resume: ResumeJob = False,
 ) -> None:
     """Find targets with a detector; the output is that of pinglow predict.
 
@@ -132,7 +131,6 @@ def predict(
         choose_sinks(save, [name for name in SINKS if name not in PIXEL_SINKS]),
         Selection(every, start, end),
         track=track,
-        resume=resume,
     )
 
 
@@ -184,8 +182,8 @@ def evaluate(
     with frame_progress() as bar:
         report = evaluate_boxes(frames, finder, bar.track(range(len(frames))), broken.append)
     with told_broken(broken, len(frames)):
+        write_json(json, report.to_dict())  # first: whoever reads the table may stop
         _print_report(Console(), report, f"boxes from {frames.source}")
-        write_json(json, report.to_dict())
 
 
 _LINES = (

@@ -110,11 +110,11 @@ def evaluate(
         reports = evaluate_saved(pairs, predictions, rules, threshold)
 
     with told_broken(broken, len(frames)):
-        console = Console()
-        for report in reports:
-            _print_report(console, report, PROTOCOLS[report.protocol].summary)
         scores = [report.to_dict() for report in reports]
         write_json(json, scores[0] if len(scores) == 1 else scores)
+        console = Console()  # last: whoever reads the tables may stop
+        for report in reports:
+            _print_report(console, report, PROTOCOLS[report.protocol].summary)
 
 
 def _with_progress(frames: FrameFolder, broken: list[str]) -> Iterator[Pair]:

@@ -39,14 +39,6 @@ Start = Annotated[
     float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
 ]
 End = Annotated[float | None, typer.Option(help="Stop at this second of a video.", metavar="S")]
-ResumeJob = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on with the interrupted job in --out, given the same sources and options; files "
-        "that it was done with are passed over.",
-    ),
-]
 """What the commands that predict have in common."""
 
 
@@ -89,7 +81,6 @@ def predict(
     every: Every = 1,
     start: Start = 0.0,
     end: End = None,
-    resume: ResumeJob = False,
 ) -> None:
     """Find targets in infrared images and videos and write what was found.
 
@@ -115,7 +106,6 @@ def predict(
         choose_sinks(save, list(SINKS)),
         Selection(every, start, end),
         track=track,
-        resume=resume,
     )
 
 
@@ -140,7 +130,6 @@ def run_job(
     selection: Selection,
     *,
     track: bool,
-    resume: bool,
 ) -> None:
     """Predict files, write what was found, say what happened: what the predict commands do.
 
@@ -151,7 +140,6 @@ def run_job(
         sinks: Keys of `SINKS`.
         selection: Which frames of videos and multi-page files.
         track: Number targets over time.
-        resume: Go on with the job whose results are in ``out``.
 
     Raises:
         OptionError: An option does not fit.
@@ -161,29 +149,24 @@ def run_job(
     from pinglow.data.io import FRAME_SUFFIXES, find_frames
     from pinglow.data.video import VIDEO_SUFFIXES
     from pinglow.inference.job import predict_frames
-    from pinglow.inference.sinks import open_sinks, resume_tables
+    from pinglow.inference.sinks import open_sinks
     from pinglow.inference.tracking import make_tracker
 
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file: name a folder")
     if track:
         make_tracker(1.0)  # says now if its library is not installed
-    if track and resume:
-        raise OptionError("--track links frames in their order: start anew, without --resume")
-    files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES, out)
-    predictor = load()
-    done_with = resume_tables(out, sinks) if resume else frozenset()
-    if done_with:
-        typer.echo(f"note: going on after {_count(len(done_with), 'file')}", err=True)
-    results = ("masks", "probability", "overlays", "targets.csv", "targets.jsonl")
-    if not resume and any((out / name).exists() for name in results):
+    pictures = [out / name for name in ("masks", "probability", "overlays")]
+    files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES, pictures)
+    if any(path.exists() for path in (*pictures, out / "targets.csv", out / "targets.jsonl")):
         typer.echo(
             f"note: {out} holds results of an earlier job; its tables, and pictures of the same "
             "names, are replaced (name another --out to keep them)",
             err=True,
         )
+    predictor = load()
     try:
-        with open_sinks(sinks, out, resume) as opened, frame_progress() as bar:
+        with open_sinks(sinks, out) as opened, frame_progress() as bar:
             task = bar.add_task("", total=len(files))
             summary = predict_frames(
                 predictor,
@@ -192,18 +175,13 @@ def run_job(
                 lambda done, total: bar.update(task, completed=done, total=total),
                 selection,
                 make_tracker if track else None,
-                done_with,
             )
     except KeyboardInterrupt:
-        more = "" if track or "jsonl" not in sinks else "; --resume goes on from there"
-        typer.echo(f"The results so far are in {out}{more}.", err=True)
+        typer.echo(f"The results so far are in {out}.", err=True)
         raise
 
     for _, reason in summary.broken:
         typer.echo(f"warning: left out: {reason}", err=True)
-    if done_with and not summary.frames and not summary.broken:
-        typer.echo(f"Nothing was left to do. Results are in {out}.")
-        return
     if not summary.frames and not summary.broken:
         raise OptionError(
             "no frame was taken: the videos have none between --start and --end that --every "

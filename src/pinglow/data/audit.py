@@ -160,7 +160,7 @@ def _inspect_mask(audit: Audit, folder: Path, name: str) -> NDArray[Any] | None:
         audit.missing_masks.append(name)
         return None
     try:
-        mask = read_frame(path)
+        mask: NDArray[Any] = np.nan_to_num(read_frame(path))  # a GIS's no-data pixels
     except FrameError as error:
         audit.broken[str(path)] = str(error)
         return None

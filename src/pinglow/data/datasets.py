@@ -9,6 +9,7 @@ SIRST's ``idx_*/`` lists with ``NAME_pixels0.png`` masks. A line of a list may a
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -157,14 +158,14 @@ def read_split(folder: Path, split: str) -> list[str]:
     names = [strip_suffix(line.strip().removeprefix("./images/")) for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path} names no frames; put one name a line into it")
-    once = list(dict.fromkeys(names))
-    if len(once) < len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
+    counts = Counter(names)
+    if len(counts) < len(names):
+        again = next(name for name, count in counts.items() if count > 1)
         _logger.warning(
-            f"{path} names {len(names) - len(once)} of its {len(names)} frames again, {twice} "
-            "first: each is taken once"
+            f"{path} has {len(names)} lines but {len(counts)} names, {again} more than once: each "
+            "is taken once"
         )
-    return once
+    return list(counts)
 
 
 def frame_path(folder: Path, name: str) -> Path | None:

@@ -22,6 +22,7 @@ import functools
 import glob
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -133,7 +134,7 @@ def count_pages(path: str | Path) -> int:
 def find_frames(
     sources: Sequence[str | Path],
     suffixes: frozenset[str] = FRAME_SUFFIXES,
-    results: Path | None = None,
+    results: Sequence[Path] = (),
 ) -> list[Path]:
     """List the frames that files, folders and glob patterns stand for.
 
@@ -145,13 +146,13 @@ def find_frames(
     Args:
         sources: Files, folders, patterns.
         suffixes: Of the files that folders and patterns stand for, in lower case.
-        results: A folder in which patterns find nothing: that of an earlier job's results.
+        results: Folders in which patterns find nothing: those of an earlier job's results.
 
     Raises:
         DataError: A source does not exist, or none holds a frame (a folder without any is
             warned about where others have some).
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     empty: list[str] = []
     for source in sources:
         path = Path(source)
@@ -161,9 +162,8 @@ def find_frames(
             matches = [path]
         elif glob.has_magic(str(source)):
             matches = _keep_frames(map(Path, glob.iglob(str(source), recursive=True)), suffixes)
-            if results is not None:
-                own = results.resolve()
-                matches = [match for match in matches if own not in match.resolve().parents]
+            own = {os.path.realpath(folder) for folder in results}
+            matches = [match for match in matches if os.path.realpath(match.parent) not in own]
         else:
             raise DataError(f"{source} does not exist: check the path")
         if not matches:
@@ -172,7 +172,7 @@ def find_frames(
             hint = f" (subfolders are not searched; try '{inner}')" if path.is_dir() else ""
             empty.append(f"{source} holds no frames: name a place with {kinds} files{hint}")
         for match in matches:
-            found.setdefault(match.resolve(), match)
+            found.setdefault(os.path.realpath(match), match)  # it takes links in a circle, too
     if not found:
         raise DataError(empty[0])
     for reason in empty:
@@ -337,7 +337,7 @@ def _read_tiff(tiff: tifffile.TiffFile, path: Path, page: int, max_pixels: int) 
         if unsure and (planes != planes[..., :1]).any():
             raise FrameError(
                 f"{path} holds {counts.shape[2]} planes that may be frames or colours: save frames "
-                "as pages (tifffile: photometric='minisblack'), colours interleaved"
+                "as pages (tifffile: photometric='minisblack'), colours as interleaved RGB"
             )
     if ifd.photometric == 0 and _PHOTOMETRIC in ifd.tags and counts.dtype.kind in "bu":
         counts = counts ^ counts.dtype.type((1 << ifd.bitspersample) - 1)
@@ -347,8 +347,8 @@ def _read_tiff(tiff: tifffile.TiffFile, path: Path, page: int, max_pixels: int) 
 def _count_unlisted(tiff: tifffile.TiffFile) -> int:
     """Frames of a stack that has a header for the first alone, as ImageJ writes above 4 GB; or 0.
 
-    They follow the first one's pixels; the number stands in the file's description. Where the file
-    is cut short, the first lost one counts.
+    They follow the first one's pixels; the number stands in the file's description, which a copy
+    of one frame may have kept. Where the file is cut short, the first lost one counts.
     """
     ifd: Any = tiff.pages[0]
     size = ifd.imagelength * ifd.imagewidth * ifd.bitspersample // 8
@@ -357,10 +357,11 @@ def _count_unlisted(tiff: tifffile.TiffFile) -> int:
     if tiff.is_imagej:
         claimed = int((tiff.imagej_metadata or {}).get("images", 1))
     else:  # tifffile's own way
-        (shaped, *_) = tiff.shaped_metadata or ({},)
-        claimed = math.prod(shaped["shape"]) * ifd.bitspersample // 8 // size if shaped else 1
+        (shaped, *_) = tiff.shaped_metadata or ({"shape": ()},)
+        shape = tuple(shaped["shape"])
+        claimed = math.prod(shape[:-2]) if shape[-2:] == ifd.shape else 1
     stored = (tiff.filehandle.size - ifd.dataoffsets[0]) // size
-    return min(claimed, stored + 1) if claimed > 1 else 0
+    return min(claimed, stored + 1) if min(claimed, stored) > 1 else 0
 
 
 def _mark_nodata(ifd: Any, counts: NDArray[Any]) -> NDArray[Any]:

@@ -70,8 +70,7 @@ def probe_video(path: Path) -> VideoInfo:
     with _open(path) as (container, stream):
         rate = _rate(stream)
         frames = int(stream.frames)
-        if not frames and container.duration:  # in microseconds
-            frames = round(container.duration / 1e6 * rate)
+        frames = frames or round(_length(container, stream) * rate)
         return VideoInfo(rate, frames or None)
 
 
@@ -127,13 +126,21 @@ def read_video(
                 f"{path} is damaged: {len(lost)} of its packets could not be decoded ({lost[0]}); "
                 "the others were read"
             )
-        length = container.duration / 1e6 if container.duration else 0.0
-        if "matroska" in container.format.name:  # its duration ends where the last frame does
-            length -= first
+        length = _length(container, stream)
         if time and length - time > 3 / rate + _MISSING * length:  # the last frame has a length
             raise FrameError(
                 f"{path} is cut short: it ends at {time:.1f} s of {length:.1f} s; copy it again"
             )
+
+
+def _length(container: Any, stream: Any) -> float:
+    """Seconds that the pictures last by the file's own account; 0 if it has none."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    length = float(container.duration or 0) / 1e6
+    if "matroska" in container.format.name and stream.start_time:
+        length -= float(stream.start_time * stream.time_base)  # it counts from 0
+    return max(length, 0.0)
 
 
 def _rate(stream: Any) -> float:
@@ -166,6 +173,8 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise FrameError(f"{path} is of a codec that is not known here: convert it")
+            if stream.format is None:
+                raise FrameError(f"{path} is of a pixel format that is not known here: convert it")
             if stream.codec_context.codec.name == "rawvideo" and stream.format.name in _AMBIGUOUS:
                 raise FrameError(
                     f"{path} holds raw video of 16 bits a pixel, counts or colours, which it does "

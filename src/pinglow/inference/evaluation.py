@@ -83,8 +83,8 @@ def evaluate_saved(
 
     Raises:
         OptionError: A protocol resizes or pads the model's input, so that saved maps cannot tell.
-        DataError: The folder or a map is missing, broken or of another size than its mask; or no
-            map holds a level above 1, so that they are masks of 0 and 1.
+        DataError: The folder or a map is missing, broken or of another size than its mask; or the
+            maps are masks of 0 and 1, where 1 is no more than 1 / 255, though there are targets.
     """
     for protocol in protocols:
         if protocol.needs_model:
@@ -101,11 +101,12 @@ def evaluate_saved(
         highest = max(highest, float(probability.max()))
         for scorer in scorers:
             scorer.update(probability, mask)
-    if 0 < highest <= _LEVEL:
+    reports = [scorer.compute() for scorer in scorers]
+    if highest == _LEVEL and reports[0].targets:
         raise DataError(
             f"The predictions in {folder} are 0 or 1 of 255 everywhere: save a mask as 0 and 255."
         )
-    return [scorer.compute() for scorer in scorers]
+    return reports
 
 
 def read_probability(path: Path, shape: tuple[int, ...]) -> Probability:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pinglow.data.io import count_pages, open_frames
 from pinglow.data.video import is_video, probe_video, read_video
 from pinglow.errors import FrameError, OptionError
-from pinglow.inference.sinks import Clip, FrameRecord, Sink, printable
+from pinglow.inference.sinks import Clip, FrameRecord, Sink
 from pinglow.structures import Detections, Prediction, Target
 
 _LONGEST_VIDEO: Final = 1e8  # seconds, three years
@@ -106,7 +106,6 @@ def predict_frames(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     selection: Selection | None = None,
     make_tracker: Callable[[float], Tracker] | None = None,
-    done_with: frozenset[str] = frozenset(),
 ) -> JobSummary:
     """Predict every frame of every file and hand the results to the sinks, in order.
 
@@ -120,8 +119,6 @@ def predict_frames(
         selection: Which frames of videos and multi-page files; None: all.
         make_tracker: Makes a tracker for frames at a rate, in frames a second. Each video, each
             multi-page file and the frames of one folder are a sequence; None: no tracks.
-        done_with: Sources to pass over, as `printable` names them, because their results are
-            there; the names of the others' are what they would be without.
 
     Raises:
         OptionError: The selection is by time and a source has no times.
@@ -129,11 +126,7 @@ def predict_frames(
     """
     begin = time.perf_counter()
     selection = selection or Selection()
-    sequences = [
-        sequence
-        for sequence in _list_sequences(sources, selection)
-        if printable(sequence.source) not in done_with
-    ]
+    sequences = _list_sequences(sources, selection)
     total = sum(sequence.frames for sequence in sequences)
     predicted = found = holed = done = 0
     broken: list[tuple[Path, str]] = []

@@ -7,20 +7,18 @@ an image appears under its name only when it is whole, so an interrupted job lea
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pinglow.data.box_files import write_whole
 from pinglow.errors import DataError, OptionError
 from pinglow.inference.overlay import draw_overlay
 from pinglow.inference.video import VideoWriter
@@ -145,18 +143,22 @@ class OverlaySink:
 
 
 class _Table:
-    """A text file that is begun, or gone on with, when there is something to write.
+    """A text file that is begun when there is something to write.
 
     So a job that takes no frame leaves an earlier job's table as it is.
     """
 
-    def __init__(self, path: Path, mode: Literal["w", "a"]) -> None:
-        self._path, self._mode = path, mode
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._file: TextIO | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
 
     def open(self) -> TextIO:
         if self._file is None:
-            self._file = self._path.open(self._mode, encoding="utf-8", newline="\n")
+            self._file = self._path.open("w", encoding="utf-8", newline="\n")
         return self._file
 
     def close(self) -> None:
@@ -175,23 +177,23 @@ class CsvSink:
         *("time", "track"),
     )
 
-    def __init__(self, folder: Path, mode: Literal["w", "a"] = "w") -> None:
-        """Write to ``targets.csv`` in ``folder``, anew from the first frame on; "a": go on."""
-        self._table = _Table(folder / "targets.csv", mode)
+    def __init__(self, folder: Path) -> None:
+        """Write to ``targets.csv`` in ``folder``, anew from the first frame on."""
+        self._table = _Table(folder / "targets.csv")
 
     def write(self, record: FrameRecord) -> None:
         """Add the targets of one frame."""
-        file = self._table.open()
-        rows = csv.writer(file, lineterminator="\n")
-        if not file.tell():
+        new = not self._table.is_open
+        rows = csv.writer(self._table.open(), lineterminator="\n")
+        if new:
             rows.writerow(self._COLUMNS)
         time = "" if record.time is None else round(record.time, 4)
         targets = record.prediction.targets
         for target, track in zip(targets, record.tracks or [None] * len(targets), strict=True):
             x, y, bbox, area, score = _describe(target).values()
-            start = (printable(record.source), record.page)
+            start = (_printable(record.source), record.page)
             rows.writerow((*start, x, y, *bbox, area, score, time, track))
-        file.flush()
+        self._table.open().flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -206,15 +208,15 @@ class JsonlSink:
     "time", in seconds, and targets, where they are tracked, "track": its number or null.
     """
 
-    def __init__(self, folder: Path, mode: Literal["w", "a"] = "w") -> None:
-        """Write to ``targets.jsonl`` in ``folder``, anew from the first frame on; "a": go on."""
-        self._table = _Table(folder / "targets.jsonl", mode)
+    def __init__(self, folder: Path) -> None:
+        """Write to ``targets.jsonl`` in ``folder``, anew from the first frame on."""
+        self._table = _Table(folder / "targets.jsonl")
 
     def write(self, record: FrameRecord) -> None:
         """Add the line of one frame."""
         height, width = record.frame.shape
         line: dict[str, Any] = {
-            "source": printable(record.source),
+            "source": _printable(record.source),
             "frame": record.page,
             "width": width,
             "height": height,
@@ -237,28 +239,18 @@ class JsonlSink:
 PIXEL_SINKS: Final = ("mask", "probability")
 """Those of `SINKS` that need a `Prediction`: boxes say nothing about pixels."""
 
-_PICTURES: Final[dict[str, Callable[[Path], Sink]]] = {
+SINKS: dict[str, Callable[[Path], Sink]] = {
     "mask": MaskSink,
     "probability": ProbabilitySink,
     "overlay": OverlaySink,
-}
-_TABLES: Final[dict[str, Callable[[Path, Literal["w", "a"]], Sink]]] = {
     "csv": CsvSink,
     "jsonl": JsonlSink,
 }
 
-SINKS: Final[tuple[str, ...]] = (*_PICTURES, *_TABLES)
-"""What can be written."""
-
 
 @contextmanager
-def open_sinks(names: Sequence[str], folder: Path, resume: bool = False) -> Iterator[list[Sink]]:
+def open_sinks(names: Sequence[str], folder: Path) -> Iterator[list[Sink]]:
     """Open the named `SINKS` in ``folder``, which is made if need be, and close them at the end.
-
-    Args:
-        names: Of `SINKS`.
-        folder: For the results.
-        resume: Go on with the tables that are there; see `resume_tables`.
 
     Raises:
         DataError: The folder cannot be written to, at the start or at any time before the end.
@@ -266,68 +258,12 @@ def open_sinks(names: Sequence[str], folder: Path, resume: bool = False) -> Iter
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            sinks = (
-                _TABLES[name](folder, "a" if resume else "w")
-                if name in _TABLES
-                else _PICTURES[name](folder)
-                for name in names
-            )
-            yield [stack.enter_context(closing(sink)) for sink in sinks]
+            yield [stack.enter_context(closing(SINKS[name](folder))) for name in names]
     except OSError as error:
         raise DataError(
             f"cannot write results to {folder} ({error.strerror or error}): "
             "free space there or choose another folder"
         ) from error
-
-
-def resume_tables(folder: Path, names: Sequence[str]) -> frozenset[str]:
-    """Cut the tables of an interrupted job back to the files that it was done with.
-
-    The last file in targets.jsonl may lack frames, so its lines go, and those of targets.csv
-    that targets.jsonl does not know.
-
-    Args:
-        folder: The job's results.
-        names: Of `SINKS`, what the job is to write; jsonl must be among them.
-
-    Returns:
-        The files that need not be predicted again, as the tables name them; none if there is no
-        table yet.
-
-    Raises:
-        DataError: A table is missing or broken, or cannot be written.
-        OptionError: The names lack jsonl.
-    """
-    if "jsonl" not in names:
-        raise OptionError("resuming goes by targets.jsonl: save jsonl, too")
-    lines_file, rows_file = folder / "targets.jsonl", folder / "targets.csv"
-    if not lines_file.exists():
-        return frozenset()
-    if "csv" in names and not rows_file.exists():
-        raise DataError(
-            f"{folder} has no targets.csv to go on with: save what the job saved before"
-        )
-    try:
-        lines = lines_file.read_text(encoding="utf-8").split("\n")[:-1]  # what follows is cut short
-        sources = [json.loads(line)["source"] for line in lines]
-        done = frozenset(sources) - frozenset(sources[-1:])
-        kept = [line for line, source in zip(lines, sources, strict=True) if source in done]
-        write_whole(lines_file, "".join(f"{line}\n" for line in kept).encode())
-        if rows_file.exists():
-            with rows_file.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.reader(file))
-            content = io.StringIO()
-            writer = csv.writer(content, lineterminator="\n")
-            writer.writerows([*rows[:1], *(row for row in rows[1:] if row[:1] and row[0] in done)])
-            write_whole(rows_file, content.getvalue().encode())
-    except OSError as error:
-        raise DataError(f"{folder} cannot be resumed ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise DataError(
-            f"the tables in {folder} are broken or not of a job of pinglow: start anew, into "
-            "another folder"
-        ) from error
-    return done
 
 
 def _pixels_of(record: FrameRecord) -> Prediction:
@@ -346,8 +282,8 @@ def _describe(target: Target) -> dict[str, Any]:
     }
 
 
-def printable(path: Path) -> str:
-    """A file as the tables name it: a file name need not be valid UTF-8, they are."""
+def _printable(path: Path) -> str:
+    # A file name need not be valid UTF-8; the tables are.
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
