@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from pinglow import export
 from pinglow.data.synthetic import SceneSpec, write_dataset
@@ -210,7 +212,11 @@ def test_other_models_are_refused(exported: dict[str, Path], tmp_path: Path, bac
 
 
 def test_what_cannot_be_exported_is_refused(
-    exported: dict[str, Path], small_model: Path, tmp_path: Path
+    exported: dict[str, Path],
+    small_model: Path,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(ModelError, match="exported already"):
         export_model(exported["onnx"], "openvino", tmp_path)
@@ -221,6 +227,12 @@ def test_what_cannot_be_exported_is_refused(
     np.save(few / "a.npy", frame())
     with pytest.raises(DataError, match="holds 1 frames; calibration needs at least 4"):
         export_model(small_model, "onnx", tmp_path, calibration=few)
+    other = shutil.copytree(scenes, tmp_path / "other")
+    last = max((other / "masks").iterdir())
+    Image.fromarray(np.zeros((40, 20), dtype=np.uint8)).save(last)
+    monkeypatch.setattr("pinglow.export._quantize", None)  # said before the work
+    with pytest.raises(DataError, match=rf"{last.name} is 20 x 40 but its frame"):
+        export_model(small_model, "onnx", tmp_path, calibration=other)
     assert load_network(small_model)
     with pytest.raises(ModelError, match="cannot run on torch; use openvino or onnxruntime"):
         open_model(exported["onnx"], "torch")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pinglow.data.datasets import find_mask, fit_mask
 from pinglow.data.io import find_frames, read_frame
@@ -30,7 +31,7 @@ from pinglow.inference.evaluation import Pair, evaluate_model
 from pinglow.inference.predictor import TILE, Predictor, prepare_input
 from pinglow.inference.weights import CARD_KEY, EXPORTED, ModelCard, find_model, load_network
 from pinglow.metrics import PROTOCOLS
-from pinglow.structures import FloatArray, binarise_mask
+from pinglow.structures import BoolArray, FloatArray, binarise_mask
 
 FORMATS: Final = {"onnx": "model.onnx", "openvino": "model.xml"}
 """What can be written, and the name of the file in the folder."""
@@ -185,6 +186,8 @@ class _Calibration:
         self.folder = folder
         self.calibrating, self.measuring = files[::2], files[1::2]
         self.with_masks = images != folder and (folder / "masks").is_dir()
+        for file in self.measuring if self.with_masks else ():
+            self._mask(file, read_frame(file))  # what is wrong with it is said before the work
 
     def pairs(self, reference: Predictor) -> Iterator[Pair]:
         """Measuring frames with their masks, or with what a predictor finds in them."""
@@ -193,10 +196,13 @@ class _Calibration:
             if not self.with_masks:
                 yield file.stem, frame, reference(frame).mask
                 continue
-            path = find_mask(self.folder, file.stem)
-            if path is None:
-                raise DataError(f"{file} has no mask in {self.folder / 'masks'}; add it")
-            yield file.stem, frame, fit_mask(path, binarise_mask(read_frame(path)), frame.shape)
+            yield file.stem, frame, self._mask(file, frame)
+
+    def _mask(self, file: Path, frame: NDArray[Any]) -> BoolArray:
+        path = find_mask(self.folder, file.stem)
+        if path is None:
+            raise DataError(f"{file} has no mask in {self.folder / 'masks'}; add it")
+        return fit_mask(path, binarise_mask(read_frame(path)), frame.shape)
 
 
 def _write_onnx(path: Path, content: bytes, card: ModelCard, frames: _Calibration | None) -> None:

@@ -81,7 +81,7 @@ def cut_validation(
     Raises:
         DataError: A folder, list, image or mask is missing, a frame is in two of the lists, or
             all frames of a list are near-duplicates of each other; or images, masks or labels
-            are broken, each of which is named.
+            are broken, each of which is named; or no frame has a target.
     """
     lists: list[tuple[FrameFolder, FrameFolder | None]] = []
     for dataset in recipe.data.sets:
@@ -123,16 +123,21 @@ def _group_frames(
     """Near-duplicate groups of each list that is to be cut; every file is read on the way.
 
     Raises:
-        DataError: Files are broken: said now, not in the middle of training.
+        DataError: Files are broken, or no frame has a target: said now, not after training.
     """
     broken: list[str] = []
+    with_target = 0
 
     def read(frames: FrameFolder) -> Iterator[NDArray[Any]]:
+        nonlocal with_target
         for index in range(len(frames)):
             try:
-                yield frames.pair(index)[0]
+                frame, mask = frames.pair(index)
             except (DataError, FrameError) as error:
                 broken.append(str(error))
+            else:
+                with_target += bool(mask.any())
+                yield frame
 
     groups = []
     for frames, own in lists:
@@ -143,6 +148,11 @@ def _group_frames(
             groups.append(np.zeros(0, dtype=np.int64))
     if broken:
         raise DataError("\n".join(broken))
+    if not with_target:
+        places = ", ".join(sorted({str(frames.folder) for frames, _ in lists}))
+        raise DataError(
+            f"no frame of {places} has a target: look at the masks, where targets are bright"
+        )
     return groups
 
 
