@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -145,8 +146,134 @@ def test_ctrl_c_says_where_the_results_are(run: Run, monkeypatch: pytest.MonkeyP
     )
     result = run("in")
     assert result.exit_code == 130
-    assert result.stderr == "The results so far are in pinglow-out.\nstopped by Ctrl-C\n"
+    assert result.stderr == (
+        "The results so far are in pinglow-out; --resume goes on after 2 files.\n"
+        "stopped by Ctrl-C\n"
+    )
     assert len(Path("pinglow-out/targets.jsonl").read_text().splitlines()) == 2
+
+
+Interrupt = Callable[[int | None], list[int]]
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
+    """Let the predictor be interrupted after some frames (None: never), and count them."""
+
+    def set_up(after: int | None) -> list[int]:
+        seen: list[int] = []
+
+        def predict(frame: NDArray[Any]) -> Prediction:
+            if len(seen) == after:
+                raise KeyboardInterrupt
+            seen.append(1)
+            return find_bright(frame)
+
+        monkeypatch.setattr("pinglow.inference.predictor.Predictor.load", lambda name, **_: predict)
+        return seen
+
+    return set_up
+
+
+def files_in(folder: str) -> dict[str, bytes]:
+    paths = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("stop", range(8))
+def test_an_interrupted_job_that_is_resumed_ends_as_if_it_had_not_been(
+    run: Run, save_clip: SaveClip, interrupt: Interrupt, stop: int
+) -> None:
+    save_frames(Path("in"), 2)
+    (Path("in") / "sub").mkdir()
+    Image.fromarray(np.full((20, 30), 50, dtype=np.uint8)).save("in/sub/f0.png")  # no target
+    tifffile.imwrite("in/s.tif", np.full((3, 20, 30), 200, np.uint16), photometric="minisblack")
+    save_clip(Path("in/clip.mkv"), 2)
+    # A name that a page of the stack would like to have.
+    Image.fromarray(np.full((20, 30), 50, dtype=np.uint8)).save("in/s_p0.png")
+    sources = ("in", "in/sub", "--save", "csv,jsonl,overlay,mask")
+    assert run(*sources, "--out", "whole").exit_code == 0
+    seen = interrupt(stop)
+    result = run(*sources, "--out", "parts")
+    assert result.exit_code == 130
+    assert len(seen) == stop
+    again = interrupt(None)
+    assert run(*sources, "--out", "parts", "--resume").exit_code == 0
+    assert len(again) < 9 or stop < 2  # what was done is not done again
+    assert files_in("parts") == files_in("whole")
+
+
+def test_resuming_leaves_tables_that_the_job_does_not_write(run: Run, interrupt: Interrupt) -> None:
+    save_frames(Path("in"), 2)
+    assert run("in", "--save", "csv,jsonl").exit_code == 0
+    before = Path("pinglow-out/targets.csv").read_bytes()
+    interrupt(0)
+    assert run("in", "--save", "jsonl").exit_code == 130
+    interrupt(None)
+    assert run("in", "--save", "jsonl", "--resume").exit_code == 0
+    assert Path("pinglow-out/targets.csv").read_bytes() == before
+    assert len(Path("pinglow-out/targets.jsonl").read_text().splitlines()) == 2
+
+
+def test_without_a_job_to_go_on_with_one_is_begun(run: Run) -> None:
+    save_frames(Path("in"), 2)
+    for _ in range(2):
+        assert run("in", "--resume").stdout.startswith("2 frames, ")
+    assert not Path("pinglow-out/job.jsonl").exists()
+
+
+def test_files_that_were_broken_are_tried_again(run: Run, interrupt: Interrupt) -> None:
+    save_frames(Path("in"), 3)
+    whole = Path("in/f1.png").read_bytes()
+    Path("in/f1.png").write_bytes(whole[:50])
+    assert run("in").exit_code == 2
+    seen = interrupt(None)
+    result = run("in", "--resume")
+    assert result.exit_code == 2
+    assert "note: 2 files done before" in result.stderr
+    assert "f1.png is damaged" in result.stderr
+    assert seen == []
+    Path("in/f1.png").write_bytes(whole)
+    assert run("in", "--resume").exit_code == 0
+    assert len(seen) == 1
+    assert len(Path("pinglow-out/targets.jsonl").read_text().splitlines()) == 3
+
+
+def test_another_job_is_not_gone_on_with(run: Run, interrupt: Interrupt) -> None:
+    save_frames(Path("in"), 3)
+    interrupt(2)
+    assert run("in").exit_code == 130
+    before = files_in("pinglow-out")
+    for change, key in (
+        (["in", "--threshold", "0.2"], "threshold"),
+        (["in", "--save", "jsonl"], "save"),
+        (["in", "--every", "2"], "selection"),
+        (["in/f1.png"], "sources"),
+        (["in", "--track"], "--track"),
+    ):
+        result = run(*change, "--resume")
+        assert result.exit_code == 2
+        assert key in result.stderr
+        assert files_in("pinglow-out") == before
+
+
+@pytest.mark.parametrize("name", ["job.jsonl", "targets.jsonl"])
+@pytest.mark.parametrize("content", ["{}\n", "[]\n", "no table\n", "", "null\n7\n"])
+def test_broken_tables_are_not_gone_on_with(
+    run: Run, interrupt: Interrupt, name: str, content: str
+) -> None:
+    save_frames(Path("in"), 3)
+    interrupt(2)
+    assert run("in").exit_code == 130
+    Path("pinglow-out", name).write_text(content)
+    interrupt(None)
+    result = run("in", "--resume")
+    if name == "targets.jsonl" and not content:
+        assert result.exit_code == 0  # an empty table is one
+    else:
+        assert result.exit_code == 2
+        assert "pinglow-out" in result.stderr
+        assert Path("pinglow-out", name).read_text() == content
 
 
 def test_results_of_an_earlier_job_are_announced(run: Run) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from pinglow.cli.evaluate import TARGET_LINES, score_table, told_broken
 from pinglow.cli.output_file import check_output_file, write_json
-from pinglow.cli.predict import End, Every, Out, Sources, Start, Tile, Track
+from pinglow.cli.predict import End, Every, Out, ResumeJob, Sources, Start, Tile, Track
 from pinglow.cli.train import Changes, Data, Resume, Run
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def predict(
     every: Every = 1,
     start: Start = 0.0,
     end: End = None,
+    resume: ResumeJob = False,
 ) -> None:
     """Find targets with a detector; the output is that of pinglow predict.
 
@@ -131,6 +132,8 @@ def predict(
         choose_sinks(save, [name for name in SINKS if name not in PIXEL_SINKS]),
         Selection(every, start, end),
         track=track,
+        settings={"model": model, "threshold": threshold, "tile": tile},
+        resume=resume,
     )
 
 

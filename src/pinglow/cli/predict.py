@@ -39,6 +39,14 @@ Start = Annotated[
     float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
 ]
 End = Annotated[float | None, typer.Option(help="Stop at this second of a video.", metavar="S")]
+ResumeJob = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the interrupted job in --out, given the same sources and options. Files "
+        "that it was done with are passed over; one that it had begun is begun again.",
+    ),
+]
 """What the commands that predict have in common."""
 
 
@@ -81,6 +89,7 @@ def predict(
     every: Every = 1,
     start: Start = 0.0,
     end: End = None,
+    resume: ResumeJob = False,
 ) -> None:
     """Find targets in infrared images and videos and write what was found.
 
@@ -106,6 +115,8 @@ def predict(
         choose_sinks(save, list(SINKS)),
         Selection(every, start, end),
         track=track,
+        settings={"model": model, "threshold": threshold, "tile": tile, "flips": flips},
+        resume=resume,
     )
 
 
@@ -130,6 +141,8 @@ def run_job(
     selection: Selection,
     *,
     track: bool,
+    settings: dict[str, Any],
+    resume: bool,
 ) -> None:
     """Predict files, write what was found, say what happened: what the predict commands do.
 
@@ -140,6 +153,8 @@ def run_job(
         sinks: Keys of `SINKS`.
         selection: Which frames of videos and multi-page files.
         track: Number targets over time.
+        settings: What else the results depend on, ready for JSON.
+        resume: Go on with the job whose results are in ``out``.
 
     Raises:
         OptionError: An option does not fit.
@@ -149,7 +164,7 @@ def run_job(
     from pinglow.data.io import FRAME_SUFFIXES, find_frames
     from pinglow.data.video import VIDEO_SUFFIXES
     from pinglow.inference.job import predict_frames
-    from pinglow.inference.sinks import open_sinks
+    from pinglow.inference.sinks import JobLog, open_sinks, printable
     from pinglow.inference.tracking import make_tracker
 
     if out.exists() and not out.is_dir():
@@ -158,15 +173,28 @@ def run_job(
         make_tracker(1.0)  # says now if its library is not installed
     pictures = [out / name for name in ("masks", "probability", "overlays")]
     files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES, pictures)
-    if any(path.exists() for path in (*pictures, out / "targets.csv", out / "targets.jsonl")):
+    if track and resume:
+        raise OptionError("--track numbers tracks through all files: start anew, without --resume")
+    predictor = load()
+    settings = {
+        **settings,
+        "selection": [selection.every, selection.start, selection.end],
+        "sources": [printable(file) for file in files],
+    }
+    tables = (out / "targets.csv", out / "targets.jsonl")
+    earlier = any(path.exists() for path in (*pictures, *tables))
+    log = JobLog(out, sinks, settings, resume)
+    done_before = frozenset(log.done)
+    if log.resumed:
+        typer.echo(f"note: {_count(len(done_before), 'file')} done before", err=True)
+    elif earlier:
         typer.echo(
             f"note: {out} holds results of an earlier job; its tables, and pictures of the same "
             "names, are replaced (name another --out to keep them)",
             err=True,
         )
-    predictor = load()
     try:
-        with open_sinks(sinks, out) as opened, frame_progress() as bar:
+        with open_sinks(sinks, out, log.resumed) as opened, frame_progress() as bar:
             task = bar.add_task("", total=len(files))
             summary = predict_frames(
                 predictor,
@@ -175,13 +203,22 @@ def run_job(
                 lambda done, total: bar.update(task, completed=done, total=total),
                 selection,
                 make_tracker if track else None,
+                done_before,
+                log.add,
             )
     except KeyboardInterrupt:
-        typer.echo(f"The results so far are in {out}.", err=True)
+        more = f"; --resume goes on after {_count(len(log.done), 'file')}"
+        more = "" if track or not log.done else more
+        typer.echo(f"The results so far are in {out}{more}.", err=True)
         raise
 
+    if not summary.broken:
+        log.remove()
     for _, reason in summary.broken:
         typer.echo(f"warning: left out: {reason}", err=True)
+    if done_before and not summary.frames and not summary.broken:
+        typer.echo(f"Nothing was left to do. Results are in {out}.")
+        return
     if not summary.frames and not summary.broken:
         raise OptionError(
             "no frame was taken: the videos have none between --start and --end that --every "

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pinglow.data.io import count_pages, open_frames
 from pinglow.data.video import is_video, probe_video, read_video
 from pinglow.errors import FrameError, OptionError
-from pinglow.inference.sinks import Clip, FrameRecord, Sink
+from pinglow.inference.sinks import Clip, FrameRecord, Sink, printable
 from pinglow.structures import Detections, Prediction, Target
 
 _LONGEST_VIDEO: Final = 1e8  # seconds, three years
@@ -106,6 +106,8 @@ def predict_frames(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     selection: Selection | None = None,
     make_tracker: Callable[[float], Tracker] | None = None,
+    done: frozenset[str] = frozenset(),
+    on_file: Callable[[Path], None] = lambda source: None,
 ) -> JobSummary:
     """Predict every frame of every file and hand the results to the sinks, in order.
 
@@ -119,6 +121,9 @@ def predict_frames(
         selection: Which frames of videos and multi-page files; None: all.
         make_tracker: Makes a tracker for frames at a rate, in frames a second. Each video, each
             multi-page file and the frames of one folder are a sequence; None: no tracks.
+        done: Files to pass over, as `printable` names them; names of output files are what they
+            would be without.
+        on_file: Called with each file all of whose frames have been written, in the sinks' thread.
 
     Raises:
         OptionError: The selection is by time and a source has no times.
@@ -127,19 +132,28 @@ def predict_frames(
     begin = time.perf_counter()
     selection = selection or Selection()
     sequences = _list_sequences(sources, selection)
-    total = sum(sequence.frames for sequence in sequences)
-    predicted = found = holed = done = 0
+    left = [sequence for sequence in sequences if printable(sequence.source) not in done]
+    total = sum(sequence.frames for sequence in left)
+    predicted = found = holed = count = 0
+    whole = True  # the file that is being read, so far
     broken: list[tuple[Path, str]] = []
     linker = None if make_tracker is None else _Linker(make_tracker)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         waiting: deque[Future[None]] = deque()
-        for given in _read_ahead(reader, _read_all(sequences, selection)):
-            done += 1
+        names = {sequence.name.casefold() for sequence in sequences}
+        for given in _read_ahead(reader, _read_all(left, selection, names)):
+            if isinstance(given, _Sequence):  # its end
+                if whole:
+                    waiting.append(writer.submit(on_file, given.source))
+                whole = True
+                continue
+            count += 1
             try:
                 if isinstance(given.content, FrameError):
                     raise given.content
                 prediction = predict(given.content)
             except FrameError as error:
+                whole = False
                 reason = str(error)
                 known = str(given.source) in reason
                 if linker:
@@ -162,7 +176,7 @@ def predict_frames(
                 predicted += 1
                 found += len(prediction.targets)
                 holed += not np.isfinite(given.content).all()
-            on_progress(done, max(done, total))
+            on_progress(count, max(count, total))
         for future in waiting:
             future.result()
     tracks = linker.tracks if linker else None
@@ -196,14 +210,17 @@ def _write(sinks: Sequence[Sink], record: FrameRecord) -> None:
         sink.write(record)
 
 
-def _read_ahead(reader: ThreadPoolExecutor, inputs: Iterator[_Input]) -> Iterator[_Input]:
+def _read_ahead(
+    reader: ThreadPoolExecutor, inputs: Iterator[_Input | _Sequence]
+) -> Iterator[_Input | _Sequence]:
     """The same inputs, some of them read before they are asked for."""
     waiting = deque([reader.submit(next, inputs, None)])
     while waiting:
         given = waiting.popleft().result()
         if given is None:
             return
-        large = not isinstance(given.content, FrameError) and given.content.nbytes >= _LARGE
+        content = None if isinstance(given, _Sequence) else given.content
+        large = isinstance(content, np.ndarray) and content.nbytes >= _LARGE
         while len(waiting) < (1 if large else _AHEAD):
             waiting.append(reader.submit(next, inputs, None))
         yield given
@@ -273,13 +290,16 @@ def _free_name(wanted: str, taken: set[str]) -> str:
     return next(n for n in itertools.chain([wanted], numbered) if n.casefold() not in taken)
 
 
-def _read_all(sequences: Sequence[_Sequence], selection: Selection) -> Iterator[_Input]:
-    taken = {sequence.name.casefold() for sequence in sequences}
+def _read_all(
+    sequences: Sequence[_Sequence], selection: Selection, taken: set[str]
+) -> Iterator[_Input | _Sequence]:
+    """The frames of each sequence, then the sequence, which says that it is at its end."""
     for sequence in sequences:
         if sequence.rate is None:
             yield from _read_pages(sequence, selection, taken)
         else:
             yield from _read_clip(sequence, sequence.rate, selection, taken)
+        yield sequence
 
 
 def _read_pages(sequence: _Sequence, selection: Selection, taken: set[str]) -> Iterator[_Input]:

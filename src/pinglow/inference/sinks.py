@@ -7,18 +7,20 @@ an image appears under its name only when it is whole, so an interrupted job lea
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, Literal, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pinglow.data.box_files import write_whole
 from pinglow.errors import DataError, OptionError
 from pinglow.inference.overlay import draw_overlay
 from pinglow.inference.video import VideoWriter
@@ -143,22 +145,18 @@ class OverlaySink:
 
 
 class _Table:
-    """A text file that is begun when there is something to write.
+    """A text file that is begun, or gone on with, when there is something to write.
 
     So a job that takes no frame leaves an earlier job's table as it is.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, mode: Literal["w", "a"]) -> None:
+        self._path, self._mode = path, mode
         self._file: TextIO | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._file is not None
 
     def open(self) -> TextIO:
         if self._file is None:
-            self._file = self._path.open("w", encoding="utf-8", newline="\n")
+            self._file = self._path.open(self._mode, encoding="utf-8", newline="\n")
         return self._file
 
     def close(self) -> None:
@@ -177,23 +175,23 @@ class CsvSink:
         *("time", "track"),
     )
 
-    def __init__(self, folder: Path) -> None:
-        """Write to ``targets.csv`` in ``folder``, anew from the first frame on."""
-        self._table = _Table(folder / "targets.csv")
+    def __init__(self, folder: Path, mode: Literal["w", "a"] = "w") -> None:
+        """Write to ``targets.csv`` in ``folder``, anew from the first frame on; "a": go on."""
+        self._table = _Table(folder / "targets.csv", mode)
 
     def write(self, record: FrameRecord) -> None:
         """Add the targets of one frame."""
-        new = not self._table.is_open
-        rows = csv.writer(self._table.open(), lineterminator="\n")
-        if new:
+        file = self._table.open()
+        rows = csv.writer(file, lineterminator="\n")
+        if not file.tell():
             rows.writerow(self._COLUMNS)
         time = "" if record.time is None else round(record.time, 4)
         targets = record.prediction.targets
         for target, track in zip(targets, record.tracks or [None] * len(targets), strict=True):
             x, y, bbox, area, score = _describe(target).values()
-            start = (_printable(record.source), record.page)
+            start = (printable(record.source), record.page)
             rows.writerow((*start, x, y, *bbox, area, score, time, track))
-        self._table.open().flush()
+        file.flush()
 
     def close(self) -> None:
         """Close the file."""
@@ -208,15 +206,15 @@ class JsonlSink:
     "time", in seconds, and targets, where they are tracked, "track": its number or null.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Write to ``targets.jsonl`` in ``folder``, anew from the first frame on."""
-        self._table = _Table(folder / "targets.jsonl")
+    def __init__(self, folder: Path, mode: Literal["w", "a"] = "w") -> None:
+        """Write to ``targets.jsonl`` in ``folder``, anew from the first frame on; "a": go on."""
+        self._table = _Table(folder / "targets.jsonl", mode)
 
     def write(self, record: FrameRecord) -> None:
         """Add the line of one frame."""
         height, width = record.frame.shape
         line: dict[str, Any] = {
-            "source": _printable(record.source),
+            "source": printable(record.source),
             "frame": record.page,
             "width": width,
             "height": height,
@@ -239,18 +237,28 @@ class JsonlSink:
 PIXEL_SINKS: Final = ("mask", "probability")
 """Those of `SINKS` that need a `Prediction`: boxes say nothing about pixels."""
 
-SINKS: dict[str, Callable[[Path], Sink]] = {
+_PICTURES: Final[dict[str, Callable[[Path], Sink]]] = {
     "mask": MaskSink,
     "probability": ProbabilitySink,
     "overlay": OverlaySink,
+}
+_TABLES: Final[dict[str, Callable[[Path, Literal["w", "a"]], Sink]]] = {
     "csv": CsvSink,
     "jsonl": JsonlSink,
 }
 
+SINKS: Final[tuple[str, ...]] = (*_PICTURES, *_TABLES)
+"""What can be written."""
+
 
 @contextmanager
-def open_sinks(names: Sequence[str], folder: Path) -> Iterator[list[Sink]]:
+def open_sinks(names: Sequence[str], folder: Path, resume: bool = False) -> Iterator[list[Sink]]:
     """Open the named `SINKS` in ``folder``, which is made if need be, and close them at the end.
+
+    Args:
+        names: Of `SINKS`.
+        folder: For the results.
+        resume: Go on with the tables that are there; see `JobLog`.
 
     Raises:
         DataError: The folder cannot be written to, at the start or at any time before the end.
@@ -258,12 +266,102 @@ def open_sinks(names: Sequence[str], folder: Path) -> Iterator[list[Sink]]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            yield [stack.enter_context(closing(SINKS[name](folder))) for name in names]
+            sinks = (
+                _TABLES[name](folder, "a" if resume else "w")
+                if name in _TABLES
+                else _PICTURES[name](folder)
+                for name in names
+            )
+            yield [stack.enter_context(closing(sink)) for sink in sinks]
     except OSError as error:
         raise DataError(
             f"cannot write results to {folder} ({error.strerror or error}): "
             "free space there or choose another folder"
         ) from error
+
+
+class JobLog:
+    """job.jsonl: what a job was asked for, and a line for each file that it is done with.
+
+    By it an interrupted job goes on: the tables are cut back to the files that are done, and the
+    other files are predicted from their start. A job that ends with nothing left takes it away.
+
+    Attributes:
+        resumed: There was a log to go on with.
+        done: Files that need not be predicted again, those of this job, too.
+    """
+
+    def __init__(
+        self, folder: Path, names: Sequence[str], settings: dict[str, Any], resume: bool = False
+    ) -> None:
+        """Begin a log, or go on with the one in ``folder``.
+
+        Args:
+            folder: For the results.
+            names: Of `SINKS`, what the job writes.
+            settings: All else that results depend on, ready for JSON.
+            resume: Go on with the log that is there; begin one if there is none.
+
+        Raises:
+            OptionError: The log is of a job with other settings.
+            DataError: A file in the folder is broken or cannot be written.
+        """
+        self._path = folder / "job.jsonl"
+        settings = {"save": list(names), **settings}
+        self.done: set[str] = set()
+        try:
+            self.resumed = resume and self._path.exists()
+            if self.resumed:
+                self._go_on(folder, settings)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(self._path, f"{json.dumps(settings)}\n".encode())
+        except OSError as error:
+            raise DataError(
+                f"cannot write results to {folder} ({error.strerror or error}): "
+                "free space there or choose another folder"
+            ) from error
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise DataError(
+                f"the tables in {folder} are not those of a job that can be gone on with: start "
+                "anew, into another folder"
+            ) from error
+
+    def add(self, source: Path) -> None:
+        """Note a file all of whose frames were read, predicted and written."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(printable(source)) + "\n")
+        self.done.add(printable(source))
+
+    def remove(self) -> None:
+        """The job has nothing left to do."""
+        self._path.unlink(missing_ok=True)
+
+    def _go_on(self, folder: Path, settings: dict[str, Any]) -> None:
+        # What follows the last line end was cut short.
+        first, *lines = self._path.read_text(encoding="utf-8").split("\n")[:-1] or ["null"]
+        before = json.loads(first)
+        if before != json.loads(json.dumps(settings)):
+            changed = [key for key, value in settings.items() if (before or {}).get(key) != value]
+            raise OptionError(
+                f"the job in {folder} was another one ({', '.join(changed)}): resume it with the "
+                "sources and options that it had"
+            )
+        done = self.done = {json.loads(line) for line in lines}
+        write_whole(self._path, "\n".join([first, *lines, ""]).encode())
+        table = folder / "targets.jsonl"
+        if "jsonl" in settings["save"] and table.exists():
+            lines = table.read_text(encoding="utf-8").split("\n")[:-1]
+            kept = [line for line in lines if json.loads(line)["source"] in done]
+            write_whole(table, "\n".join([*kept, ""]).encode())
+        table = folder / "targets.csv"
+        if "csv" in settings["save"] and table.exists():
+            with table.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.reader(file))
+            content = io.StringIO()
+            writer = csv.writer(content, lineterminator="\n")
+            writer.writerows([*rows[:1], *(row for row in rows[1:] if row[:1] and row[0] in done)])
+            write_whole(table, content.getvalue().encode())
 
 
 def _pixels_of(record: FrameRecord) -> Prediction:
@@ -282,8 +380,8 @@ def _describe(target: Target) -> dict[str, Any]:
     }
 
 
-def _printable(path: Path) -> str:
-    # A file name need not be valid UTF-8; the tables are.
+def printable(path: Path) -> str:
+    """A file as the tables name it: a file name need not be valid UTF-8, they are."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
