@@ -219,7 +219,25 @@ def test_without_a_job_to_go_on_with_one_is_begun(run: Run) -> None:
     save_frames(Path("in"), 2)
     for _ in range(2):
         assert run("in", "--resume").stdout.startswith("2 frames, ")
-    assert not Path("pinglow-out/job.jsonl").exists()
+    assert not Path("pinglow-out/.pinglow-job.jsonl").exists()
+
+
+def test_the_overlay_of_a_video_that_is_done_is_whole(
+    run: Run, save_clip: SaveClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_frames(Path("in"), 9)
+    save_clip(Path("in/clip.mkv"), 3)  # comes first
+    seen: list[bytes] = []
+
+    def predict(frame: NDArray[Any]) -> Prediction:
+        # A few frames later, when what was waiting has been written; and while the job goes on.
+        overlay = Path("pinglow-out/overlays/clip_overlay.mp4")
+        seen.append(overlay.read_bytes() if len(seen) == 11 else b"")
+        return find_bright(frame)
+
+    monkeypatch.setattr("pinglow.inference.predictor.Predictor.load", lambda name, **_: predict)
+    assert run("in").exit_code == 0
+    assert seen[-1] == Path("pinglow-out/overlays/clip_overlay.mp4").read_bytes()
 
 
 def test_files_that_were_broken_are_tried_again(run: Run, interrupt: Interrupt) -> None:
@@ -257,7 +275,7 @@ def test_another_job_is_not_gone_on_with(run: Run, interrupt: Interrupt) -> None
         assert files_in("pinglow-out") == before
 
 
-@pytest.mark.parametrize("name", ["job.jsonl", "targets.jsonl"])
+@pytest.mark.parametrize("name", [".pinglow-job.jsonl", "targets.jsonl"])
 @pytest.mark.parametrize("content", ["{}\n", "[]\n", "no table\n", "", "null\n7\n"])
 def test_broken_tables_are_not_gone_on_with(
     run: Run, interrupt: Interrupt, name: str, content: str

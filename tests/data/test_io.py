@@ -309,6 +309,10 @@ def test_a_stack_with_a_header_for_its_first_frame_alone(
     np.testing.assert_array_equal(read_frame(path, page=0), stack[0])
     with pytest.raises(FrameError, match="cut short"):
         read_frame(path, page=count_pages(path) - 1)
+    path.write_bytes(path.read_bytes()[: -(count_pages(path) - 2) * stack[0].nbytes])
+    assert count_pages(path) == 2  # of the second frame a part is left
+    with pytest.raises(FrameError, match="cut short after page 0"):
+        read_frame(path, page=1)
 
 
 @pytest.mark.parametrize("options", [{"imagej": True}, {}])

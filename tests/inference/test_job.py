@@ -325,3 +325,33 @@ def test_a_name_that_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     assert predict_frames(find_bright, [path], []).frames == 1
+
+
+def test_a_file_of_which_something_was_not_written_is_not_done(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{n}.png") for n in range(9)]
+    done: list[Path] = []
+
+    class Full(Memory):
+        def write(self, record: FrameRecord) -> None:
+            if len(self.records) == 2:
+                raise OSError("full")
+            super().write(record)
+
+    with pytest.raises(OSError, match="full"):
+        predict_frames(find_bright, files, [Memory(), Full()], on_file=done.append)
+    assert done == files[:2]
+
+
+def test_files_that_are_done_are_passed_over_and_names_stay(tmp_path: Path) -> None:
+    files = [save(tmp_path / part / "a.png") for part in ("in", "sub", "in/in")]
+    memory, done = Memory(), []
+    predict_frames(
+        find_bright, files, [memory], done=frozenset([str(files[0])]), on_file=done.append
+    )
+    assert [record.name for record in memory.records] == ["sub_a", "in_a-2"]
+    assert done == files[1:]
+    files[1].write_bytes(b"")
+    done.clear()
+    summary = predict_frames(find_bright, files, [], on_file=done.append)
+    assert len(summary.broken) == 1
+    assert done == [files[0], files[2]]

@@ -164,7 +164,7 @@ def run_job(
     from pinglow.data.io import FRAME_SUFFIXES, find_frames
     from pinglow.data.video import VIDEO_SUFFIXES
     from pinglow.inference.job import predict_frames
-    from pinglow.inference.sinks import JobLog, open_sinks, printable
+    from pinglow.inference.sinks import JobLog, OverlaySink, open_sinks, printable
     from pinglow.inference.tracking import make_tracker
 
     if out.exists() and not out.is_dir():
@@ -178,12 +178,20 @@ def run_job(
     predictor = load()
     settings = {
         **settings,
+        "track": track,
         "selection": [selection.every, selection.start, selection.end],
         "sources": [printable(file) for file in files],
     }
     tables = (out / "targets.csv", out / "targets.jsonl")
     earlier = any(path.exists() for path in (*pictures, *tables))
     log = JobLog(out, sinks, settings, resume)
+
+    def end_file(source: Path) -> None:
+        for sink in opened:
+            if isinstance(sink, OverlaySink):
+                sink.close()  # its video is whole only then
+        log.add(source)
+
     done_before = frozenset(log.done)
     if log.resumed:
         typer.echo(f"note: {_count(len(done_before), 'file')} done before", err=True)
@@ -204,7 +212,7 @@ def run_job(
                 selection,
                 make_tracker if track else None,
                 done_before,
-                log.add,
+                end_file,
             )
     except KeyboardInterrupt:
         more = f"; --resume goes on after {_count(len(log.done), 'file')}"
@@ -224,6 +232,8 @@ def run_job(
             "no frame was taken: the videos have none between --start and --end that --every "
             "takes; widen them"
         )
+    if done_before and not summary.frames:
+        raise FrameError("nothing else was left to do: mend what was left out, then --resume")
     if not summary.frames:
         raise FrameError(f"none of the {len(summary.broken)} frames could be read: see above why")
     left_out = f"{len(summary.broken)} left out, " if summary.broken else ""

@@ -359,9 +359,12 @@ def _count_unlisted(tiff: tifffile.TiffFile) -> int:
     else:  # tifffile's own way
         (shaped, *_) = tiff.shaped_metadata or ({"shape": ()},)
         shape = tuple(shaped["shape"])
+        shape = shape[:-1] if shape[-1:] == (1,) and shape[-3:-1] == ifd.shape else shape
         claimed = math.prod(shape[:-2]) if shape[-2:] == ifd.shape else 1
-    stored = (tiff.filehandle.size - ifd.dataoffsets[0]) // size
-    return min(claimed, stored + 1) if min(claimed, stored) > 1 else 0
+    stored, rest = divmod(tiff.filehandle.size - ifd.dataoffsets[0], size)
+    # What follows a copy of one frame is its header, if anything.
+    begun = stored > 1 or (rest > 0 and ifd.offset < ifd.dataoffsets[0])
+    return min(claimed, stored + 1) if claimed > 1 and begun else 0
 
 
 def _mark_nodata(ifd: Any, counts: NDArray[Any]) -> NDArray[Any]:

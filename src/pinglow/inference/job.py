@@ -136,6 +136,7 @@ def predict_frames(
     total = sum(sequence.frames for sequence in left)
     predicted = found = holed = count = 0
     whole = True  # the file that is being read, so far
+    write = _Writer(sinks, on_file)
     broken: list[tuple[Path, str]] = []
     linker = None if make_tracker is None else _Linker(make_tracker)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -144,7 +145,7 @@ def predict_frames(
         for given in _read_ahead(reader, _read_all(left, selection, names)):
             if isinstance(given, _Sequence):  # its end
                 if whole:
-                    waiting.append(writer.submit(on_file, given.source))
+                    waiting.append(writer.submit(write, given.source))
                 whole = True
                 continue
             count += 1
@@ -170,7 +171,7 @@ def predict_frames(
                     clip=given.clip,
                     tracks=linker.link(given, prediction.targets) if linker else None,
                 )
-                waiting.append(writer.submit(_write, sinks, record))
+                waiting.append(writer.submit(write, record))
                 while len(waiting) > (_AHEAD if given.content.nbytes < _LARGE else 0):
                     waiting.popleft().result()
                 predicted += 1
@@ -205,9 +206,29 @@ class _Linker:
         return tuple(numbers)
 
 
-def _write(sinks: Sequence[Sink], record: FrameRecord) -> None:
-    for sink in sinks:
-        sink.write(record)
+class _Writer:
+    """Hands records to the sinks, in a thread of its own; after a failure it does nothing more.
+
+    So that no file counts as done of which something could not be written.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], on_file: Callable[[Path], None]) -> None:
+        self._sinks, self._on_file = sinks, on_file
+        self._failed = False
+
+    def __call__(self, item: FrameRecord | Path) -> None:
+        """Write a frame, or end a file."""
+        if self._failed:
+            return
+        try:
+            if isinstance(item, Path):
+                self._on_file(item)
+            else:
+                for sink in self._sinks:
+                    sink.write(item)
+        except BaseException:
+            self._failed = True
+            raise
 
 
 def _read_ahead(

@@ -281,13 +281,13 @@ def open_sinks(names: Sequence[str], folder: Path, resume: bool = False) -> Iter
 
 
 class JobLog:
-    """job.jsonl: what a job was asked for, and a line for each file that it is done with.
+    """.pinglow-job.jsonl: what a job was asked for, and a line for each file that it is done with.
 
     By it an interrupted job goes on: the tables are cut back to the files that are done, and the
     other files are predicted from their start. A job that ends with nothing left takes it away.
 
     Attributes:
-        resumed: There was a log to go on with.
+        resumed: There was a log to go on with, of a job that was done with a file.
         done: Files that need not be predicted again, those of this job, too.
     """
 
@@ -306,25 +306,25 @@ class JobLog:
             OptionError: The log is of a job with other settings.
             DataError: A file in the folder is broken or cannot be written.
         """
-        self._path = folder / "job.jsonl"
+        self._path = folder / ".pinglow-job.jsonl"
         settings = {"save": list(names), **settings}
         self.done: set[str] = set()
         try:
-            self.resumed = resume and self._path.exists()
-            if self.resumed:
+            if resume and self._path.exists():
                 self._go_on(folder, settings)
-            else:
+            self.resumed = bool(self.done)
+            if not self.resumed:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(self._path, f"{json.dumps(settings)}\n".encode())
+        except (ValueError, KeyError, TypeError, FileNotFoundError, csv.Error) as error:
+            raise DataError(
+                f"the tables in {folder} are not those of a job that can be gone on with: start "
+                "anew, into another folder"
+            ) from error
         except OSError as error:
             raise DataError(
                 f"cannot write results to {folder} ({error.strerror or error}): "
                 "free space there or choose another folder"
-            ) from error
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise DataError(
-                f"the tables in {folder} are not those of a job that can be gone on with: start "
-                "anew, into another folder"
             ) from error
 
     def add(self, source: Path) -> None:
@@ -341,21 +341,25 @@ class JobLog:
         # What follows the last line end was cut short.
         first, *lines = self._path.read_text(encoding="utf-8").split("\n")[:-1] or ["null"]
         before = json.loads(first)
+        if not isinstance(before, dict):
+            raise TypeError("settings are a table")
         if before != json.loads(json.dumps(settings)):
-            changed = [key for key, value in settings.items() if (before or {}).get(key) != value]
+            changed = [key for key, value in settings.items() if before.get(key) != value]
             raise OptionError(
                 f"the job in {folder} was another one ({', '.join(changed)}): resume it with the "
                 "sources and options that it had"
             )
         done = self.done = {json.loads(line) for line in lines}
+        if not done:
+            return
         write_whole(self._path, "\n".join([first, *lines, ""]).encode())
         table = folder / "targets.jsonl"
-        if "jsonl" in settings["save"] and table.exists():
+        if "jsonl" in settings["save"]:
             lines = table.read_text(encoding="utf-8").split("\n")[:-1]
             kept = [line for line in lines if json.loads(line)["source"] in done]
             write_whole(table, "\n".join([*kept, ""]).encode())
         table = folder / "targets.csv"
-        if "csv" in settings["save"] and table.exists():
+        if "csv" in settings["save"]:
             with table.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))
             content = io.StringIO()
