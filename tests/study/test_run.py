@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pinglow.data.synthetic import SceneSpec, write_dataset
 from pinglow.errors import DataError, RecipeError
@@ -107,6 +108,8 @@ def test_a_study_leaves_a_row_a_run_and_a_report(root: Path, tmp_path: Path) -> 
         path.unlink()
     page = write_report(study, tmp_path / "out").read_text()
     assert "no common seed yet" in page
+    with Image.open(tmp_path / "out" / "s-curves.png") as picture:
+        assert len(picture.convert("L").getcolors() or "many") > 2  # the curves that there are
 
 
 def test_frames_without_targets_say_nothing_of_iou(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def write_report(study: Study, folder: Path) -> Path:
         ]
     _draw_differences(effects, folder / f"{study.name}-differences.png")
     run = {each.arm for each in done}
-    pairs = [(e.first, e.second) for e in study.compare if {e.first, e.second} <= run]
+    pairs = [(e.first, e.second) for e in study.compare if {e.first, e.second} & run]
     _draw_curves(done, pairs, folder / f"{study.name}-curves.png")
     _draw_rocs(done, pairs, folder / f"{study.name}-roc.png")
     page = folder / f"{study.name}.md"

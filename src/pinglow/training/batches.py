@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,8 @@ from pinglow.data.transforms import random_view
 from pinglow.errors import DataError, FrameError
 from pinglow.structures import BoolArray, FloatArray, find_targets
 from pinglow.training.recipe import DataSet, RunRecipe
+
+_logger = logging.getLogger("pinglow")
 
 _MEMORY_SHARE: Final = 0.5  # of the free memory
 _MOST_PASTED: Final = 3
@@ -81,7 +84,7 @@ def cut_validation(
     Raises:
         DataError: A folder, list, image or mask is missing, a frame is in two of the lists, or
             all frames of a list are near-duplicates of each other; or images, masks or labels
-            are broken, each of which is named; or no frame has a target.
+            are broken, each of which is named.
     """
     lists: list[tuple[FrameFolder, FrameFolder | None]] = []
     for dataset in recipe.data.sets:
@@ -123,7 +126,7 @@ def _group_frames(
     """Near-duplicate groups of each list that is to be cut; every file is read on the way.
 
     Raises:
-        DataError: Files are broken, or no frame has a target: said now, not after training.
+        DataError: Files are broken: said now, not in the middle of training.
     """
     broken: list[str] = []
     with_target = 0
@@ -150,7 +153,7 @@ def _group_frames(
         raise DataError("\n".join(broken))
     if not with_target:
         places = ", ".join(sorted({str(frames.folder) for frames, _ in lists}))
-        raise DataError(
+        _logger.warning(
             f"no frame of {places} has a target: look at the masks, where targets are bright"
         )
     return groups
