@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from pinglow.data import io as frame_io
+from pinglow.data import counts as shared
 from pinglow.data.io import count_pages, find_frames, open_frames, read_frame
 from pinglow.errors import DataError, FrameError
 
@@ -234,7 +234,7 @@ def test_jpeg_is_what_pillow_decodes(tmp_path: Path) -> None:
 def test_colour_becomes_luminance_and_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    frame_io._coloured.clear()
+    shared._coloured.clear()
     colour = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
     luminance = np.asarray(Image.fromarray(colour).convert("L"))
     with caplog.at_level(logging.WARNING, logger="pinglow"):

@@ -164,7 +164,8 @@ def run_job(
     from pinglow.data.io import FRAME_SUFFIXES, find_frames
     from pinglow.data.video import VIDEO_SUFFIXES
     from pinglow.inference.job import predict_frames
-    from pinglow.inference.sinks import JobLog, OverlaySink, open_sinks, printable
+    from pinglow.inference.job_log import JobLog
+    from pinglow.inference.sinks import OverlaySink, open_sinks, printable
     from pinglow.inference.tracking import make_tracker
 
     if out.exists() and not out.is_dir():

@@ -21,13 +21,12 @@ from __future__ import annotations
 import functools
 import glob
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -35,12 +34,13 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin
 
+from pinglow.data.counts import MAX_PIXELS, check_size, collapse_channels, damaged
+from pinglow.data.tiff import count_tiff_pages, read_tiff
 from pinglow.errors import DataError, FrameError
 
 FRAME_SUFFIXES: frozenset[str] = frozenset(
     {".png", ".tif", ".tiff", ".npy", ".pgm", ".bmp", ".jpg", ".jpeg"}
 )
-MAX_PIXELS = 2**28  # 16384 x 16384
 
 _logger = logging.getLogger("pinglow")
 
@@ -48,11 +48,6 @@ _PGM_GAP = rb"(?:\s|#[^\n]*\n)+"
 _PGM_HEADER = re.compile(
     rb"P[25]" + _PGM_GAP + _PGM_GAP.join([rb"(\d{1,9})", rb"(\d{1,9})", rb"(\d{1,5})\s"])
 )
-# Photometric interpretations that are grey or become grey: 0 white is zero, 1 black is zero,
-# 2 RGB, 3 palette, 6 YCbCr (decoded to RGB).
-_TIFF_PHOTOMETRICS = (0, 1, 2, 3, 6)
-_PHOTOMETRIC: Final = 262  # the tag
-_NODATA: Final = 42113  # GDAL's tag: the value of pixels that were not measured
 
 
 def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
@@ -90,10 +85,10 @@ def open_frames(
     path = Path(path)
     reader = _find_reader(path)
     with ExitStack() as stack:
-        if reader is _read_tiff:
+        if reader is read_tiff:
             with _name_damage(path):
                 tiff = stack.enter_context(tifffile.TiffFile(path))
-            reader = functools.partial(_read_tiff, tiff)
+            reader = functools.partial(read_tiff, tiff)
 
         def read(page: int) -> NDArray[Any]:
             with _name_damage(path):
@@ -113,7 +108,7 @@ def _name_damage(path: Path) -> Iterator[None]:
             f"{path} does not fit into memory: cut it into smaller frames first"
         ) from error
     except Exception as error:  # decoders raise anything at all on damaged bytes
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def count_pages(path: str | Path) -> int:
@@ -125,10 +120,10 @@ def count_pages(path: str | Path) -> int:
         FrameError: The file is missing, empty, of an unknown kind, or a damaged TIFF.
     """
     path = Path(path)
-    if _find_reader(path) is not _read_tiff:
+    if _find_reader(path) is not read_tiff:
         return 1
     with _name_damage(path), tifffile.TiffFile(path) as tiff:
-        return max(len(tiff.pages) + _lacks_pages(tiff), _count_unlisted(tiff))
+        return count_tiff_pages(tiff)
 
 
 def find_frames(
@@ -198,7 +193,7 @@ def _natural_key(path: Path) -> tuple[list[str | int], str]:
 
 
 def _find_reader(path: Path) -> Callable[..., NDArray[Any]]:
-    """Choose the reader by the file's first bytes; `_read_tiff` wants the open file first."""
+    """Choose the reader by the file's first bytes; `read_tiff` wants the open file first."""
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise FrameError(f"{path} is a pipe or a device: save the frame to a file")
@@ -220,22 +215,6 @@ def _find_reader(path: Path) -> Callable[..., NDArray[Any]]:
     )
 
 
-def _damaged(path: Path, error: Exception | str) -> FrameError:
-    detail = " ".join(str(error).split())[:120] or type(error).__name__
-    return FrameError(f"{path} is damaged or cut short ({detail}): copy or export it again")
-
-
-def check_size(path: Path, height: int, width: int, max_pixels: int) -> None:
-    """Refuse a frame without pixels, or of more than ``max_pixels``."""
-    if height < 1 or width < 1:
-        raise FrameError(f"{path} has no pixels ({width} x {height}): copy or export it again")
-    if height * width > max_pixels:
-        raise FrameError(
-            f"{path} claims {width} x {height} pixels, more than the limit of {max_pixels}: "
-            "cut it into smaller frames first"
-        )
-
-
 def _check_single(path: Path, page: int) -> None:
     if page != 0:
         raise FrameError(f"{path} has no page {page}: it holds one frame, page 0")
@@ -247,7 +226,7 @@ def _read_png(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
     data = path.read_bytes()
     width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
     if len(data) < 33:
-        raise _damaged(path, "no image header")
+        raise damaged(path, "no image header")
     check_size(path, height, width, max_pixels)
     if b"acTL" in data[: data.find(b"IDAT")]:
         raise FrameError(f"{path} is an animation of several frames: save each to a file")
@@ -273,11 +252,11 @@ def _read_pgm(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
     data = path.read_bytes()
     header = _PGM_HEADER.match(data)
     if header is None:
-        raise _damaged(path, "no PGM header")
+        raise damaged(path, "no PGM header")
     width, height, top = (int(number) for number in header.groups())
     check_size(path, height, width, max_pixels)
     if not 1 <= top <= 65535:
-        raise _damaged(path, f"maxval is {top}")
+        raise damaged(path, f"maxval is {top}")
     if data.startswith(b"P5"):
         counts = np.frombuffer(
             data, ">u2" if top > 255 else "u1", count=height * width, offset=header.end()
@@ -288,7 +267,7 @@ def _read_pgm(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
         words = re.sub(rb"#[^\n]*", b"", data[header.end() :]).split()[: height * width]
         counts = np.array([int(word) for word in words], dtype=np.uint32)
         if counts.max(initial=0) > top:
-            raise _damaged(path, f"a count is above maxval {top}")
+            raise damaged(path, f"a count is above maxval {top}")
         counts = counts.astype(np.uint16 if top > 255 else np.uint8)
     return counts.reshape(height, width)
 
@@ -304,144 +283,6 @@ def _read_npy(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
         raise FrameError(f"{path} holds an array of shape {shape}: save one (H, W) array per file")
     check_size(path, shape[0], shape[1], max_pixels)
     return np.array(mapped).reshape(shape)
-
-
-def _read_tiff(tiff: tifffile.TiffFile, path: Path, page: int, max_pixels: int) -> NDArray[Any]:
-    pages = len(tiff.pages)
-    unlisted = _count_unlisted(tiff)
-    if page == pages and _lacks_pages(tiff):
-        raise _damaged(path, f"it is cut short after page {pages - 1}")
-    if not 0 <= page < max(pages, unlisted):
-        raise FrameError(f"{path} has no page {page}: choose 0 to {max(pages, unlisted) - 1}")
-    ifd: Any = tiff.pages[0 if unlisted else page]
-    check_size(path, ifd.imagelength, ifd.imagewidth, max_pixels)
-    _check_tiff_data(path, ifd, tiff.filehandle.size, max_pixels)
-    if unlisted:
-        pixels = ifd.imagelength * ifd.imagewidth
-        dtype = ifd.dtype.newbyteorder(tiff.byteorder)
-        place = ifd.dataoffsets[0] + page * pixels * dtype.itemsize
-        if place + pixels * dtype.itemsize > tiff.filehandle.size:
-            raise _damaged(path, f"it is cut short after page {page - 1}")
-        counts = tiff.filehandle.read_array(dtype, pixels, place)
-        counts = counts.reshape(ifd.imagelength, ifd.imagewidth)
-    else:
-        counts = ifd.asarray()
-    if ifd.photometric == 3:
-        counts = np.moveaxis(_shorten_palette(ifd.colormap)[:, counts], 0, -1)
-    elif counts.ndim == 3:
-        planar = ifd.axes.startswith("S")
-        counts = np.moveaxis(counts, 0, -1) if planar else counts
-        # Writers take a stack of three or four frames for colours; their mixture is neither.
-        unsure = counts.shape[2] > 2 and (planar or ifd.photometric < 2)
-        planes = counts[..., :3] if ifd.photometric == 2 else counts  # without alpha
-        if unsure and (planes != planes[..., :1]).any():
-            raise FrameError(
-                f"{path} holds {counts.shape[2]} planes that may be frames or colours: save frames "
-                "as pages (tifffile: photometric='minisblack'), colours as interleaved RGB"
-            )
-    if ifd.photometric == 0 and _PHOTOMETRIC in ifd.tags and counts.dtype.kind in "bu":
-        counts = counts ^ counts.dtype.type((1 << ifd.bitspersample) - 1)
-    return _mark_nodata(ifd, counts) if counts.ndim == 2 else collapse_channels(path, counts)
-
-
-def _count_unlisted(tiff: tifffile.TiffFile) -> int:
-    """Frames of a stack that has a header for the first alone, as ImageJ writes above 4 GB; or 0.
-
-    They follow the first one's pixels; the number stands in the file's description, which a copy
-    of one frame may have kept. Where the file is cut short, the first lost one counts.
-    """
-    ifd: Any = tiff.pages[0]
-    size = ifd.imagelength * ifd.imagewidth * ifd.bitspersample // 8
-    if len(tiff.pages) > 1 or ifd.samplesperpixel > 1 or ifd.compression > 1 or size < 1:
-        return 0
-    if tiff.is_imagej:
-        claimed = int((tiff.imagej_metadata or {}).get("images", 1))
-    else:  # tifffile's own way
-        (shaped, *_) = tiff.shaped_metadata or ({"shape": ()},)
-        shape = tuple(shaped["shape"])
-        shape = shape[:-1] if shape[-1:] == (1,) and shape[-3:-1] == ifd.shape else shape
-        claimed = math.prod(shape[:-2]) if shape[-2:] == ifd.shape else 1
-    stored, rest = divmod(tiff.filehandle.size - ifd.dataoffsets[0], size)
-    # What follows a copy of one frame is its header, if anything.
-    begun = stored > 1 or (rest > 0 and ifd.offset < ifd.dataoffsets[0])
-    return min(claimed, stored + 1) if claimed > 1 and begun else 0
-
-
-def _mark_nodata(ifd: Any, counts: NDArray[Any]) -> NDArray[Any]:
-    """The same with NaN where the file says that nothing was measured."""
-    try:
-        nodata = float(ifd.tags[_NODATA].value)
-    except (KeyError, ValueError):
-        return counts
-    with np.errstate(over="ignore"):
-        missing = counts == nodata
-    return np.where(missing, np.float32(np.nan), counts) if missing.any() else counts
-
-
-def _lacks_pages(tiff: tifffile.TiffFile) -> bool:
-    """Whether the chain of pages, each pointing to the next, breaks off before its end, a 0."""
-    place = tiff.pages.next_page_offset
-    if place is None:
-        return False
-    tiff.filehandle.seek(place)
-    return any(tiff.filehandle.read(tiff.tiff.offsetsize)) or place >= tiff.filehandle.size
-
-
-def _check_tiff_data(path: Path, ifd: Any, file_size: int, max_pixels: int) -> None:
-    """Check a page's claims against the file: tifffile allocates first and fills gaps with 0."""
-    samples = ifd.samplesperpixel
-    if ifd.imagedepth != 1 or samples > 4 or ifd.photometric not in _TIFF_PHOTOMETRICS:
-        raise FrameError(
-            f"{path} holds a volume, {samples} bands or an unusual colour space: "
-            "save grey or RGB frames"
-        )
-    if ifd.tilelength * ifd.tilewidth > max(max_pixels, 4 * ifd.imagelength * ifd.imagewidth):
-        raise _damaged(path, f"a tile of {ifd.tilewidth} x {ifd.tilelength} pixels")
-    segments = list(zip(ifd.dataoffsets, ifd.databytecounts, strict=True))
-    if len(segments) < math.prod(ifd.chunked) or any(
-        offset < 1 or size < 1 or offset + size > file_size for offset, size in segments
-    ):
-        raise _damaged(path, "image data missing")
-    claimed = ifd.imagelength * ifd.imagewidth * samples * ifd.bitspersample // 8
-    if ifd.compression == 1 and sum(ifd.databytecounts) < claimed:
-        raise _damaged(path, f"{claimed} bytes of image data claimed, fewer stored")
-
-
-def _shorten_palette(palette: NDArray[np.uint16]) -> NDArray[Any]:
-    """Bring a (3, N) palette of 8-bit colours back from its 16-bit entries."""
-    high = palette >> 8
-    eight_bit = (palette == high * 256) | (palette == high * 257)
-    return high.astype(np.uint8) if eight_bit.all() else palette
-
-
-def collapse_channels(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
-    """(H, W), or (H, W, C) with C = 1 grey, 2 grey-alpha, 3 RGB, 4 RGB-alpha -> (H, W)."""
-    if counts.ndim == 2:
-        return counts
-    if counts.ndim != 3 or counts.shape[2] > 4:
-        raise FrameError(f"{path} holds an array of shape {counts.shape}: save grey or RGB frames")
-    if counts.shape[2] < 3:
-        return counts[..., 0]
-    red, green, blue = (counts[..., channel] for channel in range(3))
-    if np.array_equal(red, green) and np.array_equal(red, blue):
-        return red
-    _warn_colour(path)
-    if counts.dtype in (np.uint8, np.uint16):
-        # Pillow's 16.16 fixed point; the sum of a 16-bit frame just fits into 32 bits.
-        red, green, blue = (channel.astype(np.uint32) for channel in (red, green, blue))
-        grey = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
-        return np.asarray(grey, dtype=counts.dtype)
-    return np.asarray(0.299 * red + 0.587 * green + 0.114 * blue)
-
-
-def _warn_colour(path: Path) -> None:
-    """Warn about the first file in colour that a process reads."""
-    if not _coloured:
-        _coloured.append(path)
-        _logger.warning(f"{path} is in colour: reading its luminance (said once)")
-
-
-_coloured: list[Path] = []
 
 
 def _simplify_dtype(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
@@ -462,10 +303,10 @@ def _simplify_dtype(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
 
 _READERS: dict[bytes, Callable[..., NDArray[Any]]] = {
     b"\x89PNG\r\n\x1a\n": _read_png,
-    b"II*\0": _read_tiff,
-    b"MM\0*": _read_tiff,
-    b"II+\0": _read_tiff,
-    b"MM\0+": _read_tiff,
+    b"II*\0": read_tiff,
+    b"MM\0*": read_tiff,
+    b"II+\0": read_tiff,
+    b"MM\0+": read_tiff,
     b"\x93NUMPY": _read_npy,
     b"P2": _read_pgm,
     b"P5": _read_pgm,

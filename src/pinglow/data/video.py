@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.data.io import MAX_PIXELS, check_size, collapse_channels
+from pinglow.data.counts import MAX_PIXELS, check_size, collapse_channels
 from pinglow.errors import FrameError
 from pinglow.extras import import_extra
 

@@ -7,7 +7,6 @@ an image appears under its name only when it is whole, so an interrupted job lea
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pinglow.data.box_files import write_whole
 from pinglow.errors import DataError, OptionError
 from pinglow.inference.overlay import draw_overlay
 from pinglow.inference.video import VideoWriter
@@ -258,7 +256,7 @@ def open_sinks(names: Sequence[str], folder: Path, resume: bool = False) -> Iter
     Args:
         names: Of `SINKS`.
         folder: For the results.
-        resume: Go on with the tables that are there; see `JobLog`.
+        resume: Go on with the tables that are there; see `pinglow.inference.job_log.JobLog`.
 
     Raises:
         DataError: The folder cannot be written to, at the start or at any time before the end.
@@ -278,94 +276,6 @@ def open_sinks(names: Sequence[str], folder: Path, resume: bool = False) -> Iter
             f"cannot write results to {folder} ({error.strerror or error}): "
             "free space there or choose another folder"
         ) from error
-
-
-class JobLog:
-    """.pinglow-job.jsonl: what a job was asked for, and a line for each file that it is done with.
-
-    By it an interrupted job goes on: the tables are cut back to the files that are done, and the
-    other files are predicted from their start. A job that ends with nothing left takes it away.
-
-    Attributes:
-        resumed: There was a log to go on with, of a job that was done with a file.
-        done: Files that need not be predicted again, those of this job, too.
-    """
-
-    def __init__(
-        self, folder: Path, names: Sequence[str], settings: dict[str, Any], resume: bool = False
-    ) -> None:
-        """Begin a log, or go on with the one in ``folder``.
-
-        Args:
-            folder: For the results.
-            names: Of `SINKS`, what the job writes.
-            settings: All else that results depend on, ready for JSON.
-            resume: Go on with the log that is there; begin one if there is none.
-
-        Raises:
-            OptionError: The log is of a job with other settings.
-            DataError: A file in the folder is broken or cannot be written.
-        """
-        self._path = folder / ".pinglow-job.jsonl"
-        settings = {"save": list(names), **settings}
-        self.done: set[str] = set()
-        try:
-            if resume and self._path.exists():
-                self._go_on(folder, settings)
-            self.resumed = bool(self.done)
-            if not self.resumed:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_whole(self._path, f"{json.dumps(settings)}\n".encode())
-        except (ValueError, KeyError, TypeError, FileNotFoundError, csv.Error) as error:
-            raise DataError(
-                f"the tables in {folder} are not those of a job that can be gone on with: start "
-                "anew, into another folder"
-            ) from error
-        except OSError as error:
-            raise DataError(
-                f"cannot write results to {folder} ({error.strerror or error}): "
-                "free space there or choose another folder"
-            ) from error
-
-    def add(self, source: Path) -> None:
-        """Note a file all of whose frames were read, predicted and written."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(printable(source)) + "\n")
-        self.done.add(printable(source))
-
-    def remove(self) -> None:
-        """The job has nothing left to do."""
-        self._path.unlink(missing_ok=True)
-
-    def _go_on(self, folder: Path, settings: dict[str, Any]) -> None:
-        # What follows the last line end was cut short.
-        first, *lines = self._path.read_text(encoding="utf-8").split("\n")[:-1] or ["null"]
-        before = json.loads(first)
-        if not isinstance(before, dict):
-            raise TypeError("settings are a table")
-        if before != json.loads(json.dumps(settings)):
-            changed = [key for key, value in settings.items() if before.get(key) != value]
-            raise OptionError(
-                f"the job in {folder} was another one ({', '.join(changed)}): resume it with the "
-                "sources and options that it had"
-            )
-        done = self.done = {json.loads(line) for line in lines}
-        if not done:
-            return
-        write_whole(self._path, "\n".join([first, *lines, ""]).encode())
-        table = folder / "targets.jsonl"
-        if "jsonl" in settings["save"]:
-            lines = table.read_text(encoding="utf-8").split("\n")[:-1]
-            kept = [line for line in lines if json.loads(line)["source"] in done]
-            write_whole(table, "\n".join([*kept, ""]).encode())
-        table = folder / "targets.csv"
-        if "csv" in settings["save"]:
-            with table.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.reader(file))
-            content = io.StringIO()
-            writer = csv.writer(content, lineterminator="\n")
-            writer.writerows([*rows[:1], *(row for row in rows[1:] if row[:1] and row[0] in done)])
-            write_whole(table, content.getvalue().encode())
 
 
 def _pixels_of(record: FrameRecord) -> Prediction:
