@@ -125,3 +125,12 @@ def test_help_loads_nothing_heavy() -> None:
     )
     assert result.stdout.endswith("heavy: []\n")
     assert "predict" in result.stdout
+
+
+def test_the_package_runs_as_a_module() -> None:
+    call = [sys.executable, "-m", "pinglow"]
+    version = subprocess.run([*call, "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout == f"pinglow {pinglow.__version__}\n"
+    wrong = subprocess.run([*call, "predikt"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "python -m pinglow" in wrong.stderr

@@ -329,8 +329,15 @@ def test_data_sets_are_compared_each_by_itself(root: Path, tmp_path: Path) -> No
     assert float(line) == pytest.approx(100 * (x - y), abs=0.051)
     alone = make_study(seeds=[0], compare=[])
     alone.set["data.sets"] = study.set["data.sets"]
+    (tmp_path / "out" / "s-differences.png").unlink()
     page = write_report(alone, tmp_path / "out").read_text()
-    assert "each data set by itself" not in page
+    assert "differen" not in page.lower()
+    assert not (tmp_path / "out" / "s-differences.png").exists()
+    for name in ("s-curves.png", "s-roc.png"):  # all arms in one panel
+        with Image.open(tmp_path / "out" / name) as picture:
+            colours = {c for _, c in picture.convert("RGB").getcolors(1 << 20) or []}
+        assert any(red > 2 * blue for red, _, blue in colours)
+        assert any(blue > 2 * red for red, _, blue in colours)
 
 
 def test_results_of_other_settings_are_refused(root: Path, tmp_path: Path) -> None:

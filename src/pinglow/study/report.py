@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from pinglow.study.run import match_results
 
 _UNITS: Final = {"iou": ("IoU", 100), "niou": ("nIoU", 100), "pd": ("Pd", 100), "fa": ("Fa", 1e6)}
 _PANELS: Final = 3  # side by side
+_COLOURS: Final = ("#c05000", "#0060a0", *(f"C{n}" for n in range(2, 10)))
 
 
 def write_report(study: Study, folder: Path) -> Path:
@@ -45,15 +47,7 @@ def write_report(study: Study, folder: Path) -> Path:
         "Mean over seeds, ± their standard deviation; each figure is the mean over the data sets' "
         "validation frames, at the last step. IoU, nIoU and Pd in %, Fa in false pixels a million.",
         _table_arms(study, done, by_set),
-        "## Differences",
-        "First arm less second, frame by frame, over the seeds that both have; in brackets the "
-        "95 % interval: a bootstrap over frames, and over seeds the spread that all arms of the "
-        "study have in common once each arm's and each seed's own effect is taken out (Student's "
-        't). "No difference shown" means that it holds 0. Each interval stands for itself: of '
-        f"twenty, one may miss by chance{_freedom(effects)}.",
-        _table_effects(effects),
-        *(_compare_sets(study, by_set) if effects and len(by_set) > 1 else ()),
-        f"![Differences in IoU with their intervals]({study.name}-differences.png)",
+        *(_compare_arms(study, effects, by_set) if effects else ()),
         "## Stability",
         "Over all steps of a run, before clipping: the mean of the gradient's norm and its largest "
         "value; over seeds: the standard deviations of the last training loss and of the IoU.",
@@ -68,11 +62,14 @@ def write_report(study: Study, folder: Path) -> Path:
             "Arm, seed and reason; tables and differences leave that seed of the arm out.",
             "\n".join(f"- {e.arm}, {e.seed}: {e.failure}" for e in failed),
         ]
-    _draw_differences(effects, folder / f"{study.name}-differences.png")
+    if effects:
+        _draw_differences(effects, folder / f"{study.name}-differences.png")
     run = {each.arm for each in done}
-    pairs = [(e.first, e.second) for e in study.compare if {e.first, e.second} & run]
-    _draw_curves(done, pairs, folder / f"{study.name}-curves.png")
-    _draw_rocs(done, pairs, folder / f"{study.name}-roc.png")
+    panels: list[tuple[str, ...]]
+    panels = [(e.first, e.second) for e in study.compare if {e.first, e.second} & run]
+    panels = panels or [tuple(arm.name for arm in study.arms if arm.name in run)]
+    _draw_curves(done, panels, folder / f"{study.name}-curves.png")
+    _draw_rocs(done, panels, folder / f"{study.name}-roc.png")
     page = folder / f"{study.name}.md"
     write_atomically(page, ("\n\n".join(blocks) + "\n").encode())
     return page
@@ -165,6 +162,22 @@ def _table_effects(effects: list[_Effect]) -> str:
     return _table(head, rows)
 
 
+def _compare_arms(
+    study: Study, effects: list[_Effect], by_set: dict[str, list[RunResult]]
+) -> list[str]:
+    return [
+        "## Differences",
+        "First arm less second, frame by frame, over the seeds that both have; in brackets the "
+        "95 % interval: a bootstrap over frames, and over seeds the spread that all arms of the "
+        "study have in common once each arm's and each seed's own effect is taken out (Student's "
+        't). "No difference shown" means that it holds 0. Each interval stands for itself: of '
+        f"twenty, one may miss by chance{_freedom(effects)}.",
+        _table_effects(effects),
+        *(_compare_sets(study, by_set) if len(by_set) > 1 else ()),
+        f"![Differences in IoU with their intervals]({study.name}-differences.png)",
+    ]
+
+
 def _compare_sets(study: Study, by_set: dict[str, list[RunResult]]) -> list[str]:
     rows: dict[str, list[str]] = {}
     for runs in by_set.values():
@@ -251,10 +264,10 @@ def _draw_differences(effects: list[_Effect], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _draw_curves(done: list[RunResult], pairs: list[tuple[str, str]], path: Path) -> None:
-    figure, panels = _make_panels(pairs)
-    for axes, pair in zip(panels, pairs, strict=False):
-        for arm, colour in zip(pair, ("#c05000", "#0060a0"), strict=True):
+def _draw_curves(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: Path) -> None:
+    figure, all_axes = _make_panels(len(panels))
+    for axes, arms in zip(all_axes, panels, strict=False):
+        for arm, colour in zip(arms, cycle(_COLOURS)):
             for number, run in enumerate(each for each in done if each.arm == arm):
                 steps = [int(row["step"]) for row in run.curve]
                 scores = [100 * float(row["val_score"]) for row in run.curve]
@@ -265,10 +278,10 @@ def _draw_curves(done: list[RunResult], pairs: list[tuple[str, str]], path: Path
     figure.savefig(path, dpi=90)
 
 
-def _draw_rocs(done: list[RunResult], pairs: list[tuple[str, str]], path: Path) -> None:
-    figure, panels = _make_panels(pairs)
-    for axes, pair in zip(panels, pairs, strict=False):
-        for arm, colour in zip(pair, ("#c05000", "#0060a0"), strict=True):
+def _draw_rocs(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: Path) -> None:
+    figure, all_axes = _make_panels(len(panels))
+    for axes, arms in zip(all_axes, panels, strict=False):
+        for arm, colour in zip(arms, cycle(_COLOURS)):
             rocs = [
                 (each.report["roc"]["fa"], each.report["roc"]["pd"])
                 for run in done
@@ -285,12 +298,12 @@ def _draw_rocs(done: list[RunResult], pairs: list[tuple[str, str]], path: Path) 
     figure.savefig(path, dpi=90)
 
 
-def _make_panels(pairs: list[tuple[str, str]]) -> tuple[Any, list[Any]]:
+def _make_panels(number: int) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
-    rows = max(1, -(-len(pairs) // _PANELS))
+    rows = -(-number // _PANELS)
     figure = Figure(figsize=(4 * _PANELS, 2.8 * rows), layout="constrained")
     panels = list(figure.subplots(rows, _PANELS, squeeze=False).flat)
-    for axes in panels[len(pairs) :]:
+    for axes in panels[number:]:
         axes.set_axis_off()
     return figure, panels
