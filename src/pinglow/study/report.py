@@ -129,7 +129,8 @@ def _spread(values: Sequence[float], key: str) -> str:
 def _freedom(effects: list[_Effect]) -> str:
     freedom = max((each.freedom for _, _, d in effects for each in d.values()), default=0)
     return (
-        f", and as all share one spread over seeds, of {freedom} degrees of freedom, wrong ones "
+        f", and as all share one spread over seeds, of {freedom} degree{'s' * (freedom > 1)} of "
+        "freedom, wrong ones "
         "come together"
         if freedom
         else ""
@@ -301,9 +302,10 @@ def _draw_rocs(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: P
 def _make_panels(number: int) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
-    rows = -(-number // _PANELS)
-    figure = Figure(figsize=(4 * _PANELS, 2.8 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, _PANELS, squeeze=False).flat)
+    columns = min(number, _PANELS)
+    rows = -(-number // columns)
+    figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels[number:]:
         axes.set_axis_off()
     return figure, panels
