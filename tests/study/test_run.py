@@ -331,6 +331,7 @@ def test_data_sets_are_compared_each_by_itself(root: Path, tmp_path: Path) -> No
     alone.set["data.sets"] = study.set["data.sets"]
     (tmp_path / "out" / "s-differences.png").unlink()
     page = write_report(alone, tmp_path / "out").read_text()
+    assert "each data set by itself" not in page
     assert "differen" not in page.lower()
     assert not (tmp_path / "out" / "s-differences.png").exists()
     for name in ("s-curves.png", "s-roc.png"):  # all arms in one panel
