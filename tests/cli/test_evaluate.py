@@ -167,6 +167,15 @@ def test_a_broken_frame_is_left_out_of_the_scores_and_told(folder: Path) -> None
     assert json.loads(out.read_text()) == json.loads(expected.read_text())
 
 
+def test_a_frame_without_a_finite_pixel_is_left_out(folder: Path) -> None:
+    (folder / "images" / "f1.png").unlink()
+    np.save(folder / "images" / "f1.npy", np.full((40, 60), np.nan))
+    result = run(folder, "--model", "pinglow-fast", "--backend", "torch", "--protocol", "mshnet256")
+    assert result.exit_code == 2
+    assert "images: 2, targets: 1" in result.stdout
+    assert f"warning: left out: {folder / 'images' / 'f1.npy'} has no finite pixel" in result.stderr
+
+
 def test_without_a_readable_frame_there_are_no_scores(folder: Path) -> None:
     (folder / "masks" / "f0.png").write_bytes(b"")
     result = run(folder, "--predictions", folder / "found", "--split", "one")

@@ -18,6 +18,8 @@ RAISED: dict[str, BaseException] = {
     "ctrl-c": KeyboardInterrupt(),
     "bug": ZeroDivisionError("a bug"),
     "path": PermissionError(13, "Permission denied", "locked/x.png"),
+    "full": OSError(28, "No space left on device"),
+    "full-path": OSError(28, "No space left on device", "x.json"),
     "pipe": OSError(5, "Input/output error"),
 }
 
@@ -57,6 +59,14 @@ def test_a_path_that_the_system_refuses_is_named(failing: typer.Typer) -> None:
         "permissions\n"
     )
     assert CliRunner().invoke(failing, ["fail", "pipe"]).exception is RAISED["pipe"]
+
+
+@pytest.mark.parametrize("kind", ["full", "full-path"])
+def test_a_full_disk_is_one_line(failing: typer.Typer, kind: str) -> None:
+    result = CliRunner().invoke(failing, ["fail", kind])
+    assert result.exit_code == 2
+    place = "x.json" if kind == "full-path" else "output"
+    assert result.stderr == f"error: cannot write {place}: the disk is full, free some space\n"
 
 
 @pytest.mark.parametrize(

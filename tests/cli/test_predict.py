@@ -180,6 +180,13 @@ def files_in(folder: str) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
+def test_a_folder_that_cannot_be_made_is_not_taken_for_a_broken_job(run: Run) -> None:
+    save_frames(Path("in"), 1)
+    result = run("in", "--out", "/proc/results")
+    assert result.exit_code == 2
+    assert "cannot write results to /proc/results" in result.stderr
+
+
 @pytest.mark.parametrize("stop", range(8))
 def test_an_interrupted_job_that_is_resumed_ends_as_if_it_had_not_been(
     run: Run, save_clip: SaveClip, interrupt: Interrupt, stop: int

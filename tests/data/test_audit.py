@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -74,9 +75,14 @@ def test_masks_that_are_missing_of_another_size_soft_or_empty(folder: Path) -> N
     save(folder / "masks" / "f2.png", soft)
     save(folder / "masks" / "f3.png", mask())
     save(folder / "masks" / "f4.png", mask(5) // 255)
+    save(folder / "masks" / "f5.png", np.pad(np.full((4, 4), 255, np.uint8), ((0, 36), (0, 46))))
     audit = audit_folder(folder)
     assert audit.missing_masks == ["f0"]
-    assert audit.mismatched_masks == {"f1": "image 100x80, mask 100x40"}
+    assert audit.mismatched_masks == {
+        "f1": "image 100x80, mask 100x40",
+        "f5": "image 100x80, mask 50x40",
+    }
+    assert list(audit.broken) == [str(folder / "masks" / "f1.png")]  # the other can be enlarged
     assert audit.non_binary_masks == ["f2"]
     assert audit.target_free == ["f3"]
     assert audit.targets == 4
@@ -86,11 +92,15 @@ def test_broken_files_are_listed_and_do_not_stop_the_audit(folder: Path) -> None
     (folder / "images" / "f1.png").write_bytes(b"not an image")
     (folder / "masks" / "f2.png").write_bytes(b"")
     (folder / "val.txt").write_text("")
+    (folder / "images" / "f3.png").unlink()
+    np.save(folder / "images" / "f3.npy", np.full((80, 100), np.nan))
+    (folder / "masks" / "f4.png").unlink()
+    tifffile.imwrite(folder / "masks" / "f4.tif", np.stack([mask(5)] * 2), photometric="minisblack")
     audit = audit_folder(folder)
-    broken = {"images/f1.png", "masks/f2.png", "val.txt"}
+    broken = {"images/f1.png", "masks/f2.png", "val.txt", "images/f3.npy", "masks/f4.tif"}
     assert set(audit.broken) == {str(folder / name) for name in broken}
     assert audit.images == 6
-    assert audit.frame_sizes == {"100x80": 5}
+    assert audit.frame_sizes == {"100x80": 4}
     assert audit.missing_masks == []
 
 

@@ -222,6 +222,24 @@ def test_a_broken_image_is_named_when_it_is_read(tmp_path: Path) -> None:
         frames.pair(1)
 
 
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_file_of_several_frames_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = make_folder(tmp_path / "d", lists=("train.txt",))
+    (folder / kind / "b.png").unlink()
+    pages = np.zeros((3, 8, 8), np.uint8)
+    tifffile.imwrite(folder / kind / "b.tif", pages, photometric="minisblack")
+    with pytest.raises(FrameError, match=r"b\.tif holds 3 frames: save each to a file of its own"):
+        FrameFolder(folder, "train").pair(1)
+
+
+def test_a_frame_without_a_finite_pixel_is_refused_by_name(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", lists=("train.txt",))
+    (folder / "images" / "b.png").unlink()
+    np.save(folder / "images" / "b.npy", np.full((8, 8), np.inf))
+    with pytest.raises(FrameError, match=r"b\.npy has no finite pixel"):
+        FrameFolder(folder, "train").pair(1)
+
+
 def test_the_table_of_known_data_sets_is_complete() -> None:
     assert set(KNOWN_DATASETS) == {
         "sirst", "sirst-v2", "irstd-1k", "nudt-sirst", "sirst-uavb", "mdvsfa",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import glob
 import io
 import logging
 import os
@@ -264,6 +265,23 @@ def test_every_page_of_a_tiff(tmp_path: Path) -> None:
     for number in (-1, 5):
         with pytest.raises(FrameError, match=r"stack\.tif has no page -?\d: choose 0 to 4"):
             read_frame(path, page=number)
+
+
+@pytest.mark.parametrize("kinds", [[0, 1, 1], [0, 4, 0, 1], [1, 0, 0], [1, 1]])
+def test_smaller_copies_and_masks_are_no_frames(tmp_path: Path, kinds: list[int]) -> None:
+    path = tmp_path / "overviews.tif"
+    pages = RNG.integers(0, 16384, (len(kinds), 9, 11), dtype=np.uint16)
+    with tifffile.TiffWriter(path) as writer:
+        for page, kind in zip(pages, kinds, strict=True):
+            content = page > 8000 if kind == 4 else page  # a mask has one bit a pixel
+            writer.write(content, subfiletype=kind, photometric="minisblack", contiguous=False)
+    frames = [page for page, kind in zip(pages, kinds, strict=True) if kind == 0]
+    frames = frames or list(pages)  # a file of thumbnails alone
+    assert count_pages(path) == len(frames)
+    for number, frame in enumerate(frames):
+        np.testing.assert_array_equal(read_frame(path, page=number), frame)
+    with pytest.raises(FrameError, match=f"choose 0 to {len(frames) - 1}"):
+        read_frame(path, page=len(frames))
 
 
 @pytest.mark.parametrize("name", ["stack.tif", "imagej.tif"])
@@ -627,6 +645,37 @@ def test_patterns_find_nothing_among_the_results(tmp_path: Path) -> None:
     named = tmp_path / "out" / "overlays"
     assert find_frames(everything, results=[named]) == [tmp_path / "in" / "a.png"]
     assert find_frames([named], results=[named]) == [named / "a.png"]
+
+
+def test_links_in_circles_are_gone_round_once(tmp_path: Path) -> None:
+    for place in ("a", "a/sub", "b", ".hidden"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "x.png").touch()
+    (tmp_path / "a" / "here").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "sub" / "up").symlink_to(tmp_path)
+    (tmp_path / "b" / "other").symlink_to(tmp_path / "a")
+    every = [tmp_path / place / "x.png" for place in ("a", "a/sub", "b")]
+    assert sorted(find_frames([f"{tmp_path}/**/*.png"])) == sorted(every)
+    below = [*every[:2], tmp_path / "a/sub/up/b/x.png"]
+    assert sorted(find_frames([f"{tmp_path}/a/**"])) == sorted(below)
+    assert every[1] in find_frames([f"{tmp_path}/*/**/sub/**/x.*"])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["**/*.png", "a/**/x*", "*/**/deep/*.png", "**/deep/**/*.png", "a**/*.png", "**"]
+)
+def test_patterns_find_what_glob_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for place in ("x.png", "a/x.png", "a/deep/x2.png", "ab/c/deep/er/x.png", ".git/x.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    monkeypatch.chdir(tmp_path)
+    for prefix in ("", f"{tmp_path}/"):
+        expected = glob.glob(prefix + pattern, recursive=True)
+        found = find_frames([prefix + pattern])
+        assert len(found) == len(set(found))
+        assert set(found) == {Path(path) for path in expected if path.endswith(".png")}
 
 
 def test_find_frames_says_what_is_missing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pinglow.errors import DataError, OptionError
+from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.inference.evaluation import evaluate_model, evaluate_saved, read_probability
 from pinglow.metrics import PROTOCOLS, Scorer
 
@@ -120,6 +120,24 @@ def test_threshold_reaches_the_scorer() -> None:
     )
     assert report.threshold == 0.3
     assert report.false_alarms_per_image == 1
+
+
+def test_a_frame_that_cannot_be_predicted_is_named_or_left_out() -> None:
+    class Failing(Threshold):
+        def __call__(self, frame: NDArray[Any]) -> NDArray[np.float32]:
+            if len(self.shown) == 3:  # the second frame, by the second protocol
+                self.shown.append(frame)
+                raise FrameError("does not fit")
+            return super().__call__(frame)
+
+    rules = [PROTOCOLS["strict"], PROTOCOLS["mshnet256"]]
+    first, (name, *_), third = make_pairs()
+    with pytest.raises(FrameError, match=f"^{name}: does not fit"):
+        evaluate_model(make_pairs(), Failing(), rules)
+    broken: list[str] = []
+    reports = evaluate_model(make_pairs(), Failing(), rules, on_broken=broken.append)
+    assert broken == [f"{name}: does not fit"]
+    assert reports == evaluate_model([first, third], Threshold(), rules)
 
 
 def test_frame_and_mask_of_different_sizes_are_refused_by_name() -> None:

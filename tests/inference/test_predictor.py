@@ -215,6 +215,34 @@ def test_what_is_no_frame_is_refused() -> None:
         predictor(np.full((40, 40), np.inf))
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        [[1, 2], [3]],
+        torch.ones(40, 40, requires_grad=True),
+        torch.ones(40, 40, dtype=torch.bfloat16),
+    ],
+)
+def test_what_is_no_array_is_refused(frame: Any) -> None:
+    predictor = Predictor(TorchBackend(make_network()), make_card())
+    with pytest.raises(FrameError, match=r"a (list|Tensor) cannot be used as a frame"):
+        predictor(frame)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
+def test_pixels_that_a_masked_array_hides_are_no_numbers(dtype: str) -> None:
+    predictor = Predictor(TorchBackend(make_network()), make_card(), flips=True)
+    counts = (make_frame(48, 64) % 200).astype(dtype)
+    hidden = np.zeros(counts.shape, dtype=np.bool_)
+    hidden[5:20, 8:30] = True
+    expected = predictor.probability(np.where(hidden, np.nan, counts))
+    found = predictor.probability(np.ma.masked_array(counts, hidden))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - predictor.probability(counts)).max() > 1e-3
+    whole = predictor.probability(np.ma.masked_array(counts))
+    np.testing.assert_array_equal(whole, predictor.probability(counts))
+
+
 def test_a_frame_beyond_memory_is_a_frame_error() -> None:
     class Full(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -364,3 +364,13 @@ def test_a_damaged_result_is_named(root: Path, tmp_path: Path) -> None:
 def test_a_report_without_results_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no results of study s yet"):
         write_report(make_study(), tmp_path)
+
+
+def test_a_report_of_failures_alone_says_why(root: Path, tmp_path: Path) -> None:
+    study = make_study(seeds=[0])
+    study.set["init"] = "gone.safetensors"
+    run(study, root, tmp_path)
+    with pytest.raises(
+        DataError, match=r"all \d runs .* failed, the first by: .*gone\.safetensors"
+    ):
+        write_report(study, tmp_path / "out")

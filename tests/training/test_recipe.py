@@ -33,7 +33,7 @@ def test_every_bundled_recipe_is_valid_by_path_and_by_name(file: Path) -> None:
 
 def test_the_bundled_recipes() -> None:
     base = ["base", "base-finish", "base-turned", "base-wide"]
-    fast = ["fast", "fast-distill", "fast-distill-finish", "fast-finish", "fast-wide"]
+    fast = ["fast", "fast-distill", "fast-distill-finish", "fast-finish", "fast-quiet", "fast-wide"]
     assert sorted(file.stem for file in BUNDLED) == [*base, *fast, "mshnet", "paper"]
 
 

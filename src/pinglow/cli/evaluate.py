@@ -104,7 +104,7 @@ def evaluate(
         from pinglow.inference.predictor import Predictor
 
         predictor = Predictor.load(model, backend=backend, flips=flips)
-        reports = evaluate_model(pairs, predictor.probability, rules, threshold)
+        reports = evaluate_model(pairs, predictor.probability, rules, threshold, broken.append)
     else:
         assert predictions is not None
         reports = evaluate_saved(pairs, predictions, rules, threshold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Annotated, Any
 
@@ -31,10 +32,18 @@ class _Group(TyperGroup):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from error
         except OSError as error:
-            if error.filename is None:  # a closed pipe, for one: not about a path
+            if error.errno == errno.ENOSPC:
+                reason = (
+                    f"cannot write {error.filename or 'output'}: the disk is full, free some space"
+                )
+            elif error.filename is not None:
+                reason = (
+                    f"{error.filename} cannot be used ({error.strerror}): check the path and its "
+                    "permissions"
+                )
+            else:  # a closed pipe, for one
                 raise
-            reason = f"{error.filename} cannot be used ({error.strerror})"
-            typer.echo(f"error: {reason}: check the path and its permissions", err=True)
+            typer.echo(f"error: {reason}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             typer.echo("stopped by Ctrl-C", err=True)

@@ -14,11 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.data.datasets import find_mask, frame_path, list_splits, read_split, strip_suffix
+from pinglow.data.datasets import (
+    find_mask,
+    fit_mask,
+    frame_path,
+    list_splits,
+    read_image,
+    read_split,
+    strip_suffix,
+)
 from pinglow.data.duplicates import group_near_duplicates
-from pinglow.data.io import find_frames, read_frame
+from pinglow.data.io import find_frames, read_only_frame
 from pinglow.errors import DataError, FrameError
-from pinglow.structures import TARGET_SIZES, binarise_mask, find_targets
+from pinglow.structures import TARGET_SIZES, BoolArray, binarise_mask, find_targets
 
 
 @dataclass
@@ -33,9 +41,10 @@ class Audit:
         frame_sizes: Number of frames per size, "WIDTHxHEIGHT", most frequent first.
         pixel_types: Number of frames per type: uint8, uint16, float32.
         counts: Smallest and largest finite pixel of all frames, or None without frames.
-        broken: Image, mask or list that cannot be read, or never is, to the reason.
+        broken: Image, mask or list that cannot be used, or never is, to the reason.
         missing_masks: Frames without a mask file.
-        mismatched_masks: Frame to "image 10x20, mask 10x10".
+        mismatched_masks: Frame to "image 10x20, mask 5x10"; what does not fit even when it is
+            brought to the frame's size is broken, too.
         non_binary_masks: Frames whose mask has values other than 0 and its maximum.
         target_free: Frames whose mask is empty.
         splits: Number of names per list.
@@ -135,7 +144,7 @@ def _inspect_frames(
         on_frame()
         mask = _inspect_mask(audit, folder, name)
         try:
-            frame = read_frame(path)
+            frame = read_image(path)
         except FrameError as error:
             audit.broken[str(path)] = str(error)
             continue
@@ -146,33 +155,38 @@ def _inspect_frames(
         if finite.size:
             low, high = audit.counts or (np.inf, -np.inf)
             audit.counts = (min(low, float(finite.min())), max(high, float(finite.max())))
-        if mask is not None and mask.shape != frame.shape:
-            audit.mismatched_masks[name] = f"image {size}, mask {_size(mask)}"
+        if mask is not None and mask[1].shape != frame.shape:
+            audit.mismatched_masks[name] = f"image {size}, mask {_size(mask[1])}"
+            try:
+                fit_mask(*mask, frame.shape)
+            except DataError as error:
+                audit.broken[str(mask[0])] = str(error)
         content = f"{frame.shape}{frame.dtype}".encode() + frame.tobytes()
         hashes[name] = hashlib.sha256(content).hexdigest()
         yield frame
 
 
-def _inspect_mask(audit: Audit, folder: Path, name: str) -> NDArray[Any] | None:
+def _inspect_mask(audit: Audit, folder: Path, name: str) -> tuple[Path, BoolArray] | None:
     """Read a frame's mask, if there is one, and note what is seen."""
     path = find_mask(folder, name)
     if path is None:
         audit.missing_masks.append(name)
         return None
     try:
-        mask: NDArray[Any] = np.nan_to_num(read_frame(path))  # a GIS's no-data pixels
+        mask: NDArray[Any] = np.nan_to_num(read_only_frame(path))  # a GIS's no-data pixels
     except FrameError as error:
         audit.broken[str(path)] = str(error)
         return None
     if np.any((mask != 0) & (mask != mask.max())):
         audit.non_binary_masks.append(name)
-    targets = find_targets(binarise_mask(mask))
+    target_pixels = binarise_mask(mask)
+    targets = find_targets(target_pixels)
     if not targets:
         audit.target_free.append(name)
     audit.targets += len(targets)
     for target in targets:
         audit.target_sizes[_size_bin(target.area)] += 1
-    return mask
+    return path, target_pixels
 
 
 def _compare_lists(audit: Audit, folder: Path, images: set[str]) -> None:

@@ -17,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.data.io import FRAME_SUFFIXES, read_frame
-from pinglow.errors import DataError
+from pinglow.data.io import FRAME_SUFFIXES, read_only_frame
+from pinglow.errors import DataError, FrameError
 from pinglow.structures import BoolArray, binarise_mask
 
 
@@ -178,6 +178,18 @@ def find_mask(folder: Path, name: str) -> Path | None:
     return _find(folder / "masks", name) or _find(folder / "masks", f"{name}_pixels0")
 
 
+def read_image(path: Path) -> NDArray[Any]:
+    """(H, W) counts of a file in images/, as stored.
+
+    Raises:
+        FrameError: The file is broken, holds several frames, or has no finite pixel.
+    """
+    frame = read_only_frame(path)
+    if not np.isfinite(frame).any():
+        raise FrameError(f"{path} has no finite pixel: export it again")
+    return frame
+
+
 class FrameFolder:
     """Frames and masks of one list of a data folder, in the list's order.
 
@@ -204,9 +216,9 @@ class FrameFolder:
         """(H, W) counts as stored.
 
         Raises:
-            FrameError: The file is broken.
+            FrameError: See `read_image`.
         """
-        return read_frame(self._frames[index])
+        return read_image(self._frames[index])
 
     def mask(self, index: int) -> BoolArray:
         """(H, W) bool at the mask's own size; above half of the file's maximum is target.
@@ -214,7 +226,7 @@ class FrameFolder:
         Raises:
             FrameError: The file is broken.
         """
-        return binarise_mask(read_frame(self._masks[index]))
+        return binarise_mask(read_only_frame(self._masks[index]))
 
     def pair(self, index: int) -> tuple[NDArray[Any], BoolArray]:
         """Frame and mask of one size; a mask of another size is brought to the frame's (nearest).

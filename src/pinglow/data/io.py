@@ -23,6 +23,7 @@ import glob
 import logging
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin
 
 from pinglow.data.counts import MAX_PIXELS, check_size, collapse_channels, damaged
-from pinglow.data.tiff import count_tiff_pages, read_tiff
+from pinglow.data.tiff import count_tiff_pages, list_tiff_pages, read_tiff
 from pinglow.errors import DataError, FrameError
 
 FRAME_SUFFIXES: frozenset[str] = frozenset(
@@ -44,6 +45,8 @@ FRAME_SUFFIXES: frozenset[str] = frozenset(
 
 _logger = logging.getLogger("pinglow")
 
+_SEPARATORS = re.escape(f"/{os.sep}")
+_DESCENT = re.compile(rf"(^|[{_SEPARATORS}])\*\*(?:[{_SEPARATORS}]+|$)")
 _PGM_GAP = rb"(?:\s|#[^\n]*\n)+"
 _PGM_HEADER = re.compile(
     rb"P[25]" + _PGM_GAP + _PGM_GAP.join([rb"(\d{1,9})", rb"(\d{1,9})", rb"(\d{1,5})\s"])
@@ -55,7 +58,8 @@ def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS)
 
     Args:
         path: The file.
-        page: Which page of a multi-page TIFF, from 0; other files have page 0 only.
+        page: Which page of a multi-page TIFF, from 0; other files have page 0 only. Smaller copies
+            of a page, as GDAL and cameras keep them in the file, and masks are not counted.
         max_pixels: Refuse a frame whose header claims more pixels than this, before decoding it.
 
     Returns:
@@ -88,13 +92,27 @@ def open_frames(
         if reader is read_tiff:
             with _name_damage(path):
                 tiff = stack.enter_context(tifffile.TiffFile(path))
-            reader = functools.partial(read_tiff, tiff)
+                listed = list_tiff_pages(tiff)
+            reader = functools.partial(read_tiff, tiff, listed)
 
         def read(page: int) -> NDArray[Any]:
             with _name_damage(path):
                 return np.ascontiguousarray(_simplify_dtype(path, reader(path, page, max_pixels)))
 
         yield read
+
+
+def read_only_frame(path: str | Path) -> NDArray[Any]:
+    """Read a file that stands for one frame, as those of a data folder do; see `read_frame`.
+
+    Raises:
+        FrameError: See `read_frame`; or the file holds several frames.
+    """
+    frame = read_frame(path)
+    pages = count_pages(path)
+    if pages > 1:
+        raise FrameError(f"{path} holds {pages} frames: save each to a file of its own")
+    return frame
 
 
 @contextmanager
@@ -156,7 +174,7 @@ def find_frames(
         elif path.exists():
             matches = [path]
         elif glob.has_magic(str(source)):
-            matches = _keep_frames(map(Path, glob.iglob(str(source), recursive=True)), suffixes)
+            matches = _keep_frames(map(Path, _expand(str(source))), suffixes)
             own = {os.path.realpath(folder) for folder in results}
             matches = [match for match in matches if os.path.realpath(match.parent) not in own]
         else:
@@ -167,12 +185,33 @@ def find_frames(
             hint = f" (subfolders are not searched; try '{inner}')" if path.is_dir() else ""
             empty.append(f"{source} holds no frames: name a place with {kinds} files{hint}")
         for match in matches:
-            found.setdefault(os.path.realpath(match), match)  # it takes links in a circle, too
+            found.setdefault(os.path.realpath(match), match)
     if not found:
         raise DataError(empty[0])
     for reason in empty:
         _logger.warning(reason)
     return list(found.values())
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    """What a glob pattern stands for; ``**`` goes into each folder once.
+
+    `glob` goes every way that links in a circle allow: with two of them it does not come back.
+    """
+    descent = _DESCENT.search(pattern)
+    if descent is None:
+        yield from glob.iglob(pattern)
+        return
+    start, rest = pattern[: descent.start()], pattern[descent.end() :] or "*"
+    folders = deque(sorted(glob.iglob(start)) if start else [descent[1] or os.curdir])
+    seen: set[str] = set()
+    while folders:
+        folder = folders.popleft()  # the least deep first: its files get their shortest names
+        if (place := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(place)
+        yield from _expand(os.path.join(glob.escape(folder), rest))
+        folders += sorted(glob.iglob(os.path.join(glob.escape(folder), "*", "")))
 
 
 def _keep_frames(paths: Iterable[Path], suffixes: frozenset[str]) -> list[Path]:

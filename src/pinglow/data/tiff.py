@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,23 +18,38 @@ from pinglow.errors import FrameError
 # 2 RGB, 3 palette, 6 YCbCr (decoded to RGB).
 _TIFF_PHOTOMETRICS = (0, 1, 2, 3, 6)
 _PHOTOMETRIC: Final = 262  # the tag
+_NO_FRAME: Final = 1 | 4  # bits of the tag NewSubfileType: of reduced resolution, a mask
 _NODATA: Final = 42113  # GDAL's tag: the value of pixels that were not measured
+
+
+def list_tiff_pages(tiff: tifffile.TiffFile) -> Sequence[int]:
+    """Which pages of an open file are frames: not a frame's smaller copies, nor its mask.
+
+    GDAL puts those behind the frame, a camera may put a thumbnail before it.
+    """
+    pages: Any = tiff.pages
+    every = range(len(pages))
+    if not any(pages[page].subfiletype & _NO_FRAME for page in every[:2]):
+        return every  # without a look at the thousands of a stack
+    return [page for page in every if not pages[page].subfiletype & _NO_FRAME] or every
 
 
 def count_tiff_pages(tiff: tifffile.TiffFile) -> int:
     """Frames in an open file; where it is cut short, the first lost one counts."""
-    return max(len(tiff.pages) + _lacks_pages(tiff), _count_unlisted(tiff))
+    return max(len(list_tiff_pages(tiff)) + _lacks_pages(tiff), _count_unlisted(tiff))
 
 
-def read_tiff(tiff: tifffile.TiffFile, path: Path, page: int, max_pixels: int) -> NDArray[Any]:
-    """A page of an open file; see `pinglow.data.io.read_frame`."""
-    pages = len(tiff.pages)
+def read_tiff(
+    tiff: tifffile.TiffFile, listed: Sequence[int], path: Path, page: int, max_pixels: int
+) -> NDArray[Any]:
+    """A frame of an open file, of those that it lists; see `pinglow.data.io.read_frame`."""
+    pages = len(listed)
     unlisted = _count_unlisted(tiff)
     if page == pages and _lacks_pages(tiff):
         raise damaged(path, f"it is cut short after page {pages - 1}")
     if not 0 <= page < max(pages, unlisted):
         raise FrameError(f"{path} has no page {page}: choose 0 to {max(pages, unlisted) - 1}")
-    ifd: Any = tiff.pages[0 if unlisted else page]
+    ifd: Any = tiff.pages[0 if unlisted else listed[page]]
     check_size(path, ifd.imagelength, ifd.imagewidth, max_pixels)
     _check_tiff_data(path, ifd, tiff.filehandle.size, max_pixels)
     if unlisted:

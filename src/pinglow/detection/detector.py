@@ -18,7 +18,7 @@ from pinglow.extras import import_extra
 from pinglow.inference.predictor import (
     SMALLEST_SIDE,
     TILE,
-    check_frame,
+    as_frame,
     check_tile,
     memory_guard,
     prepare_input,
@@ -116,7 +116,7 @@ def find_boxes(
         FrameError: The frame is not two-dimensional, has no finite pixels, or does not fit into
             memory.
     """
-    check_frame(frame)
+    frame = as_frame(frame)
     device = next(cast(nn.Module, detector).parameters(), torch.empty(0)).device
     # In half precision, coordinates would be rounded to whole pixels and more.
     with torch.inference_mode(), torch.autocast(device.type, enabled=False), memory_guard(frame):

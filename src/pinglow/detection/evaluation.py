@@ -80,11 +80,11 @@ def evaluate_boxes(
     for index in order:
         try:
             frame, boxes = frames.frame(index), frames.boxes(index)
+            found = finder.candidates(frame)
         except (FrameError, DataError) as error:
             if on_broken is None:
                 raise
             on_broken(str(error))
             continue
-        found = finder.candidates(frame)
         scorer.update(found.boxes, found.scores, boxes, frame.shape)
     return scorer.compute(finder.threshold)

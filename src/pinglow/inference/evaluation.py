@@ -32,6 +32,7 @@ def evaluate_model(
     predict_probability: Callable[[Frame], Probability],
     protocols: Sequence[Protocol],
     threshold: float = 0.5,
+    on_broken: Callable[[str], object] | None = None,
 ) -> list[Report]:
     """Run a model over frames and score it, in one pass for all protocols.
 
@@ -40,11 +41,14 @@ def evaluate_model(
         predict_probability: (H, W) counts to (H, W) probabilities, of any size.
         protocols: What to score by; those that show the model the same input share its output.
         threshold: See `Scorer`.
+        on_broken: Called with the reason for each frame that cannot be predicted and is left out;
+            None: such a frame raises.
 
     Returns:
         One report per protocol, in their order.
 
     Raises:
+        FrameError: A frame cannot be predicted.
         DataError: A frame does not fit its mask, or a probability map does not fit its frame.
     """
     scorers = [Scorer(protocol, threshold) for protocol in protocols]
@@ -55,12 +59,18 @@ def evaluate_model(
                 "give them one size."
             )
         done: dict[tuple[int | None, int | None], tuple[Probability, BoolArray]] = {}
+        try:
+            for rule in protocols:
+                key = (rule.resize, rule.pad_multiple)
+                if key not in done:
+                    done[key] = _predict_by_protocol(frame, mask, predict_probability, rule)
+        except FrameError as error:
+            if on_broken is None:
+                raise FrameError(f"{name}: {error}") from error
+            on_broken(f"{name}: {error}")
+            continue
         for scorer in scorers:
-            rule = scorer.protocol
-            key = (rule.resize, rule.pad_multiple)
-            if key not in done:
-                done[key] = _predict_by_protocol(frame, mask, predict_probability, rule)
-            scorer.update(*done[key])
+            scorer.update(*done[scorer.protocol.resize, scorer.protocol.pad_multiple])
     return [scorer.compute() for scorer in scorers]
 
 

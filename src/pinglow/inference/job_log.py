@@ -45,16 +45,11 @@ class JobLog:
         self.done: set[str] = set()
         try:
             if resume and self._path.exists():
-                self._go_on(folder, settings)
+                self._read(folder, settings)
             self.resumed = bool(self.done)
             if not self.resumed:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_whole(self._path, f"{json.dumps(settings)}\n".encode())
-        except (ValueError, KeyError, TypeError, FileNotFoundError, csv.Error) as error:
-            raise DataError(
-                f"the tables in {folder} are not those of a job that can be gone on with: start "
-                "anew, into another folder"
-            ) from error
         except OSError as error:
             raise DataError(
                 f"cannot write results to {folder} ({error.strerror or error}): "
@@ -70,6 +65,15 @@ class JobLog:
     def remove(self) -> None:
         """The job has nothing left to do."""
         self._path.unlink(missing_ok=True)
+
+    def _read(self, folder: Path, settings: dict[str, Any]) -> None:
+        try:
+            self._go_on(folder, settings)
+        except (ValueError, KeyError, TypeError, FileNotFoundError, csv.Error) as error:
+            raise DataError(
+                f"the tables in {folder} are not those of a job that can be gone on with: start "
+                "anew, into another folder"
+            ) from error
 
     def _go_on(self, folder: Path, settings: dict[str, Any]) -> None:
         # What follows the last line end was cut short.

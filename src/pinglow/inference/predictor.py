@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional as F
 
 from pinglow.data.prepare import InputRule, measure_frame
@@ -108,7 +108,7 @@ class Predictor:
         Raises:
             FrameError: The frame is not two-dimensional or has no pixels.
         """
-        frame = np.asarray(frame)
+        frame = as_frame(frame)
         total = self._probability(frame)
         if self.flips:
             mirrors = _UPRIGHT_MIRRORS if self.card.upright else _MIRRORS
@@ -143,8 +143,7 @@ def predict_probability(
     Raises:
         FrameError: The frame is not two-dimensional, has no pixels, or does not fit into memory.
     """
-    frame = np.asarray(frame)
-    check_frame(frame)
+    frame = as_frame(frame)
     with memory_guard(frame):
         return _probability(backend, frame, rule, tile)
 
@@ -174,12 +173,23 @@ def check_tile(tile: int | None) -> None:
         raise OptionError(f"tile is {tile}; use at least {_SMALLEST_TILE} pixels")
 
 
-def check_frame(frame: NDArray[Any]) -> None:
-    """See whether an array can be a frame.
+def as_frame(frame: ArrayLike) -> NDArray[Any]:
+    """An (H, W) array of counts; those that a masked array hides are NaN.
 
     Raises:
-        FrameError: It is not two-dimensional, has no pixels, no numbers or no finite ones.
+        FrameError: It is no array, not two-dimensional, has no pixels, no numbers or no finite
+            ones.
     """
+    hidden = np.ma.getmaskarray(frame) if isinstance(frame, np.ma.MaskedArray) else None
+    try:
+        frame = np.asarray(frame)
+    except (TypeError, ValueError, RuntimeError) as error:  # numpy's, and torch's own
+        raise FrameError(
+            f"a {type(frame).__name__} cannot be used as a frame ({error}); pass one numpy array "
+            "of shape (height, width)"
+        ) from error
+    if hidden is not None and hidden.any() and frame.dtype.kind in "buif":
+        frame = np.where(hidden, np.float32(np.nan), frame)
     if frame.ndim != 2 or frame.size == 0 or frame.dtype.kind not in "buif":
         raise FrameError(
             f"a frame of shape {frame.shape} and type {frame.dtype} cannot be used; pass one "
@@ -187,6 +197,7 @@ def check_frame(frame: NDArray[Any]) -> None:
         )
     if frame.dtype.kind == "f" and not np.isfinite(frame).any():
         raise FrameError("a frame without a single finite pixel cannot be used; export it again")
+    return frame
 
 
 def prepare_input(frame: NDArray[Any], rule: InputRule) -> FloatArray:

@@ -199,9 +199,10 @@ class CsvSink:
 class JsonlSink:
     """targets.jsonl: one line of JSON a frame, also where nothing was found.
 
-    ``{"source", "frame", "width", "height", "targets": [{"x", "y", "bbox": [x, y, w, h], "area",
-    "score"}]}``; x and y are rounded to 0.001 px, the score to 0.0001. Frames of a video also have
-    "time", in seconds, and targets, where they are tracked, "track": its number or null.
+    ``{"source", "frame", "name", "width", "height", "targets": [{"x", "y", "bbox": [x, y, w, h],
+    "area", "score"}]}``; the name is that of the frame's pictures; x and y are rounded to 0.001 px,
+    the score to 0.0001. Frames of a video also have "time", in seconds, and targets, where they are
+    tracked, "track": its number or null.
     """
 
     def __init__(self, folder: Path, mode: Literal["w", "a"] = "w") -> None:
@@ -214,6 +215,7 @@ class JsonlSink:
         line: dict[str, Any] = {
             "source": printable(record.source),
             "frame": record.page,
+            "name": record.name,
             "width": width,
             "height": height,
             "targets": [_describe(target) for target in record.prediction.targets],

@@ -35,9 +35,14 @@ def write_report(study: Study, folder: Path) -> Path:
     plan = plan_runs(study)
     results = list(match_results(plan, folder).values())
     done = [each for each in results if not each.failure]
+    failed = [each for each in results if each.failure]
+    if failed and not done:
+        raise DataError(
+            f"all {len(failed)} runs of study {study.name} so far have failed, the first by: "
+            f"{failed[0].failure}; mend that and run it again"
+        )
     if not done:
         raise DataError(f"{folder} has no results of study {study.name} yet; run it first")
-    failed = [each for each in results if each.failure]
     effects = _list_effects(study, done)
     by_set = _split_by_set(done)
     blocks = [
