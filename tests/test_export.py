@@ -13,7 +13,7 @@ from PIL import Image
 
 from pinglow import export
 from pinglow.data.synthetic import SceneSpec, write_dataset
-from pinglow.errors import DataError, ModelError, OptionError
+from pinglow.errors import DataError, FrameError, ModelError, OptionError
 from pinglow.export import FORMATS, check_parity, export_model
 from pinglow.inference.backends import open_model
 from pinglow.inference.predictor import Predictor
@@ -231,6 +231,13 @@ def test_what_cannot_be_exported_is_refused(
     last = max((other / "masks").iterdir())
     Image.fromarray(np.zeros((40, 20), dtype=np.uint8)).save(last)
     monkeypatch.setattr("pinglow.export._quantize", None)  # said before the work
+    dark = tmp_path / "dark"
+    dark.mkdir()
+    for name in "abcd":
+        np.save(dark / f"{name}.npy", frame())
+    np.save(dark / "c.npy", np.full((40, 40), np.nan))
+    with pytest.raises(FrameError, match=r"c\.npy has no finite pixel"):
+        export_model(small_model, "onnx", tmp_path, calibration=dark)
     with pytest.raises(DataError, match=rf"{last.name} is 20 x 40 but its frame"):
         export_model(small_model, "onnx", tmp_path, calibration=other)
     assert load_network(small_model)

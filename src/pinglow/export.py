@@ -21,8 +21,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.data.datasets import find_mask, fit_mask
-from pinglow.data.io import find_frames, read_frame
+from pinglow.data.datasets import find_mask, fit_mask, read_image
+from pinglow.data.io import find_frames, read_only_frame
 from pinglow.errors import DataError, ModelError, OptionError
 from pinglow.extras import import_extra, is_installed
 from pinglow.inference.backends import RUNS, Backend, TorchBackend, open_model
@@ -186,13 +186,15 @@ class _Calibration:
         self.folder = folder
         self.calibrating, self.measuring = files[::2], files[1::2]
         self.with_masks = images != folder and (folder / "masks").is_dir()
-        for file in self.measuring if self.with_masks else ():
-            self._mask(file, read_frame(file))  # what is wrong with it is said before the work
+        for number, file in enumerate(files):  # what is wrong with them is said before the work
+            frame = read_image(file)
+            if self.with_masks and number % 2:
+                self._mask(file, frame)
 
     def pairs(self, reference: Predictor) -> Iterator[Pair]:
         """Measuring frames with their masks, or with what a predictor finds in them."""
         for file in self.measuring:
-            frame = read_frame(file)
+            frame = read_image(file)
             if not self.with_masks:
                 yield file.stem, frame, reference(frame).mask
                 continue
@@ -202,7 +204,7 @@ class _Calibration:
         path = find_mask(self.folder, file.stem)
         if path is None:
             raise DataError(f"{file} has no mask in {self.folder / 'masks'}; add it")
-        return fit_mask(path, binarise_mask(read_frame(path)), frame.shape)
+        return fit_mask(path, binarise_mask(read_only_frame(path)), frame.shape)
 
 
 def _write_onnx(path: Path, content: bytes, card: ModelCard, frames: _Calibration | None) -> None:
@@ -238,7 +240,7 @@ def _quantize(model: Any, content: bytes, card: ModelCard, frames: _Calibration)
         importlib.import_module("onnxruntime").set_default_logger_severity(3)
 
     def read(file: Path) -> dict[str, FloatArray]:
-        image = prepare_input(read_frame(file), card.input_rule)
+        image = prepare_input(read_image(file), card.input_rule)
         return {"image": image[..., :TILE, :TILE]}
 
     with contextlib.redirect_stdout(sys.stderr):  # its progress bars

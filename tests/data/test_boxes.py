@@ -23,7 +23,7 @@ from pinglow.data.boxes import (
     mask_boxes,
 )
 from pinglow.data.datasets import FrameFolder, read_split
-from pinglow.data.io import read_frame
+from pinglow.data.io import read_only_frame
 from pinglow.data.prepare import normalize_frame
 from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 from pinglow.structures import Detections, find_targets
@@ -258,10 +258,10 @@ def test_a_frame_is_read_once_for_its_boxes(folder: Path, monkeypatch: pytest.Mo
 
     def count(path: Path) -> object:
         read.append(path)
-        return read_frame(path)
+        return read_only_frame(path)
 
     convert_boxes(folder, ["all"], "voc", folder)
-    monkeypatch.setattr("pinglow.data.datasets.read_frame", count)
+    monkeypatch.setattr("pinglow.data.datasets.read_only_frame", count)
     frames = BoxFolder(folder, "all", "voc")
     frames.frame(1)
     frames.boxes(1)

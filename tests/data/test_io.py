@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.data import counts as shared
-from pinglow.data.io import count_pages, find_frames, open_frames, read_frame
+from pinglow.data.io import (
+    count_pages,
+    find_frames,
+    open_frames,
+    read_frame,
+    read_only_frame,
+)
 from pinglow.errors import DataError, FrameError
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=20)
@@ -267,7 +273,7 @@ def test_every_page_of_a_tiff(tmp_path: Path) -> None:
             read_frame(path, page=number)
 
 
-@pytest.mark.parametrize("kinds", [[0, 1, 1], [0, 4, 0, 1], [1, 0, 0], [1, 1]])
+@pytest.mark.parametrize("kinds", [[0, 1, 1], [0, 4, 0, 1], [1, 0, 0], [0, 0, 1, 1], [1, 1]])
 def test_smaller_copies_and_masks_are_no_frames(tmp_path: Path, kinds: list[int]) -> None:
     path = tmp_path / "overviews.tif"
     pages = RNG.integers(0, 16384, (len(kinds), 9, 11), dtype=np.uint16)
@@ -282,6 +288,31 @@ def test_smaller_copies_and_masks_are_no_frames(tmp_path: Path, kinds: list[int]
         np.testing.assert_array_equal(read_frame(path, page=number), frame)
     with pytest.raises(FrameError, match=f"choose 0 to {len(frames) - 1}"):
         read_frame(path, page=len(frames))
+
+
+@pytest.mark.parametrize("marked", [0, 1])
+def test_a_page_whose_header_is_lost_costs_no_other(tmp_path: Path, marked: int) -> None:
+    path = tmp_path / "stack.tif"
+    pages = RNG.integers(0, 16384, (4, 9, 11), dtype=np.uint16)
+    with tifffile.TiffWriter(path) as writer:
+        for number, page in enumerate(pages):
+            writer.write(page, subfiletype=marked * (number == 3), contiguous=False)
+    with tifffile.TiffFile(path) as tiff:
+        second: Any = tiff.pages[1]
+        place = second.offset
+    content = path.read_bytes()
+    path.write_bytes(content[: place + 20])
+    assert count_pages(path) >= 1
+    np.testing.assert_array_equal(read_frame(path), pages[0])
+    with pytest.raises(FrameError, match=r"stack\.tif is damaged"):
+        read_frame(path, page=1)
+    with pytest.raises(FrameError, match=r"stack\.tif is damaged"):
+        read_only_frame(path)
+    broken = bytearray(content)
+    broken[place + 4 : place + 12] = b"\xff" * 8  # the type, count and value of its first tag
+    path.write_bytes(broken)
+    for number in (0, 2):
+        np.testing.assert_array_equal(read_frame(path, page=number), pages[number])
 
 
 @pytest.mark.parametrize("name", ["stack.tif", "imagej.tif"])
@@ -659,6 +690,16 @@ def test_links_in_circles_are_gone_round_once(tmp_path: Path) -> None:
     below = [*every[:2], tmp_path / "a/sub/up/b/x.png"]
     assert sorted(find_frames([f"{tmp_path}/a/**"])) == sorted(below)
     assert every[1] in find_frames([f"{tmp_path}/*/**/sub/**/x.*"])
+
+
+def test_a_file_has_the_name_that_no_link_is_in(tmp_path: Path) -> None:
+    (tmp_path / "set" / "seq2").mkdir(parents=True)
+    (tmp_path / "set" / "seq2" / "x.png").touch()
+    (tmp_path / "set" / "a").symlink_to(tmp_path / "set" / "seq2")
+    (tmp_path / "a").symlink_to(tmp_path / "set" / "seq2")
+    for pattern in ("**/*.png", "*/**/x.png", "set/**/*"):
+        assert find_frames([f"{tmp_path}/{pattern}"]) == [tmp_path / "set" / "seq2" / "x.png"]
+    assert find_frames([f"{tmp_path}/a/**/*"]) == [tmp_path / "a" / "x.png"]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,18 @@ def test_what_is_no_frame_is_refused() -> None:
         find_boxes(BrightPixels(), np.zeros((3, 64, 64)), AS_IT_IS)
 
 
+def test_pixels_that_a_masked_array_hides_are_no_targets() -> None:
+    card = ModelCard(name="stars", network={}, parameters=0, threshold=0.3, input_rule=AS_IT_IS)
+    predictor = DetectorPredictor(BrightPixels(), card)
+    frame = starry(80, 120, [(20, 100), (50, 7)])
+    hidden = np.zeros(frame.shape, dtype=np.bool_)
+    hidden[50, 7] = True
+    assert len(predictor(frame).boxes) == 2
+    assert predictor(np.ma.masked_array(frame, hidden)).boxes.tolist() == [[99, 19, 3, 3]]
+    with pytest.raises(FrameError, match="a list cannot be used as a frame"):
+        predictor([[1, 2], [3]])  # type: ignore[arg-type]
+
+
 class OutOfMemory(BrightPixels):
     def forward(self, images: Tensor) -> Tensor:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pinglow.data.boxes import BoxFolder
 from pinglow.detection.detector import DetectorPredictor, build_detector
 from pinglow.detection.evaluation import evaluate_boxes, load_finder
+from pinglow.errors import FrameError
 from pinglow.inference.weights import ModelCard, save_model
 from pinglow.structures import Detections
 
@@ -54,6 +55,19 @@ def test_a_broken_frame_is_left_out_and_told(scenes: Path, tmp_path: Path) -> No
     assert (report.images, report.ap50) == (len(frames) - 1, pytest.approx(1))
     assert len(told) == 1
     assert path.name in told[0]
+
+
+def test_a_frame_that_cannot_be_predicted_is_named(scenes: Path) -> None:
+    class Full(Oracle):
+        def candidates(self, frame: NDArray[np.generic]) -> Detections:
+            raise FrameError("does not fit")
+
+    frames = BoxFolder(scenes, "train")
+    told: list[str] = []
+    assert evaluate_boxes(frames, Full(frames), [1], told.append).images == 0
+    assert told == [f"{frames.names[1]}: does not fit"]
+    with pytest.raises(FrameError, match=f"^{frames.names[0]}: does not fit"):
+        evaluate_boxes(frames, Full(frames), [0])
 
 
 def test_a_segmentation_model_is_scored_by_the_boxes_of_its_targets(

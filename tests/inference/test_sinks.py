@@ -67,6 +67,7 @@ def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
     assert lines[0] == {
         "source": "a.png",
         "frame": 0,
+        "name": "a",
         "width": 60,
         "height": 40,
         "targets": [
@@ -74,7 +75,7 @@ def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
             {"x": 6.0, "y": 7.0, "bbox": [5, 6, 3, 3], "area": 9, "score": 0.5123},
         ],
     }
-    assert lines[1] == {**lines[0], "source": "b.png", "targets": []}
+    assert lines[1] == {**lines[0], "source": "b.png", "name": "b", "targets": []}
     with (out / "targets.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert " ".join(rows[0]) == ("source frame x y left top width height area score time track")

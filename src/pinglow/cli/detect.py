@@ -115,7 +115,7 @@ def predict(
 ) -> None:
     """Find targets with a detector; the output is that of pinglow predict.
 
-    A frame that cannot be read is listed at the end, the others go on, and the exit
+    A frame that cannot be used is listed at the end, the others go on, and the exit
     code is 2.
 
     Example: pinglow detect predict flight/ --model runs/detector/weights.safetensors

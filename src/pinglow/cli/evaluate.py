@@ -71,7 +71,7 @@ def evaluate(
     """Score a model or saved probability maps on frames with known targets.
 
     Scores of different protocols cannot be compared: the tables say which one they used, and
-    give a bootstrap 95 % interval over images. A frame or mask that cannot be read is listed at the
+    give a bootstrap 95 % interval over images. A frame or mask that cannot be used is listed at the
     end, the others are scored, and the exit code is 2.
 
     Example: pinglow evaluate --data sirst --split test --model pinglow-fast --json scores.json

@@ -95,7 +95,7 @@ def predict(
 
     Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits, and
     MP4, AVI, MKV and MOV at 8 to 16 bits. The overlay of a video is a video.
-    A frame that cannot be read is listed at the end, the others go on, and the exit
+    A frame that cannot be used is listed at the end, the others go on, and the exit
     code is 2.
 
     Example: pinglow predict flight/ "night/*.tif" --out found --save csv,overlay

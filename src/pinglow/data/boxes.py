@@ -119,7 +119,7 @@ class BoxFolder(FrameFolder):
         """(H, W) counts as stored.
 
         Raises:
-            FrameError: The file is broken.
+            FrameError: See `pinglow.data.datasets.read_image`.
         """
         frame = super().frame(index)
         self._shapes[index] = frame.shape

@@ -224,7 +224,7 @@ class FrameFolder:
         """(H, W) bool at the mask's own size; above half of the file's maximum is target.
 
         Raises:
-            FrameError: The file is broken.
+            FrameError: The file is broken or holds several frames.
         """
         return binarise_mask(read_only_frame(self._masks[index]))
 

@@ -111,6 +111,7 @@ def read_only_frame(path: str | Path) -> NDArray[Any]:
     frame = read_frame(path)
     pages = count_pages(path)
     if pages > 1:
+        read_frame(path, page=1)  # says so if it is not there: the file is cut short
         raise FrameError(f"{path} holds {pages} frames: save each to a file of its own")
     return frame
 
@@ -194,24 +195,28 @@ def find_frames(
 
 
 def _expand(pattern: str) -> Iterator[str]:
-    """What a glob pattern stands for; ``**`` goes into each folder once.
+    """What a glob pattern stands for; ``**`` goes into each folder once, by links only if need be.
 
-    `glob` goes every way that links in a circle allow: with two of them it does not come back.
+    `glob` goes every way that links in a circle allow: with two of them it does not come back. Ours
+    takes ``**/`` at the end for ``**/*``.
     """
     descent = _DESCENT.search(pattern)
     if descent is None:
         yield from glob.iglob(pattern)
         return
     start, rest = pattern[: descent.start()], pattern[descent.end() :] or "*"
-    folders = deque(sorted(glob.iglob(start)) if start else [descent[1] or os.curdir])
+    inner = glob.glob(start) if start else [descent[1] or os.curdir]
+    folders: deque[str] = deque()
+    links: deque[str] = deque()
     seen: set[str] = set()
-    while folders:
-        folder = folders.popleft()  # the least deep first: its files get their shortest names
-        if (place := os.path.realpath(folder)) in seen:
-            continue
-        seen.add(place)
-        yield from _expand(os.path.join(glob.escape(folder), rest))
-        folders += sorted(glob.iglob(os.path.join(glob.escape(folder), "*", "")))
+    while inner or folders or links:
+        for path in sorted(inner, key=lambda path: _natural_key(Path(path))):
+            (links if Path(path).is_symlink() else folders).append(path)
+        folder, inner = (folders or links).popleft(), []
+        if (place := os.path.realpath(folder)) not in seen:
+            seen.add(place)
+            yield from _expand(os.path.join(glob.escape(folder), rest))
+            inner = glob.glob(os.path.join(glob.escape(folder), "*", ""))
 
 
 def _keep_frames(paths: Iterable[Path], suffixes: frozenset[str]) -> list[Path]:

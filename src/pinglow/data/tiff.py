@@ -27,11 +27,18 @@ def list_tiff_pages(tiff: tifffile.TiffFile) -> Sequence[int]:
 
     GDAL puts those behind the frame, a camera may put a thumbnail before it.
     """
-    pages: Any = tiff.pages
-    every = range(len(pages))
-    if not any(pages[page].subfiletype & _NO_FRAME for page in every[:2]):
+    every = range(len(tiff.pages))
+    if all(_is_frame(tiff, page) for page in {*every[:2], *every[-1:]}):
         return every  # without a look at the thousands of a stack
-    return [page for page in every if not pages[page].subfiletype & _NO_FRAME] or every
+    return [page for page in every if _is_frame(tiff, page)] or every
+
+
+def _is_frame(tiff: tifffile.TiffFile, page: int) -> bool:
+    try:
+        ifd: Any = tiff.pages[page]
+    except Exception:  # damaged: reading this page will say so, and the others may be whole
+        return True
+    return not ifd.subfiletype & _NO_FRAME
 
 
 def count_tiff_pages(tiff: tifffile.TiffFile) -> int:

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, Self, cast
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -113,8 +112,7 @@ def find_boxes(
         Boxes in pixels of the frame, cut to it.
 
     Raises:
-        FrameError: The frame is not two-dimensional, has no finite pixels, or does not fit into
-            memory.
+        FrameError: See `as_frame`; or the frame does not fit into memory.
     """
     frame = as_frame(frame)
     device = next(cast(nn.Module, detector).parameters(), torch.empty(0)).device
@@ -218,7 +216,7 @@ class DetectorPredictor:
         """Find the targets of an (H, W) frame of counts, any number type.
 
         Raises:
-            FrameError: The frame is not two-dimensional or has no finite pixels.
+            FrameError: See `pinglow.inference.predictor.as_frame`.
         """
         found = self.candidates(frame)
         above = found.scores > self.threshold
@@ -226,5 +224,4 @@ class DetectorPredictor:
 
     def candidates(self, frame: NDArray[Any]) -> Detections:
         """Boxes of every score, for average precision."""
-        rule = self.card.input_rule
-        return find_boxes(self.network, np.asarray(frame), rule, tile=self.tile)
+        return find_boxes(self.network, frame, self.card.input_rule, tile=self.tile)

@@ -72,7 +72,7 @@ def evaluate_boxes(
         frames: The frames.
         finder: What finds boxes.
         order: The indices of the frames, each once; a progress bar may be behind it.
-        on_broken: Called with the reason for each frame that cannot be read and is left out; None:
+        on_broken: Called with the reason for each frame that cannot be used and is left out; None:
             such a frame raises.
     """
     import_extra("faster_coco_eval", "detect", "Box average precision")  # not after hours
@@ -80,7 +80,10 @@ def evaluate_boxes(
     for index in order:
         try:
             frame, boxes = frames.frame(index), frames.boxes(index)
-            found = finder.candidates(frame)
+            try:
+                found = finder.candidates(frame)
+            except FrameError as error:
+                raise FrameError(f"{frames.names[index]}: {error}") from error
         except (FrameError, DataError) as error:
             if on_broken is None:
                 raise

@@ -98,7 +98,7 @@ class Predictor:
         """Find the targets of an (H, W) frame of counts, any number type.
 
         Raises:
-            FrameError: The frame is not two-dimensional or has no pixels.
+            FrameError: See `predict_probability`.
         """
         return Prediction(self.probability(frame), self.threshold)
 
@@ -106,7 +106,7 @@ class Predictor:
         """Target probability of each pixel, (H, W) float32 in [0, 1].
 
         Raises:
-            FrameError: The frame is not two-dimensional or has no pixels.
+            FrameError: See `predict_probability`.
         """
         frame = as_frame(frame)
         total = self._probability(frame)
@@ -141,7 +141,7 @@ def predict_probability(
         (H, W) float32 in [0, 1].
 
     Raises:
-        FrameError: The frame is not two-dimensional, has no pixels, or does not fit into memory.
+        FrameError: See `as_frame`; or the frame does not fit into memory.
     """
     frame = as_frame(frame)
     with memory_guard(frame):
