@@ -55,7 +55,7 @@ def test_what_a_detector_finds_is_written_as_predict_writes_it(
     assert "broken.png" in result.stderr
     lines = [json.loads(line) for line in (out / "targets.jsonl").read_text().splitlines()]
     assert len(lines) == 2
-    assert lines[0].keys() == {"source", "frame", "width", "height", "targets"}
+    assert lines[0].keys() == {"source", "frame", "name", "width", "height", "targets"}
     targets: list[dict[str, Any]] = [target for line in lines for target in line["targets"]]
     assert targets
     assert targets[0].keys() == {"x", "y", "bbox", "area", "score"}
