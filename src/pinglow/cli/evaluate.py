@@ -120,7 +120,7 @@ def evaluate(
 def _with_progress(frames: FrameFolder, broken: list[str]) -> Iterator[Pair]:
     """Go through a list, with a bar on stderr if a person is looking at it.
 
-    Why a frame cannot be read goes into ``broken``.
+    Why a frame cannot be used goes into ``broken``.
     """
     from pinglow.cli.progress import frame_progress
 
@@ -139,7 +139,7 @@ def told_broken(broken: list[str], total: int) -> Iterator[None]:
     """Around what shows scores: say what they lack.
 
     Args:
-        broken: Why each frame that could not be read was left out.
+        broken: Why each frame that could not be used was left out.
         total: Frames in the list.
 
     Raises:

@@ -152,9 +152,8 @@ def _inspect_frames(
         audit.frame_sizes[size] = audit.frame_sizes.get(size, 0) + 1
         audit.pixel_types[pixel_type] = audit.pixel_types.get(pixel_type, 0) + 1
         finite = frame[np.isfinite(frame)]
-        if finite.size:
-            low, high = audit.counts or (np.inf, -np.inf)
-            audit.counts = (min(low, float(finite.min())), max(high, float(finite.max())))
+        low, high = audit.counts or (np.inf, -np.inf)
+        audit.counts = (min(low, float(finite.min())), max(high, float(finite.max())))
         if mask is not None and mask[1].shape != frame.shape:
             audit.mismatched_masks[name] = f"image {size}, mask {_size(mask[1])}"
             try:
