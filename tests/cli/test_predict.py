@@ -65,7 +65,7 @@ def test_a_folder_goes_in_and_targets_come_out(run: Run) -> None:
     assert result.stderr == ""  # no progress bar where there is no terminal
     assert run.asked == [("pinglow-fast", None)]  # type: ignore[attr-defined]
     written = sorted(path.name for path in Path("pinglow-out").iterdir())
-    assert written == ["overlays", "targets.csv", "targets.jsonl"]
+    assert written == [".pinglow-job.jsonl", "overlays", "targets.csv", "targets.jsonl"]
     lines = Path("pinglow-out/targets.jsonl").read_text().splitlines()
     assert [json.loads(line)["source"] for line in lines] == [
         str(Path("in") / f"f{number}.png") for number in range(3)
@@ -81,7 +81,7 @@ def test_options_are_handed_on(run: Run) -> None:
     assert result.exit_code == 0
     assert run.asked == [("m", 0.25)]  # type: ignore[attr-defined]
     names = sorted(path.relative_to("o").as_posix() for path in Path("o").rglob("*.*"))
-    assert names == ["p/masks/f0_mask.png", "p/masks/f1_mask.png"]
+    assert names == ["p/.pinglow-job.jsonl", "p/masks/f0_mask.png", "p/masks/f1_mask.png"]
 
 
 def test_nothing_found_is_a_clean_answer(run: Run) -> None:
@@ -224,9 +224,27 @@ def test_resuming_leaves_tables_that_the_job_does_not_write(run: Run, interrupt:
 
 def test_without_a_job_to_go_on_with_one_is_begun(run: Run) -> None:
     save_frames(Path("in"), 2)
-    for _ in range(2):
-        assert run("in", "--resume").stdout.startswith("2 frames, ")
-    assert not Path("pinglow-out/.pinglow-job.jsonl").exists()
+    assert run("in", "--resume").stdout.startswith("2 frames, ")
+
+
+def test_a_finished_job_is_neither_repeated_nor_replaced(run: Run, interrupt: Interrupt) -> None:
+    save_frames(Path("in"), 2)
+    assert run("in").exit_code == 0
+    before = files_in("pinglow-out")
+    seen = interrupt(None)
+    again = run("in", "--resume")
+    assert again.exit_code == 0
+    assert again.stdout.startswith("Nothing was left to do.")
+    other = run("in/f1.png", "--resume")
+    assert other.exit_code == 2
+    assert "was another one (sources)" in other.stderr
+    Path("pinglow-out/.pinglow-job.jsonl").unlink()  # as an earlier version left it
+    without = run("in", "--resume")
+    assert without.exit_code == 2
+    assert "no job to go on with" in without.stderr
+    assert seen == []
+    del before[".pinglow-job.jsonl"]
+    assert files_in("pinglow-out") == before
 
 
 def test_the_overlay_of_a_video_that_is_done_is_whole(

@@ -54,7 +54,7 @@ def test_a_clean_folder(folder: Path) -> None:
     assert audit.shared_names == {"train & trainval": 2, "trainval & val": 2}
     for finding in (
         "broken", "missing_masks", "mismatched_masks", "non_binary_masks", "target_free",
-        "missing_images", "unlisted", "test_leaks", "duplicates", "near_duplicates",
+        "missing_images", "unlisted", "leaks", "duplicates", "near_duplicates",
         "duplicates_across", "near_duplicates_across",
     ):  # fmt: skip
         assert not getattr(audit, finding), finding
@@ -140,8 +140,15 @@ def test_lists_against_images_and_each_other(folder: Path) -> None:
     audit = audit_folder(folder)
     assert audit.missing_images == {"train": ["gone"]}
     assert audit.unlisted == ["f3"]
-    assert audit.test_leaks == {"train & test": ["f4"]}
+    assert audit.leaks == {"train & test": ["f4"]}
     assert audit.shared_names["train & test"] == 1
+
+
+def test_a_frame_that_trains_and_validates_is_a_leak(folder: Path) -> None:
+    (folder / "train.txt").write_text("f0\nf1\nf2\n")
+    (folder / "eval.txt").write_text("f1\n")
+    audit = audit_folder(folder)  # trainval holds all of val, as it should
+    assert audit.leaks == {"train & eval": ["f1"], "train & val": ["f2"]}
 
 
 def test_duplicates_across_lists(folder: Path) -> None:
@@ -183,6 +190,8 @@ def test_to_dict_survives_json(folder: Path) -> None:
 
 
 def test_no_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone is not a folder"):
+        audit_folder(tmp_path / "gone")
     with pytest.raises(DataError, match="no folder images/"):
         audit_folder(tmp_path)
     (tmp_path / "images").mkdir()
@@ -195,5 +204,5 @@ def test_sirst_is_as_known(shared_data: Path) -> None:
     assert audit.images == 427
     assert audit.splits == {"test": 86, "train": 256, "trainval": 341, "val": 85}
     assert list(audit.mismatched_masks) == ["Misc_111"]
-    assert audit.test_leaks == {}
+    assert audit.leaks == {}
     assert ["Misc_27", "Misc_31"] in audit.near_duplicates

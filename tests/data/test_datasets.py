@@ -281,3 +281,33 @@ def test_a_list_may_name_frames_in_folders(tmp_path: Path, line: str) -> None:
             Image.fromarray(np.full((4, 4), value, np.uint8)).save(path)
     (tmp_path / "all.txt").write_text(f"{line}\n")
     assert FrameFolder(tmp_path, "all").frame(0).max() == 7
+
+
+def test_a_line_may_be_the_path_of_its_image(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", ["a", "b", "c"], lists=("train.txt",))
+    lines = [f"{folder}/images/a.png", "images/b.png", "./images/c.png"]
+    (folder / "paths.txt").write_text("\n".join(lines))
+    (tmp_path / "link").symlink_to(folder)
+    for reached in (folder, tmp_path / "link"):
+        frames = FrameFolder(reached, "paths")
+        assert frames.names == ["a", "b", "c"]
+        assert [np.argwhere(frames.mask(i)).tolist() for i in range(3)] == [
+            [[2, 0]],
+            [[2, 1]],
+            [[2, 2]],
+        ]
+
+
+@pytest.mark.parametrize("line", ["/elsewhere/images/a.png", "../images/a.png", "x/../a"])
+def test_a_line_that_leads_out_of_the_images_is_refused(tmp_path: Path, line: str) -> None:
+    # A path that leaves images/ would be found as its own mask.
+    folder = make_folder(tmp_path / "d", lists=("train.txt",))
+    (folder / "train.txt").write_text(line)
+    with pytest.raises(DataError, match=r"train\.txt has the line .* no frame in .*images"):
+        FrameFolder(folder, "train")
+
+
+def test_a_folder_without_lists_is_told_how_to_make_one(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", lists=())
+    with pytest.raises(DataError, match=r"has no lists: write train\.txt there, one file name"):
+        FrameFolder(folder, "train")

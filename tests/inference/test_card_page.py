@@ -61,9 +61,13 @@ def test_boxes_have_scores_of_their_own() -> None:
 
 
 def test_a_chain_of_runs_begins_with_the_first() -> None:
-    base = {"command": "first", "training": {"steps": 1}}
-    card = make(command="second", training={"steps": 2, "best_step": 1, "started_from": base})
+    data = [{"name": "a", "licence": "MIT"}, {"name": "b", "licence": "none stated"}]
+    base = {"command": "first", "training": {"steps": 1}, "data": data}
+    training = {"steps": 2, "best_step": 1, "started_from": base}
+    card = make(command="second", training=training, data=[{"name": "a", "licence": "MIT"}])
     page = card_page(card)
+    assert cells(page, "b") == ["b", "none stated"]  # its licence matters still
+    assert page.count("| a |") == 1
     assert page.index("- `first` (steps 1)") < page.index("- `second` (steps 2, best step 1)")
 
 

@@ -265,7 +265,7 @@ def _audit_table(audit: Audit) -> Table:
         ("masks not binary", audit.non_binary_masks),
         *((f"no image, listed in {s}", names) for s, names in audit.missing_images.items()),
         ("images in no list", audit.unlisted if audit.splits else []),
-        *((f"LEAK: listed in {pair}", names) for pair, names in audit.test_leaks.items()),
+        *((f"LEAK: listed in {pair}", names) for pair, names in audit.leaks.items()),
         ("groups of equal frames", [" = ".join(group) for group in audit.duplicates]),
         ("groups of near-duplicates", [" ~ ".join(group) for group in audit.near_duplicates]),
         *((f"equal across {pair}", names) for pair, names in audit.duplicates_across.items()),

@@ -199,7 +199,7 @@ def run_job(
     elif earlier:
         typer.echo(
             f"note: {out} holds results of an earlier job; its tables, and pictures of the same "
-            "names, are replaced (name another --out to keep them)",
+            "names, are replaced with the first frame (name another --out to keep them)",
             err=True,
         )
     try:
@@ -221,8 +221,6 @@ def run_job(
         typer.echo(f"The results so far are in {out}{more}.", err=True)
         raise
 
-    if not summary.broken:
-        log.remove()
     for _, reason in summary.broken:
         typer.echo(f"warning: left out: {reason}", err=True)
     if done_before and not summary.frames and not summary.broken:

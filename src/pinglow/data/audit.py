@@ -51,7 +51,8 @@ class Audit:
         missing_images: List to its names that have no image, where there are any.
         unlisted: Frames in no list; empty without lists.
         shared_names: "a & b" to the number of names in both lists; legal for train and trainval.
-        test_leaks: "a & test" to the names in a test list and in another.
+        leaks: "a & b" to the names in a and in the list that is to check it: a test list, or for
+            training lists a validation list.
         duplicates: Groups of frames with equal pixels.
         near_duplicates: Groups of near-duplicates, equal ones included.
         duplicates_across: "a & b" to the frames only in b that equal a frame only in a.
@@ -74,7 +75,7 @@ class Audit:
     missing_images: dict[str, list[str]] = field(default_factory=dict)
     unlisted: list[str] = field(default_factory=list)
     shared_names: dict[str, int] = field(default_factory=dict)
-    test_leaks: dict[str, list[str]] = field(default_factory=dict)
+    leaks: dict[str, list[str]] = field(default_factory=dict)
     duplicates: list[list[str]] = field(default_factory=list)
     near_duplicates: list[list[str]] = field(default_factory=list)
     duplicates_across: dict[str, list[str]] = field(default_factory=dict)
@@ -124,6 +125,8 @@ def find_image_files(folder: Path) -> list[Path]:
     Raises:
         DataError: There is no such folder, or no frame in it.
     """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: name one that holds images/, masks/ and lists")
     if not (folder / "images").is_dir():
         raise DataError(f"{folder} has no folder images/: name a folder that holds images/, masks/")
     try:
@@ -188,6 +191,11 @@ def _inspect_mask(audit: Audit, folder: Path, name: str) -> tuple[Path, BoolArra
     return path, target_pixels
 
 
+def _checks(split: str) -> int:
+    """What a list is for, by its name: 2 tests, 1 validates, 0 anything else."""
+    return 2 if "test" in split else int("val" in split and "train" not in split)
+
+
 def _compare_lists(audit: Audit, folder: Path, images: set[str]) -> None:
     """Hold the lists against the images, against each other, and against the duplicates."""
     lists: dict[str, set[str]] = {}
@@ -202,14 +210,14 @@ def _compare_lists(audit: Audit, folder: Path, images: set[str]) -> None:
     if lists:
         audit.unlisted = sorted(images.difference(*lists.values()))
     for first, second in combinations(lists, 2):
-        if "test" in first and "test" not in second:
-            first, second = second, first
+        first, second = sorted((first, second), key=_checks)
         pair = f"{first} & {second}"
         shared = lists[first] & lists[second]
         if shared:
             audit.shared_names[pair] = len(shared)
-            if "test" in second and "test" not in first:
-                audit.test_leaks[pair] = sorted(shared)
+            # trainval holds val by its name.
+            if _checks(first) < _checks(second) and not (_checks(second) == 1 and "val" in first):
+                audit.leaks[pair] = sorted(shared)
         left, right = lists[first] - shared, lists[second] - shared
         for groups, across in (
             (audit.duplicates, audit.duplicates_across),

@@ -2,8 +2,8 @@
 
 A folder holds ``images/``, ``masks/`` and one list of names per split (``SPLIT.txt``, one name a
 line). Two published layouts are read as they are: BasicIRSTD's ``img_idx/train_NAME.txt``, and
-SIRST's ``idx_*/`` lists with ``NAME_pixels0.png`` masks. A line of a list may also be
-``./images/NAME.png``, as detectors' trainers want it.
+SIRST's ``idx_*/`` lists with ``NAME_pixels0.png`` masks. A line of a list may also be the path of
+its image, as detectors' trainers want it: ``./images/NAME.png``, or absolute.
 """
 
 from __future__ import annotations
@@ -143,11 +143,13 @@ def read_split(folder: Path, split: str) -> list[str]:
     A name that is there twice is taken once, with a warning: it would weigh twice in every score.
 
     Raises:
-        DataError: There is no such list, or it is empty.
+        DataError: There is no such list, it is empty, or a line is no frame of this folder.
     """
     path = Path(split) if split.endswith(".txt") else list_splits(folder).get(split)
     if path is None:
-        known = ", ".join(list_splits(folder)) or "none"
+        known = ", ".join(list_splits(folder))
+        if not known:
+            raise DataError(f"{folder} has no lists: write {split}.txt there, one file name a line")
         raise DataError(f"{folder} has no list {split}.txt (lists there: {known}); name another")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -155,7 +157,7 @@ def read_split(folder: Path, split: str) -> list[str]:
         raise DataError(f"list {path} does not exist; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a list of names: {error}") from error
-    names = [strip_suffix(line.strip().removeprefix("./images/")) for line in lines if line.strip()]
+    names = [_name_in(folder, line.strip(), path) for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path} names no frames; put one name a line into it")
     counts = Counter(names)
@@ -166,6 +168,23 @@ def read_split(folder: Path, split: str) -> list[str]:
             "is taken once"
         )
     return list(counts)
+
+
+def _name_in(folder: Path, line: str, listed: Path) -> str:
+    """The frame that a line of a list means: a name, or the path of an image of the folder."""
+    images = folder / "images"
+    place = Path(line)
+    if place.is_absolute():
+        inside = [base for base in (images.absolute(), images.resolve()) if base in place.parents]
+        place = place.relative_to(inside[0]) if inside else place
+    elif place.parts[0] == "images":
+        place = place.relative_to("images")
+    # With either, the image would be found in the place of its mask, or outside of the folder.
+    if place.is_absolute() or ".." in place.parts:
+        raise DataError(
+            f"{listed} has the line {line}, which is no frame in {images}: write names, one a line"
+        )
+    return strip_suffix(place.as_posix())
 
 
 def frame_path(folder: Path, name: str) -> Path | None:

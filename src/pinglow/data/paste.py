@@ -78,7 +78,8 @@ def paste_target(
     With ``rotate`` it is also turned, by a multiple of 90 degrees.
 
     Before stronger clutter than it was lifted from, its light is raised by as much (at most four
-    times): a target that nobody could see would teach false alarms.
+    times, before all light varies by a fifth at random): a target that nobody could see would
+    teach false alarms.
 
     Returns:
         A pixel (y, x) of it, or None if it found no free place: then nothing has changed.

@@ -38,7 +38,7 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
         "Network: " + _facts(card.network) + ".",
         "\n".join(_training_steps({"command": card.command, "training": card.training})),
         "## Data",
-        _table(card.data),
+        _table(_all_data({"data": card.data, "training": card.training})),
     ]
     if card.precision != "float32":
         blocks.insert(2, f"Computes in {card.precision}; the scores are of the float32 weights.")
@@ -61,6 +61,14 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
     if recipe and card.recipe:
         blocks += ["## Recipe", f"```toml\n{card.recipe.strip()}\n```"]
     return "\n\n".join(blocks) + "\n"
+
+
+def _all_data(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the last run was trained on, then what only runs before it were."""
+    before = part["training"].get("started_from")
+    names = {row.get("name") for row in part["data"]}
+    earlier = [row for row in _all_data(before) if row.get("name") not in names] if before else []
+    return [*part["data"], *earlier]
 
 
 def _training_steps(part: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ class JobLog:
     """.pinglow-job.jsonl: what a job was asked for, and a line for each file that it is done with.
 
     By it an interrupted job goes on: the tables are cut back to the files that are done, and the
-    other files are predicted from their start. A job that ends with nothing left takes it away.
+    other files are predicted from their start. It stays, so that a finished job is known as one.
 
     Attributes:
         resumed: There was a log to go on with, of a job that was done with a file.
@@ -37,10 +37,16 @@ class JobLog:
             resume: Go on with the log that is there; begin one if there is none.
 
         Raises:
-            OptionError: The log is of a job with other settings.
+            OptionError: The log is of a job with other settings, or there are tables without one.
             DataError: A file in the folder is broken or cannot be written.
         """
         self._path = folder / ".pinglow-job.jsonl"
+        tables = [folder / "targets.csv", folder / "targets.jsonl"]
+        if resume and not self._path.exists() and any(table.exists() for table in tables):
+            raise OptionError(
+                f"{folder} has tables but no job to go on with, and they would be replaced: name "
+                "another folder, or start anew without --resume"
+            )
         settings = {"save": list(names), **settings}
         self.done: set[str] = set()
         try:
@@ -61,10 +67,6 @@ class JobLog:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(printable(source)) + "\n")
         self.done.add(printable(source))
-
-    def remove(self) -> None:
-        """The job has nothing left to do."""
-        self._path.unlink(missing_ok=True)
 
     def _read(self, folder: Path, settings: dict[str, Any]) -> None:
         try:

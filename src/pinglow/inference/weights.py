@@ -141,8 +141,8 @@ def build_network(config: dict[str, Any]) -> nn.Module:
     kind = arguments.pop("type", None)
     if kind not in NETWORKS:
         raise ModelError(
-            f"network type {kind!r} is none of {', '.join(sorted(NETWORKS))}; if it is a detector, "
-            "use pinglow detect"
+            f"network type {kind!r} is none of {', '.join(sorted(NETWORKS))}; a detector is used "
+            "by pinglow detect, and exported as docs/detectors.md says"
         )
     try:
         return NETWORKS[kind](**arguments)
@@ -193,6 +193,9 @@ def find_model(name_or_path: str | Path) -> Path:
         return path
     names = ", ".join(bundled) or "none"
     if given.is_dir():
+        for name in sorted(given.iterdir()):
+            if name.suffix.lower() in EXPORTED:
+                raise ModelError(f"{given} is a folder: name the exported model in it, {name}")
         raise ModelError(f"{given} has no {WEIGHTS}: name a run folder, or a model of {names}")
     raise ModelError(
         f"model {str(given)!r} is neither a file nor a bundled model; bundled: {names}"

@@ -209,6 +209,8 @@ def _verdict(differences: dict[str, Difference]) -> str:
     if "iou" not in differences:
         return "no targets to find"
     difference = differences["iou"]
+    if difference.interval == (0, 0):
+        return "equal in every frame: not judged"  # most often because no run has found a target
     if not difference.freedom:
         return "too few runs: not judged"
     if not difference.shown:

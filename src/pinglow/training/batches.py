@@ -23,7 +23,7 @@ from pinglow.data.paste import TargetPatch, lift_target, paste_target
 from pinglow.data.prepare import normalize_frame
 from pinglow.data.transforms import random_view
 from pinglow.errors import DataError, FrameError
-from pinglow.structures import BoolArray, FloatArray, find_targets
+from pinglow.structures import BoolArray, FloatArray, Target, find_targets
 from pinglow.training.recipe import DataSet, RunRecipe
 
 _logger = logging.getLogger("pinglow")
@@ -75,7 +75,8 @@ def cut_validation(
 
     Groups are drawn by ``data.validation_seed``, else the recipe's seed, until the share is
     reached, so the cut depends only on the frames and the recipe, and no near-copy of a validation
-    frame in its list is trained on. A data set with a list for validation is not cut.
+    frame that `group_near_duplicates` finds in its list is trained on. A data set with a list for
+    validation is not cut.
 
     Args:
         recipe: The lists, the share and the seed.
@@ -279,7 +280,7 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         counts, mask = cut.frames.pair(position)
         frame = normalize_frame(counts)
         targets = find_targets(mask)
-        corners = [(round(target.y), round(target.x)) for target in targets]
+        corners = [_pixel_of(mask, target) for target in targets]
         pasting = self._recipe.augmentation.paste > 0
         lifted = [lift_target(frame, mask, target) for target in targets if pasting]
         item = _TrainingFrame(
@@ -301,3 +302,11 @@ def _free_memory() -> float:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
         return 2.0**30
+
+
+def _pixel_of(mask: BoolArray, target: Target) -> tuple[int, int]:
+    """The pixel (y, x) of a target that is nearest to its centroid, which may lie beside it."""
+    left, top, width, height = target.bbox
+    rows, columns = np.nonzero(mask[top : top + height, left : left + width])
+    nearest = np.hypot(rows + top - target.y, columns + left - target.x).argmin()
+    return int(rows[nearest]) + top, int(columns[nearest]) + left
