@@ -111,3 +111,12 @@ def test_without_room_nothing_changes() -> None:
     assert paste_target(frame, mask, bar_patch(), np.random.default_rng(0)) is None
     assert not frame.any()
     assert not mask.any()
+
+
+def test_nothing_is_pasted_over_a_target() -> None:
+    frame, mask = np.zeros((10, 10), dtype=np.float32), np.zeros((10, 10), dtype=np.bool_)
+    mask[4:6, 4:6] = True  # inside of every place that is large enough
+    for seed in range(20):
+        assert paste_target(frame, mask, bar_patch(), np.random.default_rng(seed), False) is None
+    assert not frame.any()
+    assert mask.sum() == 4

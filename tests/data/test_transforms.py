@@ -257,3 +257,9 @@ def test_the_hole_of_a_ring_stays_a_hole() -> None:
         _, truth = random_view(mask.astype(np.float32), mask, middle, 1.0, still, random)
         _, count = ndimage.label(truth[0].numpy(), np.ones((3, 3)))
         assert count <= 1
+
+
+def test_a_frame_smaller_than_the_view_lies_anywhere_in_it() -> None:
+    mask = np.random.default_rng(0).random((20, 20)) < 0.1
+    views = [view(mask, seed, flip=False, rotate=False)[0].numpy().tobytes() for seed in range(30)]
+    assert len(set(views)) > 20

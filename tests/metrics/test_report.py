@@ -255,3 +255,15 @@ def test_roc_area_of_perfect_and_blind_predictions() -> None:
     assert report_of([(mask.astype(float), mask)]).roc.area == 1
     assert report_of([(np.zeros((20, 20)), mask)]).roc.area == 0
     assert report_of([((~mask).astype(float), mask)]).roc.area == 0
+
+
+def test_roc_area_counts_the_best_pd_that_fewer_false_pixels_reach() -> None:
+    # At the lower threshold both targets are one component, with its centre on neither.
+    mask = np.zeros((1000, 1000), dtype=bool)
+    mask[10, 10] = mask[10, 30] = True
+    probability = np.zeros((1000, 1000), dtype=np.float32)
+    probability[10, 10:31] = 0.6
+    probability[mask] = 0.95
+    roc = report_of([(probability, mask)], thresholds=(0.5, 0.9)).roc
+    assert roc.pd == (0, 1)
+    assert roc.area == 1

@@ -182,3 +182,13 @@ def test_a_figure_that_few_frames_have_still_gets_an_interval() -> None:
     difference = contrast_arms([run_of("x", 1), run_of("y", 0)], {"x": 1, "y": -1})["pd"]
     assert difference.value == 1
     assert difference.interval == (1, 1)
+
+
+def test_each_data_set_is_drawn_by_itself() -> None:
+    alone = [make_run(arm, 0, quality, sets=("a",)) for arm, quality in (("x", 0.8), ("y", 0.7))]
+    twice = [result_of(r.arm, 0, sets={"a": r.sets["a"], "b": r.sets["a"]}) for r in alone]
+    widths = [
+        np.ptp(contrast_arms(runs, {"x": 1.0, "y": -1.0})["iou"].interval)
+        for runs in (alone, twice)
+    ]
+    assert widths[1] / widths[0] == pytest.approx(0.5**0.5, abs=0.07)

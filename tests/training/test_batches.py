@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from scipy import ndimage
 
 from pinglow.data.datasets import FrameFolder
 from pinglow.data.duplicates import group_near_duplicates
+from pinglow.data.transforms import Augmentation
 from pinglow.errors import DataError
 from pinglow.training import batches
 from pinglow.training.batches import TrainingBatches, cut_validation
@@ -331,3 +333,20 @@ def test_pasted_targets_come_in_and_leave_the_frames_as_they_were(
     assert counts[1] > 1.5 * counts[0]
     again = [batches_.batch(n)[1] for n in range(40)]
     assert all(torch.equal(a, b) for a, b in zip(with_pasted, again, strict=True))
+
+
+def test_views_of_a_target_beside_its_own_centroid_show_it(
+    tmp_path: Path, make_recipe: MakeRecipe
+) -> None:
+    # Two pixels that touch at a corner: their centroid rounds to neither of them.
+    folder = write_folder(tmp_path / "d", [texture(seed) for seed in range(4)])
+    for path in (folder / "masks").iterdir():
+        mask = np.zeros((64, 64), dtype=np.uint8)
+        mask[30, 31] = mask[31, 30] = 255
+        Image.fromarray(mask).save(path)
+    augmentation = {"crop": 48, "scale": [0.6, 0.8], "scale_share": 1.0, "target_bias": 1.0}
+    recipe = recipe_on(make_recipe, folder).model_copy(
+        update={"augmentation": Augmentation.model_validate(augmentation)}
+    )
+    for _, truth in itertools.islice(TrainingBatches(recipe, cut_validation(recipe)), 20):
+        assert truth.flatten(1).any(dim=1).all()

@@ -90,6 +90,11 @@ def cut_validation(
     lists: list[tuple[FrameFolder, FrameFolder | None]] = []
     for dataset in recipe.data.sets:
         folder, other = Path(recipe.data.root) / dataset.folder, dataset.validation_split
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder} is not a folder: name what to train on with --data, or where the "
+                "recipe's folders are with --set data.root=DIR"
+            )
         validating = dataset.model_copy(update={"split": other})
         lists.append((open_list(folder, dataset), open_list(folder, validating) if other else None))
     _refuse_shared_frames([frames for pair in lists for frames in pair if frames is not None])
