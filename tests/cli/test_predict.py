@@ -232,12 +232,16 @@ def test_a_finished_job_is_neither_repeated_nor_replaced(run: Run, interrupt: In
     assert run("in").exit_code == 0
     before = files_in("pinglow-out")
     seen = interrupt(None)
+    Path("broken.png").write_bytes(b"x")
+    assert run("broken.png").exit_code == 2  # has written nothing
     again = run("in", "--resume")
     assert again.exit_code == 0
     assert again.stdout.startswith("Nothing was left to do.")
     other = run("in/f1.png", "--resume")
     assert other.exit_code == 2
     assert "was another one (sources)" in other.stderr
+    assert run("broken.png", "--out", "fresh").exit_code == 2
+    assert not Path("fresh/.pinglow-job.jsonl").exists()
     Path("pinglow-out/.pinglow-job.jsonl").unlink()  # as an earlier version left it
     without = run("in", "--resume")
     assert without.exit_code == 2

@@ -151,6 +151,18 @@ def test_a_frame_that_trains_and_validates_is_a_leak(folder: Path) -> None:
     assert audit.leaks == {"train & eval": ["f1"], "train & val": ["f2"]}
 
 
+def test_lists_that_may_share_frames_are_no_leaks(folder: Path) -> None:
+    (folder / "test.txt").unlink()
+    for name in ("all", "night", "naval", "train_1", "val_1", "train_2", "val_2", "train_val"):
+        (folder / f"{name}.txt").write_text("f0\nf1\n" if name in ("train_1", "val_2") else "f2\n")
+    (folder / "train.txt").write_text("f0\n")
+    assert audit_folder(folder).leaks == {}
+    (folder / "Holdout.txt").write_text("f0\n")
+    assert set(audit_folder(folder).leaks) == {
+        f"{name} & Holdout" for name in ("train", "train_1", "trainval", "val_2")
+    }
+
+
 def test_duplicates_across_lists(folder: Path) -> None:
     # f4 (test) repeats f0 (train); f5 (test) is f2 (val) with more contrast and a target.
     save(folder / "images" / "f4.png", scene(0))

@@ -285,9 +285,10 @@ def test_a_list_may_name_frames_in_folders(tmp_path: Path, line: str) -> None:
 
 def test_a_line_may_be_the_path_of_its_image(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d", ["a", "b", "c"], lists=("train.txt",))
-    lines = [f"{folder}/images/a.png", "images/b.png", "./images/c.png"]
-    (folder / "paths.txt").write_text("\n".join(lines))
     (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "other").symlink_to(folder)
+    lines = [f"{tmp_path}/other/images/a.png", "images/b.png", "./images/c.png"]
+    (folder / "paths.txt").write_text("\n".join(lines))
     for reached in (folder, tmp_path / "link"):
         frames = FrameFolder(reached, "paths")
         assert frames.names == ["a", "b", "c"]
@@ -298,7 +299,20 @@ def test_a_line_may_be_the_path_of_its_image(tmp_path: Path) -> None:
         ]
 
 
-@pytest.mark.parametrize("line", ["/elsewhere/images/a.png", "../images/a.png", "x/../a"])
+def test_a_folder_images_inside_images_keeps_its_names(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", ["a"], lists=())
+    inner = make_folder(tmp_path / "e", ["b", "a"], lists=())  # its a has another mask
+    for part in ("images", "masks"):
+        (inner / part).rename(folder / part / "images")
+    (folder / "train.txt").write_text("images/a\na\n")
+    frames = FrameFolder(folder, "train")
+    assert frames.names == ["images/a", "a"]
+    assert [np.argwhere(frames.mask(i)).tolist() for i in range(2)] == [[[2, 1]], [[2, 0]]]
+
+
+@pytest.mark.parametrize(
+    "line", ["/elsewhere/images/a.png", "../images/a.png", "x/../a", ".", "./", "images", "/"]
+)
 def test_a_line_that_leads_out_of_the_images_is_refused(tmp_path: Path, line: str) -> None:
     # A path that leaves images/ would be found as its own mask.
     folder = make_folder(tmp_path / "d", lists=("train.txt",))

@@ -10,6 +10,7 @@ import pytest
 from pinglow.errors import DataError
 from pinglow.metrics import PROTOCOLS, Scorer
 from pinglow.study.contrast import contrast_arms
+from pinglow.study.report import _verdict
 from pinglow.study.results import RunResult, SetResult
 
 FRAMES = 30
@@ -182,6 +183,15 @@ def test_a_figure_that_few_frames_have_still_gets_an_interval() -> None:
     difference = contrast_arms([run_of("x", 1), run_of("y", 0)], {"x": 1, "y": -1})["pd"]
     assert difference.value == 1
     assert difference.interval == (1, 1)
+
+
+@pytest.mark.parametrize("qualities", [(0.8, 0.8), (0.0, 0.0)])
+def test_arms_that_are_equal_in_every_frame_are_not_judged(qualities: tuple[float, float]) -> None:
+    runs = [make_run("x", seed, qualities[0]) for seed in range(3)]
+    runs += [result_of("y", run.seed, sets=run.sets) for run in runs]
+    assert _verdict(contrast_arms(runs, {"x": 1.0, "y": -1.0})).startswith("equal in every frame")
+    runs[0] = make_run("x", 0, 0.5)
+    assert _verdict(contrast_arms(runs, {"x": 1.0, "y": -1.0})) == "no difference shown"
 
 
 def test_each_data_set_is_drawn_by_itself() -> None:

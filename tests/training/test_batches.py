@@ -16,6 +16,7 @@ from pinglow.data.datasets import FrameFolder
 from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.transforms import Augmentation
 from pinglow.errors import DataError
+from pinglow.structures import label_targets
 from pinglow.training import batches
 from pinglow.training.batches import TrainingBatches, cut_validation
 from pinglow.training.recipe import Recipe
@@ -350,3 +351,14 @@ def test_views_of_a_target_beside_its_own_centroid_show_it(
     )
     for _, truth in itertools.islice(TrainingBatches(recipe, cut_validation(recipe)), 20):
         assert truth.flatten(1).any(dim=1).all()
+
+
+def test_each_target_has_a_pixel_of_its_own() -> None:
+    mask = np.zeros((20, 20), dtype=np.bool_)
+    mask[4:13, 4:13] = True
+    mask[5:12, 5:12] = False  # a ring
+    mask[8, 8] = mask[1, 2] = mask[2, 1] = True  # a dot at its centre, and two pixels at a corner
+    labels, count = label_targets(mask)
+    corners = batches._pixels_of_targets(mask)
+    assert sorted(labels[tuple(corners.T)]) == list(range(1, count + 1))
+    assert [8, 8] in corners.tolist()

@@ -221,6 +221,8 @@ def run_job(
         typer.echo(f"The results so far are in {out}{more}.", err=True)
         raise
 
+    if not summary.frames:
+        log.undo()
     for _, reason in summary.broken:
         typer.echo(f"warning: left out: {reason}", err=True)
     if done_before and not summary.frames and not summary.broken:

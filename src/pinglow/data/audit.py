@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,10 @@ from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.io import find_frames, read_only_frame
 from pinglow.errors import DataError, FrameError
 from pinglow.structures import TARGET_SIZES, BoolArray, binarise_mask, find_targets
+
+# Words of lists' names.
+_TESTS: Final = frozenset({"test", "holdout"})
+_VALIDATES: Final = frozenset({"val", "valid", "validation", "eval", "dev"})
 
 
 @dataclass
@@ -51,8 +56,8 @@ class Audit:
         missing_images: List to its names that have no image, where there are any.
         unlisted: Frames in no list; empty without lists.
         shared_names: "a & b" to the number of names in both lists; legal for train and trainval.
-        leaks: "a & b" to the names in a and in the list that is to check it: a test list, or for
-            training lists a validation list.
+        leaks: "a & b" to the names in a and in the list b that is to check it, by their names: a
+            test list, or for a training list the validation list of its number.
         duplicates: Groups of frames with equal pixels.
         near_duplicates: Groups of near-duplicates, equal ones included.
         duplicates_across: "a & b" to the frames only in b that equal a frame only in a.
@@ -191,9 +196,28 @@ def _inspect_mask(audit: Audit, folder: Path, name: str) -> tuple[Path, BoolArra
     return path, target_pixels
 
 
+def _is_leak(first: str, second: str) -> bool:
+    """Whether the second list, by its name, is there to check what is made with the first.
+
+    A test list checks all but test lists, a validation list the training list of its number.
+    """
+    if _checks(second) == 2:
+        return _checks(first) < 2
+    same_fold = re.findall(r"\d+", first) == re.findall(r"\d+", second)
+    trains = "train" in _words(first) and not _words(first) & _VALIDATES  # not train_val
+    return _checks(second) == 1 and trains and same_fold
+
+
 def _checks(split: str) -> int:
-    """What a list is for, by its name: 2 tests, 1 validates, 0 anything else."""
-    return 2 if "test" in split else int("val" in split and "train" not in split)
+    """What a list is for, by the words of its name: 2 tests, 1 validates, 0 anything else."""
+    words = _words(split)
+    if words & _TESTS:
+        return 2
+    return int("train" not in words and bool(words & _VALIDATES))
+
+
+def _words(split: str) -> set[str]:
+    return set(re.findall("[a-z]+", split.lower()))
 
 
 def _compare_lists(audit: Audit, folder: Path, images: set[str]) -> None:
@@ -215,8 +239,7 @@ def _compare_lists(audit: Audit, folder: Path, images: set[str]) -> None:
         shared = lists[first] & lists[second]
         if shared:
             audit.shared_names[pair] = len(shared)
-            # trainval holds val by its name.
-            if _checks(first) < _checks(second) and not (_checks(second) == 1 and "val" in first):
+            if _is_leak(first, second):
                 audit.leaks[pair] = sorted(shared)
         left, right = lists[first] - shared, lists[second] - shared
         for groups, across in (

@@ -9,6 +9,7 @@ its image, as detectors' trainers want it: ``./images/NAME.png``, or absolute.
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,14 +174,20 @@ def read_split(folder: Path, split: str) -> list[str]:
 def _name_in(folder: Path, line: str, listed: Path) -> str:
     """The frame that a line of a list means: a name, or the path of an image of the folder."""
     images = folder / "images"
-    place = Path(line)
+    place = Path(line.removeprefix("./images/"))
     if place.is_absolute():
-        inside = [base for base in (images.absolute(), images.resolve()) if base in place.parents]
-        place = place.relative_to(inside[0]) if inside else place
-    elif place.parts[0] == "images":
+        # Of links to the folder the list may know one and the user name another.
+        for parent, base in (
+            (Path(os.path.normpath(place.parent)), images.absolute()),
+            (place.parent.resolve(), images.resolve()),
+        ):
+            if parent == base or base in parent.parents:
+                place = parent.relative_to(base) / place.name
+                break
+    elif place.parts[:1] == ("images",) and frame_path(folder, strip_suffix(line)) is None:
         place = place.relative_to("images")
-    # With either, the image would be found in the place of its mask, or outside of the folder.
-    if place.is_absolute() or ".." in place.parts:
+    # With an absolute path or "..", an image would be found in the place of its mask.
+    if place.is_absolute() or ".." in place.parts or not place.parts:
         raise DataError(
             f"{listed} has the line {line}, which is no frame in {images}: write names, one a line"
         )

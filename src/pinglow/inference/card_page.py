@@ -66,9 +66,12 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
 def _all_data(part: dict[str, Any]) -> list[dict[str, Any]]:
     """What the last run was trained on, then what only runs before it were."""
     before = part["training"].get("started_from")
-    names = {row.get("name") for row in part["data"]}
-    earlier = [row for row in _all_data(before) if row.get("name") not in names] if before else []
-    return [*part["data"], *earlier]
+    lists = {(row.get("name"), row.get("split")) for row in part["data"]}
+    earlier = _all_data(before) if before else []
+    return [
+        *part["data"],
+        *(row for row in earlier if (row.get("name"), row.get("split")) not in lists),
+    ]
 
 
 def _training_steps(part: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ class JobLog:
 
     By it an interrupted job goes on: the tables are cut back to the files that are done, and the
     other files are predicted from their start. It stays, so that a finished job is known as one.
+    Files and models are known by their paths: one that has changed since is not done again.
 
     Attributes:
         resumed: There was a log to go on with, of a job that was done with a file.
@@ -41,7 +42,7 @@ class JobLog:
             DataError: A file in the folder is broken or cannot be written.
         """
         self._path = folder / ".pinglow-job.jsonl"
-        tables = [folder / "targets.csv", folder / "targets.jsonl"]
+        tables = [folder / f"targets.{name}" for name in names if name in ("csv", "jsonl")]
         if resume and not self._path.exists() and any(table.exists() for table in tables):
             raise OptionError(
                 f"{folder} has tables but no job to go on with, and they would be replaced: name "
@@ -55,6 +56,7 @@ class JobLog:
             self.resumed = bool(self.done)
             if not self.resumed:
                 folder.mkdir(parents=True, exist_ok=True)
+                self._before = self._path.read_bytes() if self._path.exists() else None
                 write_whole(self._path, f"{json.dumps(settings)}\n".encode())
         except OSError as error:
             raise DataError(
@@ -67,6 +69,15 @@ class JobLog:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(printable(source)) + "\n")
         self.done.add(printable(source))
+
+    def undo(self) -> None:
+        """The job that was begun has written nothing: what was there before it is there again."""
+        if self.resumed:
+            return
+        if self._before is None:
+            self._path.unlink(missing_ok=True)
+        else:
+            write_whole(self._path, self._before)
 
     def _read(self, folder: Path, settings: dict[str, Any]) -> None:
         try:

@@ -17,6 +17,7 @@ from pinglow.study.results import FIGURES, RunResult
 from pinglow.study.run import match_results
 
 _UNITS: Final = {"iou": ("IoU", 100), "niou": ("nIoU", 100), "pd": ("Pd", 100), "fa": ("Fa", 1e6)}
+_NOTHING: Final = 1e-9  # rounding, where the arms are equal in every frame
 _PANELS: Final = 3  # side by side
 _COLOURS: Final = ("#c05000", "#0060a0", *(f"C{n}" for n in range(2, 10)))
 
@@ -209,8 +210,8 @@ def _verdict(differences: dict[str, Difference]) -> str:
     if "iou" not in differences:
         return "no targets to find"
     difference = differences["iou"]
-    if difference.interval == (0, 0):
-        return "equal in every frame: not judged"  # most often because no run has found a target
+    if max(map(abs, difference.interval)) < _NOTHING:  # most often no run has found a target
+        return "equal in every frame: not judged"
     if not difference.freedom:
         return "too few runs: not judged"
     if not difference.shown:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
@@ -23,7 +24,7 @@ from pinglow.data.paste import TargetPatch, lift_target, paste_target
 from pinglow.data.prepare import normalize_frame
 from pinglow.data.transforms import random_view
 from pinglow.errors import DataError, FrameError
-from pinglow.structures import BoolArray, FloatArray, Target, find_targets
+from pinglow.structures import BoolArray, FloatArray, find_targets, label_targets
 from pinglow.training.recipe import DataSet, RunRecipe
 
 _logger = logging.getLogger("pinglow")
@@ -285,13 +286,12 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         counts, mask = cut.frames.pair(position)
         frame = normalize_frame(counts)
         targets = find_targets(mask)
-        corners = [_pixel_of(mask, target) for target in targets]
         pasting = self._recipe.augmentation.paste > 0
         lifted = [lift_target(frame, mask, target) for target in targets if pasting]
         item = _TrainingFrame(
             frame,
             mask,
-            np.array(corners, dtype=np.int64).reshape(-1, 2),
+            _pixels_of_targets(mask),
             [patch for patch in lifted if patch],
         )
         size = frame.nbytes + mask.nbytes
@@ -309,9 +309,12 @@ def _free_memory() -> float:
         return 2.0**30
 
 
-def _pixel_of(mask: BoolArray, target: Target) -> tuple[int, int]:
-    """The pixel (y, x) of a target that is nearest to its centroid, which may lie beside it."""
-    left, top, width, height = target.bbox
-    rows, columns = np.nonzero(mask[top : top + height, left : left + width])
-    nearest = np.hypot(rows + top - target.y, columns + left - target.x).argmin()
-    return int(rows[nearest]) + top, int(columns[nearest]) + left
+def _pixels_of_targets(mask: BoolArray) -> NDArray[np.int64]:
+    """(n, 2): of each target its pixel (y, x) nearest to its centroid, which may lie beside it."""
+    labels, count = label_targets(mask)
+    corners = np.empty((count, 2), dtype=np.int64)
+    for number, place in enumerate(ndimage.find_objects(labels)):
+        pixels = np.argwhere(labels[place] == number + 1)
+        nearest = np.linalg.norm(pixels - pixels.mean(axis=0), axis=1).argmin()
+        corners[number] = pixels[nearest] + (place[0].start, place[1].start)
+    return corners
