@@ -214,7 +214,7 @@ def test_resuming_leaves_tables_that_the_job_does_not_write(run: Run, interrupt:
     save_frames(Path("in"), 2)
     assert run("in", "--save", "csv,jsonl").exit_code == 0
     before = Path("pinglow-out/targets.csv").read_bytes()
-    interrupt(0)
+    interrupt(1)
     assert run("in", "--save", "jsonl").exit_code == 130
     interrupt(None)
     assert run("in", "--save", "jsonl", "--resume").exit_code == 0
@@ -231,9 +231,11 @@ def test_a_finished_job_is_neither_repeated_nor_replaced(run: Run, interrupt: In
     save_frames(Path("in"), 2)
     assert run("in").exit_code == 0
     before = files_in("pinglow-out")
+    interrupt(0)
+    assert run("in/f0.png").exit_code == 130  # has written nothing, nor does the next
     seen = interrupt(None)
     Path("broken.png").write_bytes(b"x")
-    assert run("broken.png").exit_code == 2  # has written nothing
+    assert run("broken.png").exit_code == 2
     again = run("in", "--resume")
     assert again.exit_code == 0
     assert again.stdout.startswith("Nothing was left to do.")

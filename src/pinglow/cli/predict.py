@@ -208,7 +208,7 @@ def run_job(
             summary = predict_frames(
                 predictor,
                 files,
-                opened,
+                [log, *opened],
                 lambda done, total: bar.update(task, completed=done, total=total),
                 selection,
                 make_tracker if track else None,
@@ -221,8 +221,6 @@ def run_job(
         typer.echo(f"The results so far are in {out}{more}.", err=True)
         raise
 
-    if not summary.frames:
-        log.undo()
     for _, reason in summary.broken:
         typer.echo(f"warning: left out: {reason}", err=True)
     if done_before and not summary.frames and not summary.broken:

@@ -130,8 +130,7 @@ def find_image_files(folder: Path) -> list[Path]:
     Raises:
         DataError: There is no such folder, or no frame in it.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: name one that holds images/, masks/ and lists")
+    list_splits(folder)  # says so if there is no such folder
     if not (folder / "images").is_dir():
         raise DataError(f"{folder} has no folder images/: name a folder that holds images/, masks/")
     try:

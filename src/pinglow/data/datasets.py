@@ -9,7 +9,6 @@ its image, as detectors' trainers want it: ``./images/NAME.png``, or absolute.
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,13 +176,9 @@ def _name_in(folder: Path, line: str, listed: Path) -> str:
     place = Path(line.removeprefix("./images/"))
     if place.is_absolute():
         # Of links to the folder the list may know one and the user name another.
-        for parent, base in (
-            (Path(os.path.normpath(place.parent)), images.absolute()),
-            (place.parent.resolve(), images.resolve()),
-        ):
-            if parent == base or base in parent.parents:
-                place = parent.relative_to(base) / place.name
-                break
+        parent, base = place.parent.resolve(), images.resolve()
+        if parent.is_relative_to(base):
+            place = parent.relative_to(base) / place.name
     elif place.parts[:1] == ("images",) and frame_path(folder, strip_suffix(line)) is None:
         place = place.relative_to("images")
     # With an absolute path or "..", an image would be found in the place of its mask.

@@ -99,7 +99,7 @@ def random_view(
         shrink = side > settings.crop
         image = F.interpolate(image, size, mode="bilinear", antialias=shrink)
         truth = (F.interpolate(truth, size, mode="bilinear", antialias=shrink) > 0.5).float()
-        _keep_points(truth, mask, corners, top, left, side)
+        _keep_points(truth, corners, top, left, side)
     if settings.flip and random.random() < 0.5:
         image, truth = image.flip(-1), truth.flip(-1)
     if settings.rotate:
@@ -147,7 +147,6 @@ def _place(
 
 def _keep_points(
     truth: Tensor,
-    mask: BoolArray,
     corners: NDArray[np.int64],
     top: int,
     left: int,
@@ -158,7 +157,6 @@ def _keep_points(
     Interpolation would turn a target of a pixel or two into background, though it is still to be
     seen in the image.
     """
-    corners = corners[mask[corners[:, 0], corners[:, 1]]]  # not in the middle of a ring
     places = corners - (top, left)
     places = places[((places >= 0) & (places < side)).all(axis=1)]
     scaled = ((places + 0.5) * truth.shape[-1] / side).astype(np.int64)

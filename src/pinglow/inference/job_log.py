@@ -11,7 +11,7 @@ from typing import Any
 
 from pinglow.data.box_files import write_whole
 from pinglow.errors import DataError, OptionError
-from pinglow.inference.sinks import printable
+from pinglow.inference.sinks import FrameRecord, printable
 
 
 class JobLog:
@@ -19,6 +19,9 @@ class JobLog:
 
     By it an interrupted job goes on: the tables are cut back to the files that are done, and the
     other files are predicted from their start. It stays, so that a finished job is known as one.
+    It is a sink, to be written to before the others: with its first frame, and not before, a job
+    takes the place of the one that was in the folder, as the tables do.
+
     Files and models are known by their paths: one that has changed since is not done again.
 
     Attributes:
@@ -49,35 +52,34 @@ class JobLog:
                 "another folder, or start anew without --resume"
             )
         settings = {"save": list(names), **settings}
+        self._head = json.dumps(settings)
         self.done: set[str] = set()
         try:
             if resume and self._path.exists():
                 self._read(folder, settings)
-            self.resumed = bool(self.done)
-            if not self.resumed:
-                folder.mkdir(parents=True, exist_ok=True)
-                self._before = self._path.read_bytes() if self._path.exists() else None
-                write_whole(self._path, f"{json.dumps(settings)}\n".encode())
         except OSError as error:
             raise DataError(
                 f"cannot write results to {folder} ({error.strerror or error}): "
                 "free space there or choose another folder"
             ) from error
+        self.resumed = self._begun = bool(self.done)
+
+    def write(self, _: FrameRecord) -> None:
+        """Begin the log, unless it has begun."""
+        if not self._begun:
+            lines = [self._head, *map(json.dumps, sorted(self.done)), ""]
+            write_whole(self._path, "\n".join(lines).encode())
+            self._begun = True
 
     def add(self, source: Path) -> None:
         """Note a file all of whose frames were read, predicted and written."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(printable(source)) + "\n")
         self.done.add(printable(source))
+        if self._begun:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(printable(source)) + "\n")
 
-    def undo(self) -> None:
-        """The job that was begun has written nothing: what was there before it is there again."""
-        if self.resumed:
-            return
-        if self._before is None:
-            self._path.unlink(missing_ok=True)
-        else:
-            write_whole(self._path, self._before)
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _read(self, folder: Path, settings: dict[str, Any]) -> None:
         try:

@@ -285,9 +285,9 @@ class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
         cut, position = self._frames[index]
         counts, mask = cut.frames.pair(position)
         frame = normalize_frame(counts)
-        targets = find_targets(mask)
         pasting = self._recipe.augmentation.paste > 0
-        lifted = [lift_target(frame, mask, target) for target in targets if pasting]
+        targets = find_targets(mask) if pasting else ()
+        lifted = [lift_target(frame, mask, target) for target in targets]
         item = _TrainingFrame(
             frame,
             mask,
