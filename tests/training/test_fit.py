@@ -363,12 +363,12 @@ def test_a_run_in_another_thread_leaves_signals_alone(
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_run_starts_from_given_weights(
+def test_a_run_starts_from_the_weights_of_another(
     make_recipe: MakeRecipe, finished: dict[str, Path], no_curves: None, tmp_path: Path
 ) -> None:
     weights = finished["adamw"] / "weights.safetensors"
     still = {"learning_rate": 1e-30, "weight_decay": 0.0}
-    recipe = make_recipe(init=str(weights), steps=1, validate_every=1, optimizer=still)
+    recipe = make_recipe(init=str(finished["adamw"]), steps=1, validate_every=1, optimizer=still)
     task = train(recipe, tmp_path / "run", progress=False)
     learned = load_file(weights)
     for key, parameter in task.network.named_parameters():

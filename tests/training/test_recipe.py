@@ -9,6 +9,7 @@ import pytest
 import tomli_w
 
 from pinglow.errors import RecipeError
+from pinglow.inference.weights import bundled_models, read_card
 from pinglow.training.recipe import Recipe, load_recipe, parse_recipe
 
 BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -32,9 +33,19 @@ def test_every_bundled_recipe_is_valid_by_path_and_by_name(file: Path) -> None:
 
 
 def test_the_bundled_recipes() -> None:
-    base = ["base", "base-finish", "base-turned", "base-wide"]
-    fast = ["fast", "fast-distill", "fast-distill-finish", "fast-finish", "fast-quiet", "fast-wide"]
-    assert sorted(file.stem for file in BUNDLED) == [*base, *fast, "mshnet", "paper"]
+    names = ["base", "fast", "fast-finish", "mshnet", "paper"]
+    assert sorted(file.stem for file in BUNDLED) == names
+
+
+@pytest.mark.parametrize("file", BUNDLED, ids=lambda file: file.stem)
+def test_a_bundled_recipe_starts_from_nothing_or_from_a_bundled_model(file: Path) -> None:
+    recipe = load_recipe(file)
+    models = {recipe.init, recipe.distill.model if recipe.distill else None} - {None}
+    assert models <= bundled_models().keys()
+    if recipe.init:
+        wanted = recipe.network.model_dump(mode="json")
+        given = read_card(recipe.init).network
+        assert {key: wanted.get(key) for key in given} == given
 
 
 def test_the_papers_recipe_is_the_papers_setting() -> None:

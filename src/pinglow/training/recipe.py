@@ -188,7 +188,7 @@ class Recipe(RunRecipe):
     """A training run of a segmentation network."""
 
     init: str | None = Field(
-        default=None, description="weights to start from: a bundled model or a file"
+        default=None, description="weights to start from: a bundled model, a run folder or a file"
     )
     network: NetworkSection = NetworkSection()
     loss: LossSection = LossSection()
