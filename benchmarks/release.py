@@ -26,8 +26,8 @@ from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import load_network, save_model
 from pinglow.metrics import PROTOCOLS
 from pinglow.nn import fold_kernels
-from pinglow.training.batches import name_folders
-from pinglow.training.checkpoint import SafeCheckpointIO
+from pinglow.training.cuts import name_folders
+from pinglow.training.checkpoint import load_checkpoint
 from pinglow.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -86,8 +86,8 @@ def main() -> None:
 def mix_in(network: nn.Module, path: Path, share: float) -> None:
     """Move the network's weights by a share towards others, or a checkpoint's moving average."""
     if path.suffix == ".ckpt":
-        state = SafeCheckpointIO().load_checkpoint(path)["state_dict"]
-        other = {key: state["average.module." + key] for key in network.state_dict()}
+        state = load_checkpoint(path)["task"]
+        other = {key: state["average." + key] for key in network.state_dict()}
     else:
         other = load_network(path)[0].state_dict()
     for key, value in network.state_dict().items():

@@ -12,12 +12,15 @@ from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
 from pinglow.data.synthetic import SceneSpec, write_dataset
+from pinglow.errors import RecipeError
+from pinglow.training.fit import Machine
 from pinglow.training.recipe import Recipe, load_recipe
 from pinglow.training.run import TrainingInterruptedError
 
 
 class Calls(list[tuple[Recipe, Path, dict[str, Any]]]):
     error: Exception | None = None
+    done: int | None = None
 
 
 @pytest.fixture
@@ -27,10 +30,12 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
 
     def train(recipe: Recipe, run: Path, **options: Any) -> Any:
         made.append((recipe, run, options))
-        options["on_start"]([])
+        options["on_start"](recipe, [])
         if made.error:
             raise made.error
-        return SimpleNamespace(score=0.5, figures=("iou",))
+        return SimpleNamespace(
+            score=0.5, figures=("iou",), recipe=recipe, steps_done=made.done or recipe.steps
+        )
 
     monkeypatch.setattr("pinglow.training.fit.train", train)
     monkeypatch.chdir(tmp_path)
@@ -96,6 +101,33 @@ def test_data_may_bring_a_list_for_validation(calls: Calls, tmp_path: Path) -> N
         (str(tmp_path / "a:b"), "trainval", "some lists/x.txt"),
     ]
     assert run("fast", "--data", "gone:train:").exit_code == 2
+
+
+def test_the_machine_is_passed_on_and_over_minutes_are_said(calls: Calls, tmp_path: Path) -> None:
+    calls.done = 700
+    options = ("--device", "cpu", "--devices", "2", "--minutes", "9", "--compile")
+    result = run("fast", *options, "--run", tmp_path / "a run")
+    assert result.exit_code == 0, result.output
+    machine = calls[0][2]["machine"]
+    assert machine == Machine("cpu", 2, 9.0, compiled=True)
+    steps = load_recipe("fast").steps
+    assert f"the 9 minutes are over at step 700 of {steps}, everything is saved" in result.stderr
+    assert f"go on with: pinglow train --resume '{tmp_path}/a run'" in result.stderr
+    for minutes in ("0", "-1", "nan"):
+        result = run("fast", "--minutes", minutes)
+        assert result.exit_code == 2
+        assert "--minutes is" in result.stderr
+
+
+def test_of_several_processes_one_speaks(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls.error = RecipeError("a mistake")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    result = run("fast")
+    assert (result.exit_code, result.stderr) == (0, "")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    result = run("fast")
+    assert result.exit_code == 2
+    assert "a mistake" in result.stderr
 
 
 @pytest.fixture

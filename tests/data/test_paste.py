@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from pinglow.data.paste import TargetPatch, lift_target, paste_target
+from pinglow.data.counter import mix
+from pinglow.data.paste import Pasting, TargetPatch, draw_pasting, lift_target, paste_targets
 from pinglow.structures import BoolArray, FloatArray, find_targets
 
 YS, XS = np.mgrid[:60, :80].astype(np.float32)
@@ -65,58 +68,119 @@ def bar_patch(clutter: float = 1.0) -> TargetPatch:
     return TargetPatch(light, light > 0, clutter)
 
 
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
-def test_pasting_adds_light_exactly_where_the_mask_grows(seed: int) -> None:
-    frame, mask = np.zeros((40, 50), dtype=np.float32), np.zeros((40, 50), dtype=np.bool_)
-    mask[5, 5] = True
-    corner = paste_target(frame, mask, bar_patch(), np.random.default_rng(seed))
-    assert mask[5, 5]
-    if corner is None:  # the place that was drawn held the other target
-        assert mask.sum() == 1
-        assert not frame.any()
-    else:
-        mask[5, 5] = False
-        assert mask[corner]
-        assert np.array_equal(frame > 0, mask)
-        assert {target.area for target in find_targets(mask)} == {10}
-        assert 0.8 <= frame.max() <= 1.2
+def paste(
+    patch: TargetPatch,
+    frames: FloatArray,
+    masks: BoolArray,
+    *,
+    rotate: bool = True,
+    side: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Frames and masks (B, S, S) with one to three of the patch, and its pixels in them."""
+    pasting = Pasting.collect([[], [patch]])
+    assert pasting is not None
+    count = len(frames)
+    shares = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    keys = mix(torch.tensor(1), torch.arange(count))
+    drawn = draw_pasting(pasting, shares, 1.0, torch.full((count,), rotate), keys)
+    image, truth = torch.from_numpy(frames.copy()), torch.from_numpy(masks.astype(np.float32))
+    sides = torch.full((count,), side or frames.shape[1])
+    points, there = paste_targets(pasting, drawn, image, truth, sides)
+    return image, truth, points, there
+
+
+def test_pasting_adds_light_exactly_where_the_mask_grows() -> None:
+    frames, masks = np.zeros((60, 40, 40), dtype=np.float32), np.zeros((60, 40, 40), dtype=np.bool_)
+    masks[:, 5, 5] = True
+    images, truths, points, there = paste(bar_patch(), frames, masks, side=30)
+    counts = set()
+    for image, truth, point, used in zip(images, truths, points, there, strict=True):
+        assert set(truth.unique().tolist()) == {0.0, 1.0}
+        assert truth[5, 5] == 1
+        assert not image[:, 30:].any()
+        assert not image[30:].any()
+        truth[5, 5] = 0
+        assert torch.equal(image > 0, truth > 0)
+        assert all(truth[tuple(place)] == 1 for place in point[used])
+        assert truth.sum() == 10 * used.sum()
+        assert image.max() <= 1.2
+        assert (image[truth > 0] >= 0.8).all()
+        counts.add(int(used.sum()))
+    assert {1, 2, 3} <= counts
+
+
+def test_a_share_of_the_views_is_pasted_into_by_one_to_three() -> None:
+    pasting = Pasting.collect([[bar_patch()]])
+    assert pasting is not None
+    keys = mix(torch.tensor(2), torch.arange(3000))
+    one = torch.ones(1, dtype=torch.float64)
+    used = draw_pasting(pasting, one, 0.4, torch.ones(3000, dtype=torch.bool), keys).used.sum(1)
+    shares = torch.bincount(used, minlength=4) / 3000
+    assert shares.tolist() == pytest.approx([0.6, 0.4 / 3, 0.4 / 3, 0.4 / 3], abs=0.03)
+
+
+def test_each_of_a_frames_targets_comes_and_none_of_a_frame_without() -> None:
+    patches = [bar_patch(clutter) for clutter in (1.0, 2.0, 3.0)]
+    pasting = Pasting.collect([patches[:1], [], patches[1:]])
+    assert pasting is not None
+    shares = torch.tensor([0.2, 0.6, 1.0], dtype=torch.float64)
+    keys = mix(torch.tensor(3), torch.arange(2000))
+    drawn = draw_pasting(pasting, shares, 1.0, torch.ones(2000, dtype=torch.bool), keys)
+    first = drawn.used[:, 0]
+    assert first.float().mean().item() == pytest.approx(0.6, abs=0.05)
+    seen = torch.bincount(drawn.patch[first, 0], minlength=3) / first.sum()
+    assert seen.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3], abs=0.05)
+    assert Pasting.collect([[], []]) is None
 
 
 @pytest.mark.parametrize(("rotate", "count"), [(True, 8), (False, 2)])
 def test_all_turns_occur_that_may(rotate: bool, count: int) -> None:
+    light = np.arange(12, dtype=np.float32).reshape(3, 4) + 1
+    inside = light > 3  # its first pixel, and so its kept one, is not at a corner
+    frames, masks = np.zeros((150, 9, 9), dtype=np.float32), np.zeros((150, 9, 9), dtype=np.bool_)
+    images, truths, points, there = paste(
+        TargetPatch(light, inside, 1.0), frames, masks, rotate=rotate
+    )
+    eight = [np.rot90(each, k) for each in (light, light[:, ::-1]) for k in range(4)]
+    allowed = {(each.shape, tuple(np.argsort(each.ravel()))) for each in eight}
     seen = set()
-    light = np.arange(12, dtype=np.float32).reshape(3, 4)
-    for seed in range(100):
-        frame, mask = np.zeros((9, 9), dtype=np.float32), np.zeros((9, 9), dtype=np.bool_)
-        patch = TargetPatch(light, light > -1, 1.0)
-        paste_target(frame, mask, patch, np.random.default_rng(seed), rotate)
-        box = find_targets(mask)[0].bbox
-        cut = frame[box[1] : box[1] + box[3], box[0] : box[0] + box[2]]
-        seen.add((box[2:], tuple(np.argsort(cut.ravel()))))
+    for image, truth, point, used in zip(images, truths, points, there, strict=True):
+        if used.sum() == 1:
+            box = find_targets((image > 0).numpy())[0].bbox
+            cut = image[box[1] : box[1] + box[3], box[0] : box[0] + box[2]].numpy()
+            seen.add((cut.shape, tuple(np.argsort(cut.ravel()))))
+            (place,) = point[used]
+            assert truth[tuple(place)] == 1
+            assert image[tuple(place)] == pytest.approx(4 / 12 * image.max().item(), rel=1e-5)
     assert len(seen) == count
+    assert seen <= allowed
 
 
 @pytest.mark.parametrize(("clutter", "gain"), [(1.0, 1.0), (10.0, 1.0), (0.25, 2.0), (0.01, 4.0)])
 def test_light_rises_with_clutter_up_to_four_times(clutter: float, gain: float) -> None:
-    frame = np.tile(np.float32([[0.5, -0.5], [-0.5, 0.5]]), (20, 20))  # deviation 0.5 anywhere
-    before, mask = frame.copy(), np.zeros(frame.shape, dtype=np.bool_)
-    paste_target(frame, mask, bar_patch(clutter), np.random.default_rng(0))
-    added = (frame - before)[mask].mean()
-    assert 0.8 * gain <= added <= 1.2 * gain
+    chess = np.tile(np.float32([[0.5, -0.5], [-0.5, 0.5]]), (20, 20))  # deviation 0.5 anywhere
+    frames = np.repeat(chess[None], 20, axis=0)
+    images, truths, _, there = paste(bar_patch(clutter), frames, np.zeros(frames.shape, np.bool_))
+    added = (images - torch.from_numpy(frames))[truths > 0]
+    assert there.any(dim=1).all()
+    if gain == 1.0 or clutter == 0.01:  # what was pasted before is clutter, too
+        assert 0.8 * gain - 1e-5 <= added.min()
+        assert added.max() <= 1.2 * gain + 1e-5
+    assert 0.8 * gain <= added.median() <= 1.35 * gain
 
 
 def test_without_room_nothing_changes() -> None:
-    frame, mask = np.zeros((5, 5), dtype=np.float32), np.zeros((5, 5), dtype=np.bool_)
-    assert paste_target(frame, mask, bar_patch(), np.random.default_rng(0)) is None
-    assert not frame.any()
-    assert not mask.any()
+    frames, masks = np.zeros((9, 12, 12), dtype=np.float32), np.zeros((9, 12, 12), dtype=np.bool_)
+    images, truths, _, there = paste(bar_patch(), frames, masks, side=5)
+    assert not there.any()
+    assert not images.any()
+    assert not truths.any()
 
 
 def test_nothing_is_pasted_over_a_target() -> None:
-    frame, mask = np.zeros((10, 10), dtype=np.float32), np.zeros((10, 10), dtype=np.bool_)
-    mask[4:6, 4:6] = True  # inside of every place that is large enough
-    for seed in range(20):
-        assert paste_target(frame, mask, bar_patch(), np.random.default_rng(seed), False) is None
-    assert not frame.any()
-    assert mask.sum() == 4
+    frames, masks = np.zeros((20, 10, 10), dtype=np.float32), np.zeros((20, 10, 10), dtype=np.bool_)
+    masks[:, 4:6, 4:6] = True  # inside of every place that is large enough
+    images, truths, _, there = paste(bar_patch(), frames, masks, rotate=False)
+    assert not there.any()
+    assert not images.any()
+    assert truths.sum() == 20 * 4

@@ -166,7 +166,7 @@ def test_a_run_goes_on_where_the_data_lies_elsewhere(
     moved = tmp_path / "moved"
     shutil.copytree(root, moved)
     run(study, moved, tmp_path)
-    assert made[:2] == [2, 3]  # what was left of the first run
+    assert made[:2] == [3, 0]  # what was left of the first run, then the next one
 
 
 def test_a_run_that_came_apart_after_a_checkpoint_is_made_anew(
@@ -199,14 +199,15 @@ def test_a_run_that_came_apart_after_a_checkpoint_is_made_anew(
 def test_a_signal_in_the_last_validation_stops_after_the_run(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    validate = SegmentationTask.on_validation_epoch_end
+    report, validations = SegmentationTask.report, [0]
 
-    def stop(task: SegmentationTask) -> None:
-        if task.global_step == 4:
+    def stop(task: SegmentationTask) -> Any:
+        validations[0] += 1
+        if validations[0] == 2:  # after step 4 of 4
             os.kill(os.getpid(), signal.SIGTERM)
-        validate(task)
+        return report(task)
 
-    monkeypatch.setattr(SegmentationTask, "on_validation_epoch_end", stop)
+    monkeypatch.setattr(SegmentationTask, "report", stop)
     with pytest.raises(TrainingInterruptedError):
         run(make_study(seeds=[0]), root, tmp_path)
     assert len(rows(tmp_path)) == 1

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from pinglow.errors import ModelError
-from pinglow.training.checkpoint import SafeCheckpointIO
+from pinglow.training.checkpoint import load_checkpoint as load
+from pinglow.training.checkpoint import save_checkpoint
 
 CHECKPOINT: dict[str, Any] = {
     "global_step": 7,
@@ -28,12 +29,8 @@ CHECKPOINT: dict[str, Any] = {
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     file = tmp_path / "run" / "last.ckpt"
-    SafeCheckpointIO().save_checkpoint(CHECKPOINT, file)
+    save_checkpoint(CHECKPOINT, file)
     return file
-
-
-def load(path: Path) -> dict[str, Any]:
-    return SafeCheckpointIO().load_checkpoint(path)
 
 
 def test_what_is_saved_is_loaded(path: Path) -> None:
@@ -44,12 +41,6 @@ def test_what_is_saved_is_loaded(path: Path) -> None:
     for key, value in CHECKPOINT["state_dict"].items():
         assert torch.equal(loaded["state_dict"][key], value)
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
-
-
-def test_removing_is_quiet(path: Path) -> None:
-    for _ in range(2):
-        SafeCheckpointIO().remove_checkpoint(path)
-        assert not path.exists()
 
 
 def test_a_torn_file_is_refused_wherever_it_was_torn(path: Path) -> None:
@@ -83,6 +74,12 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         load(tmp_path / "plain.ckpt")
 
 
+def test_an_older_versions_checkpoint_says_what_to_do(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"checkpoint 2", b"checkpoint 1"))
+    with pytest.raises(ModelError, match="older version of pinglow; resume with that version"):
+        load(path)
+
+
 class Bomb:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,10 +92,10 @@ class Bomb:
 def test_a_pickle_bomb_is_refused(tmp_path: Path, path: Path, wrapped: bool) -> None:
     struck = tmp_path / "struck"
     if wrapped:
-        SafeCheckpointIO().save_checkpoint({"state_dict": Bomb(struck)}, path)
+        save_checkpoint({"state_dict": Bomb(struck)}, path)
     else:
         bomb = pickle.dumps(Bomb(struck), protocol=2)
-        path.write_bytes(b"pinglow checkpoint 1\n" + hashlib.sha256(bomb).digest() + bomb)
+        path.write_bytes(b"pinglow checkpoint 2\n" + hashlib.sha256(bomb).digest() + bomb)
     with pytest.raises(ModelError, match="more than tensors and numbers"):
         load(path)
     assert not struck.exists()
@@ -108,12 +105,13 @@ def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None
     path = tmp_path / "last.ckpt"
     code = (
         "import sys, torch\n"
-        "from pinglow.training.checkpoint import SafeCheckpointIO\n"
+        "from pathlib import Path\n"
+        "from pinglow.training.checkpoint import save_checkpoint\n"
         "number = 0\n"
         "while True:\n"
         "    number += 1\n"
         "    content = {'number': number, 'weight': torch.full((500_000,), float(number))}\n"
-        "    SafeCheckpointIO().save_checkpoint(content, sys.argv[1])\n"
+        "    save_checkpoint(content, Path(sys.argv[1]))\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)]) as writer:
         while not path.exists():

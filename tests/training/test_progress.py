@@ -19,16 +19,14 @@ def test_it_counts_steps_and_prints_each_validation(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     task = SegmentationTask(make_recipe())
-    trainer: Any = SimpleNamespace(max_steps=2000, global_step=1000)
     bar = StepsBar()
-    bar.on_train_start(trainer, task)
-    trainer.global_step = 1500
-    bar.on_train_batch_end(trainer, task, None, None, 0)
-    bar.on_validation_start(trainer, task)
+    bar.start(1000, 2000)
+    bar.advance(1500)
+    bar.say("validating")
     report: Any = SimpleNamespace(iou=0.5, pd=None, fa=2e-6)
     task.reports = {"clouds": report}
-    bar.on_validation_end(trainer, task)
-    bar.on_train_end(trainer, task)
+    bar.tell(task, 1500)
+    bar.stop()
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "1500/2000" in shown.err.replace("\x1b[32m", "").replace("\x1b[0m", "")
@@ -40,11 +38,10 @@ def test_a_log_file_gets_the_scores_and_no_bar(
     make_recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = SegmentationTask(make_recipe())
-    trainer: Any = SimpleNamespace(max_steps=20, global_step=10)
     bar = StepsBar()
-    bar.on_train_start(trainer, task)
-    task.reports = {"sea": SimpleNamespace(iou=1.0, pd=1.0, fa=0.0)}  # type: ignore[dict-item]
-    bar.on_validation_end(trainer, task)
-    bar.on_exception(trainer, task, ValueError())
+    bar.start(10, 20)
+    task.reports = {"sea": SimpleNamespace(iou=1.0, pd=1.0, fa=0.0)}
+    bar.tell(task, 10)
+    bar.stop()
     shown = " ".join(capsys.readouterr().err.split())
     assert shown == "step 10: sea IoU 1.000 Pd 1.000 Fa 0e-6"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pinglow.errors import DataError, RecipeError
 from pinglow.inference.weights import ModelCard
-from pinglow.training.batches import cut_validation
+from pinglow.training.cuts import cut_validation
 from pinglow.training.recipe import Recipe, load_recipe
 from pinglow.training.run import RunKeeper, check_run, describe_run, draw_curves
 

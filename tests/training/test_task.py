@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from pinglow.inference.weights import load_network
 from pinglow.losses import ScaleLoss, SoftIoULoss
 from pinglow.metrics import PROTOCOLS, Scorer
 from pinglow.training.recipe import Recipe
-from pinglow.training.task import SegmentationTask
+from pinglow.training.task import SegmentationTask, ValidationFrame, learning_rate
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -27,11 +26,6 @@ def make_batch(seed: int = 0, side: int = 32) -> tuple[Tensor, Tensor]:
     images = torch.randn(2, 1, side, side, generator=generator)
     masks = (torch.rand(2, 1, side, side, generator=generator) > 0.97).float()
     return images, masks
-
-
-def at_step(task: SegmentationTask, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(task), "global_step", property(lambda self: step))
-    monkeypatch.setattr(task, "log", lambda *_: None)
 
 
 def reference_loss(task: SegmentationTask, criterion: nn.Module, bce: float) -> float:
@@ -51,14 +45,13 @@ def reference_loss(task: SegmentationTask, criterion: nn.Module, bce: float) -> 
 @pytest.mark.parametrize("bce", [0.0, 2.0])
 @pytest.mark.parametrize("step", [0, 3, 4, 9])
 def test_the_loss_changes_at_the_end_of_its_warm_up(
-    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, step: int, bce: float
+    make_recipe: MakeRecipe, step: int, bce: float
 ) -> None:
     recipe = make_recipe(loss={"warmup_steps": 4, "bce_weight": bce}, network={"patch": 2})
     task = SegmentationTask(recipe)
-    at_step(task, step, monkeypatch)
     criterion = SoftIoULoss() if step < 4 else ScaleLoss("diff")
     expected = reference_loss(task, criterion, bce)
-    found = task.training_step(make_batch(), 0).item()
+    found = task.batch_loss(*make_batch(), task.is_warm(step)).item()
     assert found == pytest.approx(expected, rel=1e-5)
     other = reference_loss(task, ScaleLoss("diff") if step < 4 else SoftIoULoss(), bce)
     assert abs(other - expected) > 1e-4  # the two can be told apart
@@ -80,15 +73,8 @@ def test_the_learning_rate_over_the_steps(
     make_recipe: MakeRecipe, schedule: str, expected: Callable[[int], float]
 ) -> None:
     section = {"schedule": schedule, "warmup_steps": 3, "learning_rate": 0.01}
-    task = SegmentationTask(make_recipe(steps=20, optimizer=section))
-    built: Any = task.configure_optimizers()
-    optimizer, scheduler = built["optimizer"], built["lr_scheduler"]["scheduler"]
-    assert built["lr_scheduler"]["interval"] == "step"
-    rates = []
-    for _ in range(20):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
+    recipe = make_recipe(steps=20, optimizer=section)
+    rates = [learning_rate(recipe.optimizer, 20, step) for step in range(20)]
     assert rates == pytest.approx([0.01 * expected(step) for step in range(20)])
     assert (max(rates), rates[3]) == pytest.approx((0.01, 0.01))
 
@@ -100,9 +86,9 @@ def test_the_optimiser_holds_the_network_and_nothing_else(
     make_recipe: MakeRecipe, name: str, kind: type
 ) -> None:
     task = SegmentationTask(make_recipe(optimizer={"name": name, "weight_decay": 0.03}))
-    built: Any = task.configure_optimizers()
-    assert type(built["optimizer"]) is kind
-    decayed, others = built["optimizer"].param_groups
+    optimizer = task.build_optimizer(torch.device("cpu"))
+    assert type(optimizer) is kind
+    decayed, others = optimizer.param_groups
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.03, 0)
     held = {id(each): group for group in (decayed, others) for each in group["params"]}
     assert len(held) == len(decayed["params"]) + len(others["params"])
@@ -117,20 +103,20 @@ def test_the_moving_average_follows_its_formula(make_recipe: MakeRecipe) -> None
     assert task.average is not None
     weight = task.network.stem.weight
     counter = next(b for n, b in task.network.named_buffers() if n.endswith("num_batches_tracked"))
-    average = task.average.module.stem.weight
+    average = task.average.stem.weight
     expected = weight.detach().clone()
     for count in range(12):
         with torch.no_grad():
             weight += count + 1
             counter += 1
-        task.average.update_parameters(task.network)
+        task.follow(count)
         if count == 0:
             expected = weight.detach().clone()  # the first update copies
         else:
             keep = min(0.6, (1 + count) / (10 + count))
             expected = keep * expected + (1 - keep) * weight.detach()
         torch.testing.assert_close(average.detach(), expected)
-    followed = dict(task.average.module.named_buffers())
+    followed = dict(task.average.named_buffers())
     for name, buffer in task.network.named_buffers():
         if not buffer.is_floating_point():
             assert torch.equal(followed[name], buffer)
@@ -143,59 +129,54 @@ def test_without_a_moving_average_the_network_itself_is_used(make_recipe: MakeRe
 
 
 def test_validation_scores_the_averaged_network_as_inference_runs_it(
-    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+    make_recipe: MakeRecipe,
 ) -> None:
-    task = SegmentationTask(make_recipe()).eval()
+    task = SegmentationTask(make_recipe())
     with torch.no_grad():
         task.network.fuse.bias.fill_(-50)  # finds nothing
         task.trained_network.fuse.bias.fill_(50)  # finds everything
-    logged: dict[str, float] = {}
-    monkeypatch.setattr(task, "log", lambda key, value: logged.update({key: value}))
     rng = np.random.default_rng(0)
     scorers = {name: Scorer(PROTOCOLS["strict"]) for name in ("a", "b")}
-    task.on_validation_epoch_start()
-    for number, name in enumerate(("a", "a", "b")):
+    names, frames = ("a", "a", "b"), []
+    for number, name in enumerate(names):
         frame = rng.integers(0, 2**14, (40, 50 + number)).astype(np.uint16)
         mask = np.zeros(frame.shape, dtype=bool)
         mask[5:7, 8 : 10 + number] = True
-        task.validation_step((name, frame, mask), 0)
+        frames.append(ValidationFrame(name, frame, mask))
         probability = predict_probability(
-            TorchBackend(task.trained_network), frame, task.recipe.input_rule
+            TorchBackend(task.trained_network.eval()), frame, task.recipe.input_rule
         )
         assert (probability > 0.5).all()
         scorers[name].update(probability, mask)
-    task.on_validation_epoch_end()
+    task.take_scores(names, task.score_frames(frames))
     assert task.reports == {name: scorer.compute() for name, scorer in scorers.items()}
+    assert task.scorers["a"].images == scorers["a"].images
     ious = [report.iou for report in task.reports.values()]
-    assert task.score == logged["val/score"] == pytest.approx(sum(ious) / 2)  # type: ignore[arg-type]
+    assert task.score == pytest.approx(sum(ious) / 2)
     assert 0 < task.score < 0.01
-    task.on_validation_epoch_start()
-    assert task.scorers == {}
+    task.take_scores(names, task.score_frames(frames))  # the last validation is forgotten
+    assert task.reports == {name: scorer.compute() for name, scorer in scorers.items()}
 
 
-def test_a_validation_without_targets_has_a_score(
-    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = SegmentationTask(make_recipe()).eval()
-    monkeypatch.setattr(task, "log", lambda *_: None)
-    frame = np.zeros((32, 32), dtype=np.uint8)
-    task.on_validation_epoch_start()
-    task.validation_step(("empty", frame, frame.astype(bool)), 0)
-    task.on_validation_epoch_end()
+def test_a_validation_without_targets_has_a_score(make_recipe: MakeRecipe) -> None:
+    task = SegmentationTask(make_recipe())
+    counts = np.zeros((32, 32), dtype=np.uint8)
+    empty = ValidationFrame("empty", counts, counts.astype(bool))
+    task.take_scores(["empty"], task.score_frames([empty]))
     assert task.score == 0
     # Beside one with targets, it does not count.
     with torch.no_grad():
         task.trained_network.fuse.bias.fill_(50)  # finds everything
-    mask = frame.astype(bool)
+    mask = counts.astype(bool)
     mask[4:8, 4:8] = True
-    task.validation_step(("scene", frame, mask), 0)
-    task.on_validation_epoch_end()
+    scene = ValidationFrame("scene", counts, mask)
+    task.take_scores(["empty", "scene"], task.score_frames([empty, scene]))
     assert task.score == task.reports["scene"].iou
     assert task.score > 0
 
 
 def test_every_target_counts_alike_where_the_recipe_says_so(
-    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+    make_recipe: MakeRecipe,
 ) -> None:
     loss = {"warmup_steps": 0, "bce_weight": 2.0}
     tasks = [
@@ -205,15 +186,12 @@ def test_every_target_counts_alike_where_the_recipe_says_so(
     tasks[1].load_state_dict(tasks[0].state_dict())
     images, masks = make_batch()
     masks[0, 0, 10:20, 10:20] = 1
-    found = []
-    for task in tasks:
-        at_step(task, 0, monkeypatch)
-        found.append(task.training_step((images, masks), 0).item())
+    found = [task.batch_loss(images, masks, False).item() for task in tasks]
     assert found[0] != pytest.approx(found[1], rel=1e-4)
 
 
 def test_a_teachers_probabilities_are_learnt_beside_the_masks(
-    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, small_model: Path
+    make_recipe: MakeRecipe, small_model: Path
 ) -> None:
     plain = SegmentationTask(make_recipe(loss={"warmup_steps": 0}))
     distill = {"model": str(small_model), "weight": 3.0}
@@ -221,10 +199,7 @@ def test_a_teachers_probabilities_are_learnt_beside_the_masks(
     assert task.state_dict().keys() == plain.state_dict().keys()  # the teacher is not saved
     plain.load_state_dict(task.state_dict())
     images, masks = make_batch(side=64)
-    losses = []
-    for each in (plain, task):
-        at_step(each, 0, monkeypatch)
-        losses.append(each.training_step((images, masks), 0).double())
+    losses = [each.batch_loss(images, masks, False).double() for each in (plain, task)]
     teacher, _ = load_network(small_model)
     with torch.no_grad():
         p = torch.sigmoid(copy.deepcopy(task.network)(images).double())

@@ -10,7 +10,7 @@ import typer
 from pinglow.cli.evaluate import TARGET_LINES, score_table, told_broken
 from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.cli.predict import End, Every, Out, ResumeJob, Sources, Start, Tile, Track
-from pinglow.cli.train import Changes, Data, Resume, Run
+from pinglow.cli.train import Changes, Data, Device, Devices, Minutes, Resume, Run
 
 if TYPE_CHECKING:
     from pinglow.metrics.boxes import BoxReport
@@ -59,6 +59,9 @@ def train(
     changes: Changes = None,
     run: Run = None,
     resume: Resume = None,
+    device: Device = "auto",
+    devices: Devices = 1,
+    minutes: Minutes = None,
 ) -> None:
     """Train a detector; the run folder gets weights, curves and lists.
 
@@ -71,6 +74,7 @@ def train(
     from pinglow.cli.train import fit_run
     from pinglow.detection.recipe import DetectorRecipe
     from pinglow.detection.task import train_detector
+    from pinglow.training.fit import Machine
 
     changes = list(changes or [])
     if detector is not None:
@@ -85,6 +89,7 @@ def train(
         changes,
         run,
         resume,
+        Machine(device, devices, minutes),
         boxes,
     )
 

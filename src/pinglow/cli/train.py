@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pinglow.errors import OptionError
+from pinglow.errors import OptionError, PinglowError
 
 if TYPE_CHECKING:
-    from pinglow.training.batches import Cut
+    from pinglow.training.cuts import Cut
+    from pinglow.training.fit import Machine
     from pinglow.training.recipe import RunRecipe
     from pinglow.training.task import TrainingTask
 
@@ -34,6 +35,26 @@ Resume = Annotated[
     Path | None,
     typer.Option(metavar="RUN", help="Go on with this run folder, exactly where it stopped."),
 ]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
+]
+Devices = Annotated[
+    int, typer.Option(metavar="N", help="Train on N devices, a process each; also by torchrun.")
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        metavar="M",
+        help="End after M minutes, validated and saved; --resume goes on. With --set "
+        "steps=minutes the schedule has as many steps as fit.",
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile", help="Fuse operations by torch.compile: minutes of preparation, faster steps."
+    ),
+]
 """What the commands that train have in common."""
 
 
@@ -49,6 +70,10 @@ def train(
     changes: Changes = None,
     run: Run = None,
     resume: Resume = None,
+    device: Device = "auto",
+    devices: Devices = 1,
+    minutes: Minutes = None,
+    compiled: Compile = False,
 ) -> None:
     """Train a network by a recipe; the run folder gets weights, curves and lists.
 
@@ -56,12 +81,16 @@ def train(
 
     Example: pinglow train fast --data my-frames:train --set steps=2000
 
+    Example: pinglow train base --data my-frames:train --minutes 9 --set steps=minutes
+
     From the bundled weights: add --set init=pinglow-fast
     """
+    from pinglow.training.fit import Machine
     from pinglow.training.fit import train as fit
     from pinglow.training.recipe import Recipe
 
-    fit_run(Recipe, fit, recipe, data, list(changes or []), run, resume)
+    machine = Machine(device, devices, minutes, compiled=compiled)
+    fit_run(Recipe, fit, recipe, data, list(changes or []), run, resume, machine)
 
 
 def fit_run(
@@ -72,6 +101,7 @@ def fit_run(
     changes: list[str],
     run: Path | None,
     resume: Path | None,
+    machine: Machine,
     boxes: str | None = None,
 ) -> None:
     """Train by a recipe of a kind, and say what came of it: what the train commands do.
@@ -84,11 +114,14 @@ def fit_run(
         changes: Items key=value.
         run: The run folder.
         resume: The run folder to go on with.
+        machine: On what it is trained, and for how long.
         boxes: Where the boxes of these folders are.
 
     Raises:
         OptionError: The options do not fit together.
     """
+    import math
+    import os
     import shlex
     import sys
 
@@ -98,6 +131,8 @@ def fit_run(
     from pinglow.training.run import TrainingInterruptedError
     from pinglow.training.task import LABELS
 
+    if machine.minutes is not None and not 0 < machine.minutes < math.inf:
+        raise OptionError(f"--minutes is {machine.minutes:g}; use a number above 0")
     if run is not None and resume is not None:
         raise OptionError("--run and --resume exclude each other; --resume names the run itself")
     if recipe is None:
@@ -114,23 +149,41 @@ def fit_run(
         changes = [*changes, f"data.sets=[{', '.join(tables)}]"]
     plain = load_run_recipe(kind, recipe, changes)
     folder = resume or run or Path("runs") / plain.name
-    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    follower = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) > 0
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, quiet=follower)
     command = shlex.join(["pinglow", *sys.argv[1:]])
 
     console.print(f"{plain.name}: reading frames")
 
-    def announce(cuts: list[Cut]) -> None:
-        console.print(f"training {plain.name}: {plain.steps} steps into {folder}")
+    def announce(recipe: RunRecipe, cuts: list[Cut]) -> None:
+        console.print(f"training {plain.name}: {recipe.steps} steps into {folder}")
         for cut in cuts:
             trained, held = len(cut.training), len(cut.validation)
             source = getattr(cut.frames, "source", "masks")
             console.print(f"{cut.name}: {trained} frames, {held} more validate; truth: {source}")
 
     try:
-        task = fit(plain, folder, resume=resume is not None, command=command, on_start=announce)
+        task = fit(
+            plain,
+            folder,
+            resume=resume is not None,
+            command=command,
+            on_start=announce,
+            machine=machine,
+        )
     except TrainingInterruptedError as stop:
         console.print(str(stop))
         raise typer.Exit(128 + stop.signal_number) from stop
+    except PinglowError as error:
+        if follower:  # the first process says it, of all
+            raise typer.Exit from error
+        raise
+    if task.steps_done < task.recipe.steps:
+        console.print(
+            f"the {machine.minutes:g} minutes are over at step {task.steps_done} of "
+            f"{task.recipe.steps}, everything is saved; go on with: {plain.trained_by} --resume "
+            f"{shlex.quote(str(folder))}"
+        )
     console.print(
         f"last validation {LABELS[task.figures[0]]} {task.score:.3f}; weights of the best "
         f"validation: {folder / 'weights.safetensors'}; curves: {folder / 'curves.png'}"

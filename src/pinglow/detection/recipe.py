@@ -41,6 +41,7 @@ class DetectorRecipe(RunRecipe):
     """A training run of a detector."""
 
     bundled_in: ClassVar[str] = "detectors"
+    trained_by: ClassVar[str] = "pinglow detect train"
 
     data: BoxDataSection
     detector: DetectorSection = DetectorSection()
@@ -53,13 +54,14 @@ class DetectorRecipe(RunRecipe):
                 f"{source}: detector.type is {self.detector.type!r}; use one of "
                 f"{', '.join(DETECTORS)}"
             )
-        if self.augmentation.crop % 32:
-            raise RecipeError(
-                f"{source}: augmentation.crop is {self.augmentation.crop}; detectors need a "
-                "multiple of 32"
-            )
-        if self.batch_size == 1 and self.augmentation.crop == 32:
-            raise RecipeError(
-                f"{source}: one view of 32 pixels leaves a single value at the coarsest level, "
-                "which BatchNorm cannot take; enlarge batch_size or augmentation.crop"
-            )
+        for augmentation, batch_size in self.phase_list():
+            if augmentation.crop % 32:
+                raise RecipeError(
+                    f"{source}: augmentation.crop is {augmentation.crop}; detectors need a "
+                    "multiple of 32"
+                )
+            if batch_size == 1 and augmentation.crop == 32:
+                raise RecipeError(
+                    f"{source}: one view of 32 pixels leaves a single value at the coarsest "
+                    "level, which BatchNorm cannot take; enlarge batch_size or augmentation.crop"
+                )

@@ -7,7 +7,7 @@ Gaussian × pinwheel kernel, https://arxiv.org/abs/2604.09991.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pinglow.nn.conv import FoldedBank
-from pinglow.nn.kernel import GaussianPinwheelKernel, Orientation
+from pinglow.nn.kernel import GaussianPinwheelKernel, Orientation, draw_learned
 
 
 class ChannelAttention(nn.Module):
@@ -142,9 +142,14 @@ class GaussianPinwheelAttention(nn.Module):
         several = len(self.kernel.log_sigma) > 1
         self.shares = nn.Parameter(torch.zeros(len(self.kernel.log_sigma))) if several else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
-        return _attend(x, self._respond)
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) to the same shape; ``weight`` is what `draw_kernels` gives for it."""
+        weight = self._weight() if weight is None else weight
+
+        def respond(pooled: Tensor) -> Tensor:
+            return self.kernel.reduce(_conv(pooled, weight, self.training))
+
+        return _attend(x, respond)
 
     def fold(self) -> nn.Conv2d:
         """The attention's convolution, (N, 1, H, W) to (N, 1, H, W), as a plain nn.Conv2d.
@@ -170,10 +175,6 @@ class GaussianPinwheelAttention(nn.Module):
         shares = self.shares.softmax(dim=0).reshape(1, -1, 1, 1)
         return (kernel * shares).sum(dim=1, keepdim=True)
 
-    def _respond(self, pooled: Tensor) -> Tensor:
-        weight = self._weight()
-        return self.kernel.reduce(_conv(pooled, weight, self.training))
-
     def _plain_conv(self) -> nn.Conv2d:
         weight = self._weight().detach()
         size = weight.shape[-1]
@@ -181,6 +182,30 @@ class GaussianPinwheelAttention(nn.Module):
         with torch.no_grad():
             conv.weight.copy_(weight)
         return conv.train(self.training)
+
+
+def draw_kernels(attentions: Sequence[nn.Module]) -> list[Tensor | None]:
+    """Kernels of the attentions of a network, those of the paper's form all in one batch. Ours.
+
+    A network has a score of them, of a few dozen numbers each: drawn one by one they are half of
+    all operations of a training step.
+
+    Returns:
+        For each attention its kernel (1, 1, k, k) with sum 1; None: it draws its own.
+    """
+    drawn: list[Tensor | None] = [None] * len(attentions)
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for place, each in enumerate(attentions):
+        if isinstance(each, GaussianPinwheelAttention) and each.shares is None:
+            kernel = each.kernel
+            if kernel.orientation == "learned":
+                alike.setdefault((kernel.kernel_size, kernel.arms, kernel.clip), []).append(place)
+    for places in alike.values():
+        weights = draw_learned([attentions[place].kernel for place in places])  # type: ignore[misc]
+        weights = weights / weights.sum(dim=(1, 2), keepdim=True)
+        for place, weight in zip(places, weights.unbind(), strict=True):
+            drawn[place] = weight[None, None]
+    return drawn
 
 
 class FoldedAttention(nn.Module):

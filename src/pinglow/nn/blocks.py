@@ -44,11 +44,15 @@ class ResidualBlock(nn.Module):
             )
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) to (N, C_out, H, W)."""
+    def forward(self, x: Tensor, kernel: Tensor | None = None) -> Tensor:
+        """(N, C_in, H, W) to (N, C_out, H, W).
+
+        ``kernel`` is the spatial attention's, if it was drawn beforehand; see `draw_kernels`.
+        """
         y = F.relu(self.norm1(self.conv1(x)), inplace=True)
         y = self.norm2(self.conv2(y))
-        y = self.spatial_attention(self.channel_attention(y))
+        y = self.channel_attention(y)
+        y = self.spatial_attention(y) if kernel is None else self.spatial_attention(y, kernel)
         return F.relu(y + self.skip(x), inplace=True)
 
 

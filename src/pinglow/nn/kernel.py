@@ -15,6 +15,7 @@ Angles are measured from the x axis (right) towards the y axis (down).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
 import torch
@@ -36,16 +37,16 @@ def arm_distances(kernel_size: tuple[int, int], theta: Tensor, arms: int) -> Ten
 
     Args:
         kernel_size: (kh, kw), taps.
-        theta: Scalar, radians.
+        theta: Radians, a scalar or (m,) of as many kernels.
         arms: n, the number of lines, at theta + a·pi/n for a = 0..n-1.
 
     Returns:
-        (n, kh, kw).
+        (n, kh, kw), or (m, n, kh, kw).
     """
     i, j = _offsets(kernel_size, theta)
     step = torch.arange(arms, dtype=theta.dtype, device=theta.device) * (math.pi / arms)
-    angle = (theta + step).reshape(arms, 1, 1)  # (n, 1, 1)
-    return (i * torch.cos(angle) - j * torch.sin(angle)).abs()  # (n, kh, kw)
+    angle = (theta.unsqueeze(-1) + step)[..., None, None]  # (..., n, 1, 1)
+    return (i * torch.cos(angle) - j * torch.sin(angle)).abs()  # (..., n, kh, kw)
 
 
 def pinwheel_mask(kernel_size: tuple[int, int], theta: Tensor, arms: int, tau: Tensor) -> Tensor:
@@ -56,15 +57,15 @@ def pinwheel_mask(kernel_size: tuple[int, int], theta: Tensor, arms: int, tau: T
 
     Args:
         kernel_size: (kh, kw), taps, both odd.
-        theta: Scalar, radians.
+        theta: Radians, a scalar or (m,) of as many kernels.
         arms: n, at least 1.
-        tau: Scalar width of the soft edge in taps, above 0.
+        tau: Width of the soft edge in taps, above 0; of theta's shape.
 
     Returns:
-        (kh, kw) of zeros and ones.
+        (kh, kw) of zeros and ones, or (m, kh, kw).
     """
-    distance = arm_distances(kernel_size, theta, arms).amin(dim=0)  # the nearest arm: max of soft
-    return _straight_through(distance, tau)
+    distance = arm_distances(kernel_size, theta, arms).amin(dim=-3)  # the nearest arm: max of soft
+    return _straight_through(distance, tau[..., None, None])
 
 
 class GaussianPinwheelKernel(nn.Module):
@@ -129,13 +130,12 @@ class GaussianPinwheelKernel(nn.Module):
     @property
     def sigma(self) -> Tensor:
         """(channels, 1, 1), in taps, above 0.25."""
-        return SIGMA_MIN + self.log_sigma.exp()
+        return _sigma(self.log_sigma)
 
     @property
     def tau(self) -> Tensor:
         """Scalar width of the soft mask's edge in taps, in [1e-3, 1]; only when learned."""
-        low, high = TAU_RANGE
-        return low + (high - low) * torch.sigmoid(self.tau_logit)
+        return _tau(self.tau_logit)
 
     def forward(self) -> Tensor:
         """Return (bank, channels, kh, kw), not normalised."""
@@ -199,6 +199,29 @@ class GaussianPinwheelKernel(nn.Module):
         return _on_bar(arm_distances(self.kernel_size, zero, self.arms)).to(zero.dtype)
 
 
+def draw_learned(kernels: Sequence[GaussianPinwheelKernel]) -> Tensor:
+    """What several learned kernels of one shape give one by one, in one batch of operations.
+
+    Args:
+        kernels: n with orientation "learned", of one kernel_size, arms and clip, one sigma each.
+
+    Returns:
+        (n, kh, kw), not normalized.
+    """
+    first = kernels[0]
+
+    def gather(name: str) -> Tensor:  # (n,)
+        return torch.stack([getattr(each, name).reshape(()) for each in kernels])
+
+    theta, sigma = gather("theta"), _sigma(gather("log_sigma"))[:, None, None]
+    mask = pinwheel_mask(first.kernel_size, theta, first.arms, _tau(gather("tau_logit")))
+    i, j = _offsets(first.kernel_size, theta)
+    squares = i**2 + j**2
+    if first.clip:
+        mask = mask * (squares <= (min(first.kernel_size) // 2) ** 2)
+    return torch.exp(-squares / (2 * sigma**2)) * mask
+
+
 def largest(responses: Tensor) -> Tensor:
     """Response of the largest magnitude: (N, C, bank, H, W) to (N, C, H, W)."""
     winner = responses.abs().argmax(dim=2, keepdim=True)
@@ -219,6 +242,15 @@ def _offsets(kernel_size: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor
     i = torch.arange(height, dtype=like.dtype, device=like.device) - (height - 1) / 2
     j = torch.arange(width, dtype=like.dtype, device=like.device) - (width - 1) / 2
     return i.reshape(-1, 1), j.reshape(1, -1)
+
+
+def _sigma(log_sigma: Tensor) -> Tensor:
+    return SIGMA_MIN + log_sigma.exp()
+
+
+def _tau(tau_logit: Tensor) -> Tensor:
+    low, high = TAU_RANGE
+    return low + (high - low) * torch.sigmoid(tau_logit)
 
 
 def _on_bar(distance: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ spatial attention). The fast form (``patch=2``) and the heads' start values are 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pinglow.nn.attention import ATTENTIONS
+from pinglow.nn.attention import ATTENTIONS, draw_kernels
 from pinglow.nn.blocks import ResidualBlock
 from pinglow.nn.conv import CONVOLUTIONS
 
@@ -134,14 +134,16 @@ class PinwheelUNet(nn.Module):
         """Fused logits of the padded size and the heads' outputs (N, patch², h_l, w_l)."""
         x = self._pad(x)
         x = self.stem(F.pixel_unshuffle(x, self.patch))
+        stages = [*self.encoder, *reversed(self.decoder)]  # in the order in which they run
+        kernels = iter(draw_kernels([block.spatial_attention for each in stages for block in each]))
         skips: list[Tensor] = []
         for level, stage in enumerate(self.encoder):
-            x = stage(F.max_pool2d(x, 2) if level else x)
+            x = _run(stage, F.max_pool2d(x, 2) if level else x, kernels)
             skips.append(x)
         x = skips.pop()
         features: list[Tensor] = []
         for stage, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
-            x = stage(torch.cat([skip, _enlarge(x, 2)], dim=1))
+            x = _run(stage, torch.cat([skip, _enlarge(x, 2)], dim=1), kernels)
             features.insert(0, x)
         sides = [head(feature) for head, feature in zip(self.heads, features, strict=True)]
         enlarged = [_enlarge(side, 2**level) for level, side in enumerate(sides)]
@@ -182,6 +184,13 @@ def _stage(
     return nn.Sequential(
         *(ResidualBlock(channels, out_channels, attention, convolution) for channels in inputs)
     )
+
+
+def _run(stage: nn.Module, x: Tensor, kernels: Iterator[Tensor | None]) -> Tensor:
+    """A stage's blocks, each with the next of the kernels."""
+    for block in stage.children():
+        x = block(x, next(kernels))
+    return x
 
 
 def _enlarge(x: Tensor, factor: int) -> Tensor:

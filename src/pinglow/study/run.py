@@ -26,10 +26,10 @@ from pinglow.study.results import (
     write_result,
     write_table,
 )
-from pinglow.training.checkpoint import SafeCheckpointIO
+from pinglow.training.checkpoint import load_checkpoint
 from pinglow.training.fit import train
 from pinglow.training.recipe import load_recipe
-from pinglow.training.run import TrainingInterruptedError
+from pinglow.training.run import CHECKPOINT, TrainingInterruptedError
 from pinglow.training.task import SegmentationTask
 
 _LONGEST_REASON: Final = 300
@@ -186,7 +186,7 @@ def _can_resume(run: PlannedRun, work: Path) -> bool:
         RecipeError: The folder is of a run with other settings.
     """
     stored = work / "recipe.toml"
-    if not stored.is_file() or not (work / "last.ckpt").is_file():
+    if not stored.is_file() or not (work / CHECKPOINT).is_file():
         return False
     try:
         recipe = load_recipe(stored)
@@ -197,7 +197,7 @@ def _can_resume(run: PlannedRun, work: Path) -> bool:
             f"{work} holds a run of other settings; delete it, or name another --work"
         )
     try:
-        steps = SafeCheckpointIO().load_checkpoint(work / "last.ckpt")["global_step"]
+        steps = load_checkpoint(work / CHECKPOINT)["global_step"]
     except ModelError:
         return False
     if steps >= run.recipe.steps:  # done, but killed before its result was kept

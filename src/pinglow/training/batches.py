@@ -1,304 +1,198 @@
-"""Training and validation frames, cut from the same lists and held in memory where they fit."""
+"""The batches of a run, cut out of frames that all lie on the device that trains."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from tempfile import NamedTemporaryFile
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
-from pinglow.data.datasets import FrameFolder
-from pinglow.data.duplicates import group_near_duplicates
-from pinglow.data.paste import TargetPatch, lift_target, paste_target
+from pinglow.data import counter
+from pinglow.data.augment import FrameBank, cut_views, draw_views
+from pinglow.data.paste import Pasting, TargetPatch, lift_target
 from pinglow.data.prepare import normalize_frame
-from pinglow.data.transforms import random_view
-from pinglow.errors import DataError, FrameError
 from pinglow.structures import BoolArray, FloatArray, find_targets, label_targets
-from pinglow.training.recipe import DataSet, RunRecipe
+from pinglow.training.cuts import Cut
+from pinglow.training.recipe import Phase, RunRecipe
 
 _logger = logging.getLogger("pinglow")
 
 _MEMORY_SHARE: Final = 0.5  # of the free memory
-_MOST_PASTED: Final = 3
+_DEVICE_SHARE: Final = 0.6  # of the free memory of a card; the rest is for the network
+_READERS: Final = 8  # threads that decode frames
 
 
-@dataclass(frozen=True)
-class _TrainingFrame:
-    """A normalised frame, its mask, a pixel (y, x) of each target, and its targets lifted."""
+class TrainingBatches:
+    """The batches of a run: number n depends on the seed and n alone, whatever the device.
+
+    That is what makes a resumed run equal to an uninterrupted one. Of several processes each makes
+    its own slice of a batch.
+
+    Args:
+        recipe: Phases, augmentation, seed.
+        bank: The frames.
+        rank: Which of the processes this is, from 0.
+        world: How many there are; divides every batch size.
+    """
+
+    def __init__(self, recipe: RunRecipe, bank: FrameBank, rank: int = 0, world: int = 1) -> None:
+        self.recipe = recipe
+        self.bank = bank
+        self._rank, self._world = rank, world
+        self._seed = torch.tensor(recipe.seed, device=self.device)
+        # A processor gains nothing from many views at once, and loses where their sizes differ.
+        self._at_once = self.device.type != "cpu"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frames lie and batches are made."""
+        return self.bank.frames.device
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Batch by its number: images and masks (batch, 1, crop, crop), of the step's phase."""
+        at = torch.tensor(number, device=self.device)
+        return self.make(at, self.recipe.phase_at(number))
+
+    def make(self, number: Tensor, phase: Phase) -> tuple[Tensor, Tensor]:
+        """The same from a number that lies on the device, a scalar int64."""
+        count = phase.batch_size // self._world
+        views = torch.arange(count, device=self.device) + self._rank * count
+        keys = counter.mix(counter.mix(self._seed, number), views)
+        settings = phase.augmentation
+        drawn = draw_views(self.bank, settings, keys)
+        if self._at_once:  # windows of one size for all, so that no number has to come back
+            side = self.bank.largest_side(settings)
+            return cut_views(self.bank, settings, drawn, side)
+        each = (drawn.part(slice(place, place + 1)) for place in range(count))
+        parts = [cut_views(self.bank, settings, part, int(part.side[0])) for part in each]
+        images, masks = zip(*parts, strict=True)
+        return torch.cat(images), torch.cat(masks)
+
+
+class _Frame(NamedTuple):
+    """A normalized frame, its mask, a pixel of each target, and its targets lifted."""
 
     frame: FloatArray
     mask: BoolArray
-    corners: NDArray[np.int64]
+    points: NDArray[np.int64]
     patches: list[TargetPatch]
 
 
-@dataclass(frozen=True)
-class Cut:
-    """One data set's frames for training and for validation.
+def collect_frames(recipe: RunRecipe, cuts: Sequence[Cut]) -> FrameBank:
+    """Read all training frames into a bank on the CPU.
 
-    Attributes:
-        name: The folder's, told apart where two are equal.
-        dataset: Its entry in the recipe.
-        frames: Those of its list.
-        training: Which of ``frames`` are trained on.
-        validation_frames: ``frames`` again, or those of the data set's own list for validation.
-        validation: Which of ``validation_frames`` validate.
-    """
-
-    name: str
-    dataset: DataSet
-    frames: FrameFolder
-    training: list[int]
-    validation_frames: FrameFolder
-    validation: list[int]
-
-
-def open_frames(folder: Path, dataset: DataSet) -> FrameFolder:
-    """The frames and masks of one list."""
-    return FrameFolder(folder, dataset.split)
-
-
-def cut_validation(
-    recipe: RunRecipe, open_list: Callable[[Path, Any], FrameFolder] = open_frames
-) -> list[Cut]:
-    """Cut validation frames from every training list, whole near-duplicate groups at a time.
-
-    Groups are drawn by ``data.validation_seed``, else the recipe's seed, until the share is
-    reached, so the cut depends only on the frames and the recipe, and no near-copy of a validation
-    frame that `group_near_duplicates` finds in its list is trained on. A data set with a list for
-    validation is not cut.
-
-    Args:
-        recipe: The lists, the share and the seed.
-        open_list: Opens a list, given its folder and its entry in the recipe.
+    Where they take more than half of the free memory, they are kept in a temporary file.
 
     Raises:
-        DataError: A folder, list, image or mask is missing, a frame is in two of the lists, or
-            all frames of a list are near-duplicates of each other; or images, masks or labels
-            are broken, each of which is named.
+        FrameError: An image is broken.
+        DataError: A mask does not fit.
+        OSError: The temporary file cannot be written.
     """
-    lists: list[tuple[FrameFolder, FrameFolder | None]] = []
-    for dataset in recipe.data.sets:
-        folder, other = Path(recipe.data.root) / dataset.folder, dataset.validation_split
-        if not folder.is_dir():
-            raise DataError(
-                f"{folder} is not a folder: name what to train on with --data, or where the "
-                "recipe's folders are with --set data.root=DIR"
-            )
-        validating = dataset.model_copy(update={"split": other})
-        lists.append((open_list(folder, dataset), open_list(folder, validating) if other else None))
-    _refuse_shared_frames([frames for pair in lists for frames in pair if frames is not None])
-    seed = recipe.data.validation_seed
-    seed = recipe.seed if seed is None else seed
-    all_groups = _group_frames(lists)
-    names = name_folders(frames.folder for frames, _ in lists)
-    cuts: list[Cut] = []
-    for name, dataset, (frames, own), groups in zip(
-        names, recipe.data.sets, lists, all_groups, strict=True
-    ):
-        share = dataset.validation or recipe.data.validation
-        training, validation = (
-            _cut(frames, groups, share, seed)
-            if own is None
-            else (list(range(len(frames))), list(range(len(own))))
-        )
-        cuts.append(Cut(name, dataset, frames, training, own or frames, validation))
-    return cuts
+    items = [(cut, index) for cut in cuts for index in cut.training]
+    room = _free_memory() * _MEMORY_SHARE
+    frames, masks = _Store(np.float32, 0.8 * room), _Store(np.bool_, 0.2 * room)
+    shapes, points, patches = [], [], []
+    for each in _read_all(items, pasting=recipe.augmentation.paste > 0):
+        frames.append(each.frame)
+        masks.append(each.mask)
+        shapes.append(each.frame.shape)
+        points.append(each.points)
+        patches.append(each.patches)
+    augmentations = [recipe.augmentation_of(cut.dataset) for cut, _ in items]
+    return FrameBank.build(
+        frames.finish(),
+        masks.finish(),
+        shapes,
+        points,
+        scale=[recipe.input_rule.scale(*shape) for shape in shapes],
+        scale_share=[each.scale_share for each in augmentations],
+        rotate=[each.rotate for each in augmentations],
+        weights=[cut.dataset.weight for cut, _ in items],
+        pasting=Pasting.collect(patches),
+    )
 
 
-def name_folders(folders: Iterable[str | Path]) -> list[str]:
-    """A name of its own for each folder: the last part of its path, numbered where it is taken."""
-    names: list[str] = []
-    for folder in folders:
-        title = Path(folder).absolute().name
-        numbered = (f"{title}-{number}" for number in itertools.count(2))
-        names.append(next(n for n in itertools.chain([title], numbered) if n not in names))
-    return names
-
-
-def _group_frames(
-    lists: list[tuple[FrameFolder, FrameFolder | None]],
-) -> list[NDArray[np.int64]]:
-    """Near-duplicate groups of each list that is to be cut; every file is read on the way.
-
-    Raises:
-        DataError: Files are broken: said now, not in the middle of training.
-    """
-    broken: list[str] = []
-    with_target = 0
-
-    def read(frames: FrameFolder) -> Iterator[NDArray[Any]]:
-        nonlocal with_target
-        for index in range(len(frames)):
-            try:
-                frame, mask = frames.pair(index)
-            except (DataError, FrameError) as error:
-                broken.append(str(error))
-            else:
-                with_target += bool(mask.any())
-                yield frame
-
-    groups = []
-    for frames, own in lists:
-        if own is None:
-            groups.append(group_near_duplicates(read(frames)))
-        else:
-            deque(itertools.chain(read(frames), read(own)), maxlen=0)  # to see whether it can be
-            groups.append(np.zeros(0, dtype=np.int64))
-    if broken:
-        raise DataError("\n".join(broken))
-    if not with_target:
-        places = ", ".join(sorted({str(frames.folder) for frames, _ in lists}))
+def place_frames(bank: FrameBank, device: torch.device) -> FrameBank:
+    """Bring a bank to a device, if there is room for it; else it stays, and that is said."""
+    if device.type != "cuda":
+        return bank
+    free, _ = torch.cuda.mem_get_info(device)
+    if bank.size > _DEVICE_SHARE * free:
         _logger.warning(
-            f"no frame of {places} has a target: look at the masks, where targets are bright"
+            f"the training frames take {bank.size / 2**30:.1f} GiB and {device} has "
+            f"{free / 2**30:.1f} GiB free: they stay in main memory, and the processor cuts the "
+            "views, which is slower"
         )
-    return groups
+        return bank
+    return bank.to(device)
 
 
-def _cut(
-    frames: FrameFolder, groups: NDArray[np.int64], share: float, seed: int
-) -> tuple[list[int], list[int]]:
-    """Frames to train on and frames to validate with."""
-    validation = _draw_groups(groups, share, seed)
-    if not validation:
-        raise DataError(
-            f"list {frames.split!r} of {frames.folder} has only near-duplicates of one frame, so "
-            "no validation frames can be cut from it; add frames of another scene, or name a list "
-            "for validation"
-        )
-    return sorted(set(range(len(frames))) - set(validation)), validation
-
-
-def _draw_groups(groups: NDArray[np.int64], share: float, seed: int) -> list[int]:
-    """Whole groups at random up to a share of the frames; empty if there is one group only."""
-    members = [
-        [int(index) for index in np.flatnonzero(groups == group)]
-        for group in range(groups.max() + 1)
-    ]
-    if len(members) == 1:
-        return []
-    wanted = min(max(1, round(share * len(groups))), len(groups) - 1)
-    drawn: list[int] = []
-    for group in np.random.default_rng(seed).permutation(len(members)):
-        if len(drawn) + len(members[group]) <= wanted:
-            drawn += members[group]
-    smallest = min(members, key=len)
-    return sorted(drawn or smallest)
-
-
-def _refuse_shared_frames(parts: list[FrameFolder]) -> None:
-    seen: dict[tuple[Path, str], str] = {}
-    for number, frames in enumerate(parts, start=1):
-        here = f"{number} ({frames.split!r})"
-        for name in frames.names:
-            there = seen.setdefault((frames.folder.resolve(), name), here)
-            if there != here:
-                raise DataError(
-                    f"frame {name!r} of {frames.folder} is in data sets {there} and {here}, so it "
-                    "could be trained on and validated with; take it out of one list"
-                )
-
-
-class TrainingBatches(IterableDataset[tuple[Tensor, Tensor]]):
-    """The batches of a run, of which batch number n depends on the seed and n alone.
-
-    That is what makes a resumed run equal to an uninterrupted one.
-
-    Args:
-        recipe: Batch size, augmentation, weights of the data sets, seed, steps.
-        cuts: The frames.
-        start: Number of the first batch.
-
-    Yields:
-        Images and masks, each (batch, 1, crop, crop) float32.
-    """
-
-    def __init__(self, recipe: RunRecipe, cuts: list[Cut], start: int = 0) -> None:
-        super().__init__()
-        self._start = start
-        self._recipe = recipe
-        self._frames = [(cut, index) for cut in cuts for index in cut.training]
-        weights = [cut.dataset.weight for cut in cuts for _ in cut.training]
-        self._shares = np.cumsum(weights) / np.sum(weights)
-        self._shares[-1] = 1  # whatever the rounding
-        self._stored: dict[int, _TrainingFrame] = {}
-        self._room = _free_memory() * _MEMORY_SHARE
-
-    # No __len__: Lightning would take what is left after resuming for the length of an epoch,
-    # and begin the same batches again in the next.
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches from number ``start`` on."""
-        for number in range(self._start, self._recipe.steps):
-            yield self.batch(number)
-
-    def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Batch by its number: images and masks (batch, 1, crop, crop)."""
-        random = np.random.default_rng([self._recipe.seed, number])
-        views = []
-        for draw in random.random(self._recipe.batch_size):
-            index = self._index(draw)
-            item = self._load(index)
-            augmentation = self._recipe.augmentation_of(self._frames[index][0].dataset)
-            # Not drawn for at all without pasting: such recipes keep the batches they had.
-            if augmentation.paste and random.random() < augmentation.paste:
-                item = self._paste(item, random, augmentation.rotate)
-            scale = self._recipe.input_rule.scale(*item.frame.shape)
-            views.append(
-                random_view(item.frame, item.mask, item.corners, scale, augmentation, random)
-            )
-        images, masks = zip(*views, strict=True)
-        return torch.stack(images), torch.stack(masks)
-
-    def _index(self, draw: float) -> int:
-        """The frame that a number in [0, 1) draws, by the weights of the data sets."""
-        return int(np.searchsorted(self._shares, draw))
-
-    def _paste(
-        self, item: _TrainingFrame, random: np.random.Generator, rotate: bool
-    ) -> _TrainingFrame:
-        """A copy with up to three targets of other frames."""
-        frame, mask, corners = item.frame.copy(), item.mask.copy(), list(item.corners)
-        for _ in range(int(random.integers(1, _MOST_PASTED + 1))):
-            patches = self._load(self._index(random.random())).patches
-            if patches:
-                patch = patches[int(random.integers(len(patches)))]
-                corner = paste_target(frame, mask, patch, random, rotate)
-                corners += [np.array(corner)] if corner else []
-        return _TrainingFrame(frame, mask, np.array(corners, dtype=np.int64).reshape(-1, 2), [])
-
-    def _load(self, index: int) -> _TrainingFrame:
-        """A frame, prepared; kept while memory lasts."""
-        if index in self._stored:
-            return self._stored[index]
-        cut, position = self._frames[index]
-        counts, mask = cut.frames.pair(position)
+def _read_all(items: Sequence[tuple[Cut, int]], pasting: bool) -> Iterator[_Frame]:
+    def read(item: tuple[Cut, int]) -> _Frame:
+        cut, index = item
+        counts, mask = cut.frames.pair(index)
         frame = normalize_frame(counts)
-        pasting = self._recipe.augmentation.paste > 0
-        targets = find_targets(mask) if pasting else ()
-        lifted = [lift_target(frame, mask, target) for target in targets]
-        item = _TrainingFrame(
-            frame,
-            mask,
-            _pixels_of_targets(mask),
-            [patch for patch in lifted if patch],
-        )
-        size = frame.nbytes + mask.nbytes
-        if size < self._room:
-            self._room -= size
-            self._stored[index] = item
-        return item
+        lifted = [
+            lift_target(frame, mask, each) for each in (find_targets(mask) if pasting else ())
+        ]
+        patches = [patch for patch in lifted if patch is not None]
+        return _Frame(frame, mask, pixels_of_targets(mask), patches)
+
+    with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
+        ends = [*range(0, len(items), 4 * _READERS), len(items)]
+        for begin, end in pairwise(ends):  # a few at a time: results wait in memory
+            yield from pool.map(read, items[begin:end])
+
+
+class _Store:
+    """Arrays of one type, one after the other: in memory, or from ``room`` bytes on in a file."""
+
+    def __init__(self, kind: type[np.generic], room: float) -> None:
+        self._kind, self._room = kind, room
+        self._parts: list[NDArray[Any]] = []
+        self._file: Any = None
+        self._length = 0
+
+    def append(self, values: NDArray[Any]) -> None:
+        flat = np.ascontiguousarray(values, dtype=self._kind).ravel()
+        self._length += len(flat)
+        self._parts.append(flat)
+        if self._file is None and self._length * flat.itemsize > self._room:
+            self._file = NamedTemporaryFile(prefix="pinglow-frames-")  # noqa: SIM115
+            _logger.warning(
+                f"the training frames take much of the free memory: they are kept in "
+                f"{Path(self._file.name).parent} while the run lasts"
+            )
+        if self._file is not None:
+            for part in self._parts:
+                self._file.write(part.data)
+            self._parts.clear()
+
+    def finish(self) -> Tensor:
+        """All values, (n,). A file is deleted; what maps it keeps it alive."""
+        kind = torch.from_numpy(np.zeros(0, dtype=self._kind)).dtype
+        if self._file is not None:
+            self._file.flush()
+            values = torch.from_file(self._file.name, size=self._length, dtype=kind)
+            self._file.close()
+            return values
+        values = torch.empty(self._length, dtype=kind)
+        end = self._length
+        while self._parts:
+            part = self._parts.pop()  # its memory is free again once it is copied
+            values[end - len(part) : end] = torch.from_numpy(part)
+            end -= len(part)
+        return values
 
 
 def _free_memory() -> float:
@@ -309,12 +203,12 @@ def _free_memory() -> float:
         return 2.0**30
 
 
-def _pixels_of_targets(mask: BoolArray) -> NDArray[np.int64]:
+def pixels_of_targets(mask: BoolArray) -> NDArray[np.int64]:
     """(n, 2): of each target its pixel (y, x) nearest to its centroid, which may lie beside it."""
     labels, count = label_targets(mask)
-    corners = np.empty((count, 2), dtype=np.int64)
+    points = np.empty((count, 2), dtype=np.int64)
     for number, place in enumerate(ndimage.find_objects(labels)):
         pixels = np.argwhere(labels[place] == number + 1)
         nearest = np.linalg.norm(pixels - pixels.mean(axis=0), axis=1).argmin()
-        corners[number] = pixels[nearest] + (place[0].start, place[1].start)
-    return corners
+        points[number] = pixels[nearest] + (place[0].start, place[1].start)
+    return points

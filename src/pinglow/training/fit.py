@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-import logging
 import platform
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from pinglow.data.datasets import KNOWN_DATASETS
 from pinglow.errors import ModelError, RecipeError
 from pinglow.inference.weights import ModelCard, load_network
-from pinglow.structures import BoolArray
-from pinglow.training.batches import Cut, TrainingBatches, cut_validation
-from pinglow.training.checkpoint import SafeCheckpointIO
-from pinglow.training.progress import StepsBar
+from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
+from pinglow.training.checkpoint import load_checkpoint
+from pinglow.training.cuts import Cut, cut_validation
+from pinglow.training.loop import (
+    Deadline,
+    count_steps,
+    estimate_validation,
+    load_optimizer,
+    run_steps,
+)
+from pinglow.training.processes import World, open_world, share_norms
 from pinglow.training.recipe import Recipe, RunRecipe
-from pinglow.training.run import RunKeeper, check_run, describe_run
+from pinglow.training.run import CHECKPOINT, RunKeeper, check_run, describe_run
+from pinglow.training.step import Step
 from pinglow.training.task import SegmentationTask, TrainingTask, ValidationFrame
+
+_UNKNOWN_STEPS: Final = 10_000  # while the steps of "minutes" are counted
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what a run is made, and for how long; of no effect on its batches.
+
+    Attributes:
+        device: See `pinglow.inference.device.choose_device`.
+        devices: How many of them, with a process each.
+        minutes: End after so many, validated and saved, even if steps are left; None: never.
+        graph: Replay steps as CUDA graphs, on one card.
+        compiled: Fuse operations by torch.compile, on a card.
+    """
+
+    device: str = "auto"
+    devices: int = 1
+    minutes: float | None = None
+    graph: bool = True
+    compiled: bool = False
 
 
 def train(
@@ -36,7 +59,8 @@ def train(
     resume: bool = False,
     command: str = "",
     progress: bool = True,
-    on_start: Callable[[list[Cut]], None] = lambda cuts: None,
+    on_start: Callable[[RunRecipe, list[Cut]], None] = lambda recipe, cuts: None,
+    machine: Machine | None = None,
 ) -> SegmentationTask:
     """Train by a recipe until its last step; see `pinglow.training.run` for what a run leaves.
 
@@ -46,10 +70,12 @@ def train(
         resume: Go on from the folder's last.ckpt, to the same result as without interruption.
         command: The command line, for the weights' card.
         progress: Show a progress bar with the time left.
-        on_start: Called with the frames before the first step.
+        on_start: Called with the recipe, its steps counted, and the frames before the first step.
+        machine: On what, and for how long; None: on the first GPU, or the CPU, until all is done.
 
     Returns:
-        The task, with the network in it.
+        The task, with the network in it; ``steps_done`` is less than the recipe's steps where the
+        minutes were over.
 
     Raises:
         RecipeError: The folder and the recipe do not fit together, or the run is finished.
@@ -58,11 +84,14 @@ def train(
         FrameError: An image is broken.
         ModelError: The checkpoint to resume from is torn, or the weights to start from do not
             exist or are of another network.
+        OptionError: The device is not there, or a batch does not fit on it.
         TrainingInterruptedError: A signal asked to stop; everything is saved.
     """
+    begun, machine = time.monotonic(), machine or Machine()
+    world = open_world(machine.device, machine.devices)
     start = finished_steps(run, recipe, resume)
     cuts = cut_validation(recipe)
-    lightning.seed_everything(recipe.seed, verbose=False)
+    torch.manual_seed(recipe.seed)
     task = SegmentationTask(recipe)
     # A resumed run has its weights, and the origin of the first ones, in its checkpoint.
     base = _start_from(task, recipe.init) if recipe.init and not resume else None
@@ -72,10 +101,13 @@ def train(
         task,
         card,
         cuts,
-        DataLoader(TrainingBatches(recipe, cuts, start), batch_size=None),
-        DataLoader(ValidationFrames(cuts), batch_size=None, collate_fn=as_is),
+        lambda cut, index: ValidationFrame(cut.name, *cut.validation_frames.pair(index)),
         run,
+        start,
         resume=resume,
+        world=world,
+        machine=machine,
+        begun=begun,
         progress=progress,
         on_start=on_start,
     )
@@ -86,14 +118,16 @@ def fit_task(
     task: TrainingTask,
     card: ModelCard,
     cuts: list[Cut],
-    batches: DataLoader[Any],
-    frames: DataLoader[Any],
+    read: Callable[[Cut, int], ValidationFrame],
     run: Path,
+    start: int,
     *,
     resume: bool,
+    world: World,
+    machine: Machine,
+    begun: float,
     progress: bool,
-    on_start: Callable[[list[Cut]], None],
-    command: str = "pinglow train",
+    on_start: Callable[[RunRecipe, list[Cut]], None],
 ) -> None:
     """Train a task to its recipe's last step, in a run folder.
 
@@ -101,25 +135,89 @@ def fit_task(
         task: What is trained, and how.
         card: Of the weights, but for what only the run can say.
         cuts: The frames, as the run folder lists them.
-        batches: What ``training_step`` gets, from the run's first step that is still to do.
-        frames: What ``validation_step`` gets.
+        read: Reads a frame that validates, by its number in the list.
         run: See `train`.
+        start: Steps that are done.
         resume: See `train`.
+        world: The processes of the run.
+        machine: See `train`.
+        begun: `time.monotonic` when the run began.
         progress: See `train`.
         on_start: See `train`.
-        command: What a stopped run is gone on with, without its ``--resume``.
 
     Raises:
         DataError: See `describe_run`.
+        RecipeError: Batches cannot be shared evenly, or the steps are to be counted and
+            there are no minutes.
+        OptionError: See `train`.
         TrainingInterruptedError: See `train`.
     """
-    describe_run(run, task.recipe, cuts, resume)
-    on_start(cuts)
-    keeper = RunKeeper(run, card, command)
-    callbacks: list[Callback] = [StepsBar(), keeper] if progress else [keeper]
-    with keeper.listening(), _quiet_lightning():
-        trainer = _build_trainer(task.recipe, run, callbacks)
-        trainer.fit(task, batches, frames, ckpt_path=run / "last.ckpt" if resume else None)
+    recipe, device = task.recipe, world.device
+    _check_sharing(recipe, world)
+    deadline = Deadline(machine.minutes, begun)
+    checkpoint = load_checkpoint(run / CHECKPOINT) if resume else None
+    bank = place_frames(collect_frames(recipe, cuts), device)
+    task.to(device)
+    if world.size > 1:
+        share_norms(task.network)
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # sizes are few and fixed
+    validating = world.share([(cut, index) for cut in cuts for index in cut.validation])
+    frames = [read(cut, index) for cut, index in validating]
+    batches = TrainingBatches(recipe, bank, world.rank, world.size)
+    step = Step(
+        task,
+        batches,
+        device,
+        bfloat16=_in_bfloat16(recipe, device),
+        graph=machine.graph and world.size == 1,
+        compiled=machine.compiled,
+    )
+    if machine.minutes is not None:
+        deadline.validation = world.largest(estimate_validation(task, frames))
+    if not recipe.steps:
+        recipe = _count_steps(task, batches, step, deadline, world)
+        card = card.model_copy(
+            update={
+                "recipe": recipe.to_toml(),
+                "training": card.training | {"steps": recipe.steps},
+            }
+        )
+    keeper = RunKeeper(run, card, recipe.trained_by, world.main, progress)
+    optimizer = task.build_optimizer(device)
+    if checkpoint is not None:
+        task.load_state_dict(checkpoint["task"])
+        load_optimizer(optimizer, checkpoint["optimizer"])
+        keeper.restore(checkpoint["keeper"])
+    world.wait()  # all have seen the folder as it was
+    if world.main:
+        describe_run(run, recipe, cuts, resume=resume)
+        on_start(recipe, cuts)
+    with keeper.watching(start, recipe):
+        task.steps_done = run_steps(task, step, optimizer, frames, keeper, world, deadline, start)
+    world.wait()  # until the first process has written all
+
+
+def _count_steps(
+    task: TrainingTask, batches: TrainingBatches, step: Step, deadline: Deadline, world: World
+) -> RunRecipe:
+    """The recipe with as many steps as fit into the minutes; also the task's and the batches'."""
+    if deadline.minutes is None:
+        raise RecipeError('the recipe has steps = "minutes": say how many with --minutes')
+    recipe = task.recipe
+    task.recipe = batches.recipe = recipe.with_steps(_UNKNOWN_STEPS)
+    counted = recipe.with_steps(count_steps(task, step, deadline, world))
+    task.recipe = batches.recipe = counted
+    return counted
+
+
+def _check_sharing(recipe: RunRecipe, world: World) -> None:
+    for phase in recipe.phase_list():
+        if phase.batch_size % world.size:
+            more = -(-phase.batch_size // world.size) * world.size
+            raise RecipeError(
+                f"batch_size is {phase.batch_size}, which {world.size} processes cannot share "
+                f"evenly; set it to {more}"
+            )
 
 
 def _start_from(task: SegmentationTask, name_or_path: str) -> ModelCard:
@@ -147,7 +245,7 @@ def finished_steps(run: Path, recipe: RunRecipe, resume: bool) -> int:
     check_run(run, recipe, resume)
     if not resume:
         return 0
-    steps: int = SafeCheckpointIO().load_checkpoint(run / "last.ckpt")["global_step"]
+    steps: int = load_checkpoint(run / CHECKPOINT)["global_step"]
     if steps >= recipe.steps:
         raise RecipeError(
             f"{run} has done all of its {recipe.steps} steps; start a new run to train for longer"
@@ -155,52 +253,10 @@ def finished_steps(run: Path, recipe: RunRecipe, resume: bool) -> int:
     return steps
 
 
-def _build_trainer(recipe: RunRecipe, run: Path, callbacks: list[Callback]) -> lightning.Trainer:
-    return lightning.Trainer(
-        accelerator="auto",
-        devices=1,
-        precision="bf16-mixed" if _in_bfloat16(recipe) else "32-true",
-        max_steps=recipe.steps,
-        max_epochs=-1,
-        val_check_interval=recipe.validate_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        gradient_clip_val=recipe.optimizer.gradient_clip or None,
-        logger=TensorBoardLogger(run, name="", version="tensorboard"),
-        log_every_n_steps=min(50, recipe.validate_every),
-        callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-def _in_bfloat16(recipe: RunRecipe) -> bool:
+def _in_bfloat16(recipe: RunRecipe, device: torch.device) -> bool:
     if recipe.precision == "auto":
-        return torch.cuda.is_available()
+        return device.type == "cuda"
     return recipe.precision == "bfloat16"
-
-
-class ValidationFrames(Dataset[ValidationFrame]):
-    """The validation frames of all data sets: (name, counts, mask)."""
-
-    def __init__(self, cuts: list[Cut]) -> None:
-        self._items = [(cut, index) for cut in cuts for index in cut.validation]
-
-    def __len__(self) -> int:
-        """Number of frames."""
-        return len(self._items)
-
-    def __getitem__(self, number: int) -> tuple[str, NDArray[Any], BoolArray]:
-        """Data set, (H, W) counts and (H, W) mask."""
-        cut, index = self._items[number]
-        return cut.name, *cut.validation_frames.pair(index)
-
-
-def as_is(item: Any) -> Any:
-    """Frames stay numpy arrays of counts: inference does the rest."""
-    return item
 
 
 def describe_model(
@@ -257,19 +313,3 @@ def describe_model(
         recipe=recipe.to_toml(),
         command=command,
     )
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from advising what does not apply: batches are made in the main process."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # Its own use of torch, from torch 2.9 on.
-            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-            yield
-    finally:
-        logger.setLevel(level)

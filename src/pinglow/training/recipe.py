@@ -8,7 +8,18 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, get_args, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
 import tomli_w
 from pydantic import (
@@ -21,9 +32,9 @@ from pydantic import (
     model_validator,
 )
 
+from pinglow.data.augment import Augmentation
 from pinglow.data.datasets import KNOWN_DATASETS
 from pinglow.data.prepare import InputRule
-from pinglow.data.transforms import Augmentation
 from pinglow.errors import ModelError, RecipeError
 from pinglow.inference.weights import build_network
 from pinglow.losses import LOSSES
@@ -133,15 +144,35 @@ class DataSection(Section):
     )
 
 
+class PhaseSection(Section):
+    """A part of a run with views of its own; what it does not say is as in the whole recipe."""
+
+    share: float = Field(gt=0, le=1, description="of the steps")
+    crop: int | None = Field(default=None, ge=32, le=8192, description="side of a view, pixels")
+    batch_size: int | None = Field(default=None, gt=0)
+    target_bias: float | None = Field(default=None, ge=0, le=1)
+
+
+class Phase(NamedTuple):
+    """What the batches of a part of a run are like."""
+
+    augmentation: Augmentation
+    batch_size: int
+
+
 class RunRecipe(Section):
     """What every training run needs to know, whatever it trains; see `Recipe`."""
 
     bundled_in: ClassVar[str] = "."
     """Where its kind's recipes lie among those that come with pinglow."""
+    trained_by: ClassVar[str] = "pinglow train"
+    """The command that trains by its kind's recipes."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="of the weights and the run folder")
     seed: int = Field(default=0, ge=0, lt=2**32)
-    steps: int = Field(gt=0)
+    steps: int = Field(
+        ge=0, description='or "minutes": as many as fit into --minutes; 0 until they are known'
+    )
     batch_size: int = Field(default=8, gt=0)
     validate_every: int = Field(default=1000, gt=0, description="steps; also saves a checkpoint")
     ema_decay: float = Field(
@@ -155,6 +186,26 @@ class RunRecipe(Section):
     data: DataSection
     augmentation: Augmentation = Augmentation()
     input_rule: InputRule = InputRule()
+    phases: tuple[PhaseSection, ...] = Field(
+        default=(), description="parts of the run with other views, one after the other"
+    )
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _read_steps(cls, steps: Any) -> Any:
+        if steps == "minutes":
+            return 0
+        if steps == 0:
+            raise ValueError('use 1 or more, or "minutes"')
+        return steps
+
+    @field_validator("phases")
+    @classmethod
+    def _check_shares(cls, phases: tuple[PhaseSection, ...]) -> tuple[PhaseSection, ...]:
+        total = sum(phase.share for phase in phases)
+        if phases and abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares add up to {total:g}; make it 1")
+        return phases
 
     def check(self, source: str) -> None:
         """See whether its values fit together; ``source`` names it in errors.
@@ -173,6 +224,32 @@ class RunRecipe(Section):
         every = min(self.validate_every, self.steps)
         optimizer = _shorten(self.optimizer, self.steps)
         return self.model_copy(update={"validate_every": every, "optimizer": optimizer})
+
+    def with_steps(self, steps: int) -> Self:
+        """The recipe for about so many steps, where it left them open; the last is validated."""
+        whole = steps if steps < self.validate_every else steps - steps % self.validate_every
+        return self.model_copy(update={"steps": max(1, whole)}).fit_to_steps()
+
+    def phase_list(self) -> list[Phase]:
+        """The phases in their order; one where the recipe has none of its own."""
+        return [
+            Phase(
+                self.augmentation.model_copy(
+                    update=each.model_dump(include={"crop", "target_bias"}, exclude_none=True)
+                ),
+                each.batch_size or self.batch_size,
+            )
+            for each in self.phases or (PhaseSection(share=1),)
+        ]
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase of a step, counted from 0."""
+        phases, begun = self.phase_list(), 0.0
+        for phase, section in zip(phases, self.phases, strict=False):
+            begun += section.share
+            if step < round(begun * self.steps):
+                return phase
+        return phases[-1]
 
     def augmentation_of(self, dataset: DataSet) -> Augmentation:
         """The augmentation of a data set's views: the recipe's, but for what the set has itself."""
@@ -212,13 +289,14 @@ class Recipe(RunRecipe):
         except ModelError as error:
             raise RecipeError(f"{source}: {error}") from error
         multiple = self.network.patch * 2 ** (len(self.network.widths) - 1)
-        coarsest = -(-self.augmentation.crop // multiple)
-        if self.batch_size * coarsest**2 == 1:
-            raise RecipeError(
-                f"{source}: one view of {self.augmentation.crop} pixels leaves a single value at "
-                "the network's coarsest level, which BatchNorm cannot take; enlarge batch_size or "
-                "augmentation.crop"
-            )
+        for augmentation, batch_size in self.phase_list():
+            coarsest = -(-augmentation.crop // multiple)
+            if batch_size * coarsest**2 == 1:
+                raise RecipeError(
+                    f"{source}: one view of {augmentation.crop} pixels leaves a single value at "
+                    "the network's coarsest level, which BatchNorm cannot take; enlarge "
+                    "batch_size or augmentation.crop"
+                )
 
     def _check_loss_options(self, source: str) -> None:
         loss = LOSSES[self.loss.name]
@@ -313,7 +391,8 @@ def parse_recipe(kind: type[AnyRecipe], content: dict[str, Any], source: str) ->
         recipe = kind.model_validate(content)
     except ValidationError as error:
         raise RecipeError(explain_fault(error, source, kind)) from error
-    recipe = recipe.fit_to_steps()
+    if recipe.steps:
+        recipe = recipe.fit_to_steps()
     recipe.check(source)
     return recipe
 

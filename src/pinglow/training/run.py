@@ -21,18 +21,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-import lightning
-from lightning.pytorch.callbacks import Callback
+import torch
 
 from pinglow.errors import DataError, PinglowError, RecipeError
 from pinglow.inference.weights import WEIGHTS, ModelCard, save_model, write_atomically
-from pinglow.training.batches import Cut
+from pinglow.training.checkpoint import save_checkpoint
+from pinglow.training.cuts import Cut
+from pinglow.training.progress import StepsBar
 from pinglow.training.recipe import RunRecipe, load_run_recipe
 from pinglow.training.task import LABELS, TrainingTask
 
+CHECKPOINT: Final = "last.ckpt"
+"""The file in a run folder to resume from."""
+
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_LOG_EVERY: Final = 50  # steps between the losses that TensorBoard gets, at most
 
 
 class TrainingInterruptedError(PinglowError):
@@ -50,7 +55,7 @@ def check_run(run: Path, recipe: RunRecipe, resume: bool) -> None:
         RecipeError: A new run would overwrite one, there is nothing to resume, or the recipe to
             resume is another.
     """
-    stored, checkpoint = run / "recipe.toml", run / "last.ckpt"
+    stored, checkpoint = run / "recipe.toml", run / CHECKPOINT
     if not resume:
         if checkpoint.exists():
             raise RecipeError(
@@ -96,23 +101,121 @@ def describe_run(run: Path, recipe: RunRecipe, cuts: list[Cut], resume: bool) ->
         write_atomically(run / "recipe.toml", recipe.to_toml().encode())
 
 
-class RunKeeper(Callback):
-    """Writes rows, curves, weights and checkpoints; turns SIGINT and SIGTERM into a clean stop."""
+class RunKeeper:
+    """Writes rows, curves, weights and checkpoints; turns SIGINT and SIGTERM into a clean stop.
 
-    def __init__(self, run: Path, card: ModelCard, command: str = "pinglow train") -> None:
+    Args:
+        run: The run folder.
+        card: Of the weights, but for what only the run can say.
+        command: What a stopped run is resumed with, without its ``--resume``.
+        main: Whether this process writes; of several, one does.
+        progress: Show a bar.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        card: ModelCard,
+        command: str = "pinglow train",
+        main: bool = True,
+        progress: bool = False,
+    ) -> None:
         self.run = run
         self.card = card
-        self._command = command
         self.best = -1.0
         self.minutes = 0.0
+        self.stop_signal: int | None = None
+        self._command = command
+        self._main = main
+        self._bar = StepsBar() if progress and main else None
+        self._log: Any = None
+        self._log_every = _LOG_EVERY
         self._started = time.monotonic()
         self._losses: list[float] = []
         self._norms: list[float] = []
-        self._signal: int | None = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to know."""
-        return {
+    @property
+    def stop_asked(self) -> bool:
+        """Whether a signal came."""
+        return self.stop_signal is not None
+
+    @contextmanager
+    def watching(self, step: int, recipe: RunRecipe) -> Iterator[None]:
+        """Start the clock and the bar at a step, and listen to signals while this lasts.
+
+        What was written after that step is forgotten.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+        if _in_main_thread():  # only that one may listen
+            for number in _STOP_SIGNALS:
+                signal.signal(number, self._remember)
+        self._started = time.monotonic()
+        self._log_every = min(_LOG_EVERY, recipe.validate_every)
+        try:
+            if self._main:
+                self._drop_rows_after(step)
+                self._log = SummaryWriter(str(self.run / "tensorboard"))
+            if self._bar:
+                self._bar.start(step, recipe.steps)
+            yield
+        finally:
+            if self._bar:
+                self._bar.stop()
+            if self._log:
+                self._log.close()
+            if _in_main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def note(self, step: int, loss: float, norm: float) -> None:
+        """Collect the loss and the gradient's norm of a step.
+
+        Raises:
+            RecipeError: One of them is no number any more.
+        """
+        self._losses.append(loss)
+        self._norms.append(norm)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise RecipeError(
+                f"training has come apart at step {step} (loss {loss}, gradient norm {norm}); "
+                "lower optimizer.learning_rate or optimizer.gradient_clip (0 is none), and begin "
+                "a new run"
+            )
+        if self._log and step % self._log_every == 0:
+            self._log.add_scalar("train/loss", loss, step)
+        if self._bar:
+            self._bar.advance(step)
+
+    def say(self, what: str) -> None:
+        """Show what the run is at."""
+        if self._bar:
+            self._bar.say(what)
+
+    def keep(
+        self, task: TrainingTask, optimizer: torch.optim.Optimizer, step: int, rate: float
+    ) -> None:
+        """Write everything that a validation changes."""
+        if self._main:
+            self._append_row(task, step, rate)
+        if self._bar:
+            self._bar.tell(task, step)
+        if task.score >= self.best:  # of equal ones the later, as without any targets
+            self.best = task.score
+            if self._main:
+                card = self._finished_card(task, step)
+                save_model(self.run / WEIGHTS, task.trained_network, card)
+        self._losses, self._norms = [], []
+        self.save(task, optimizer, step)
+        if self._main:
+            draw_curves(self.run, task.figures[0])
+
+    def save(self, task: TrainingTask, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Write the checkpoint."""
+        if not self._main:
+            return
+        keeper = {
             "best": self.best,
             "minutes": self._elapsed(),
             "losses": self._losses,
@@ -120,121 +223,63 @@ class RunKeeper(Callback):
             "command": self.card.command,
             "started_from": self.card.training.get("started_from"),
         }
+        content = {
+            "global_step": step,
+            "task": task.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "keeper": keeper,
+        }
+        save_checkpoint(content, self.run / CHECKPOINT)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up from `state_dict`."""
-        self.best = state_dict["best"]
-        self.minutes = state_dict["minutes"]
-        self._losses = list(state_dict["losses"])
-        self._norms = list(state_dict.get("norms", []))  # older checkpoints have none
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint holds of the keeper."""
+        self.best = state["best"]
+        self.minutes = state["minutes"]
+        self._losses, self._norms = list(state["losses"]), list(state["norms"])
         training = dict(self.card.training)
-        if state_dict["started_from"] is not None:
-            training["started_from"] = state_dict["started_from"]
-        update = {"command": state_dict["command"], "training": training}
+        if state["started_from"] is not None:
+            training["started_from"] = state["started_from"]
+        update = {"command": state["command"], "training": training}
         self.card = self.card.model_copy(update=update)
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a clean stop while this lasts.
+    def stop(self, step: int, number: int | None = None) -> NoReturn:
+        """End the run because of a signal.
 
-        It goes around the whole of Lightning's fit, which puts back at its end what it found.
+        Raises:
+            TrainingInterruptedError: Always.
         """
-        before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-        self._listen()
-        try:
-            yield
-        finally:
-            if _in_main_thread():
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Start the clock; forget what was written after the checkpoint; stop if asked to."""
-        self._started = time.monotonic()
-        self._drop_rows_after(trainer.global_step)
-        if self._signal is not None:
-            trainer.save_checkpoint(self.run / "last.ckpt")
-            self._stop(trainer.global_step)
-        self._listen()  # without Lightning's own handler, which would break off in the middle
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Collect the loss; stop if asked to, but never between a step and its validation."""
-        assert isinstance(pl_module, TrainingTask)
-        self._losses.append(float(outputs["loss"].detach()))
-        self._norms.append(pl_module.gradient_norm)
-        if not math.isfinite(self._losses[-1]) or not math.isfinite(self._norms[-1]):
-            raise RecipeError(
-                f"training has come apart at step {trainer.global_step} (loss {self._losses[-1]}, "
-                f"gradient norm {self._norms[-1]}); lower optimizer.learning_rate or "
-                "optimizer.gradient_clip (0 is none), and begin a new run"
-            )
-        if self._signal is not None and trainer.global_step % pl_module.recipe.validate_every:
-            trainer.save_checkpoint(self.run / "last.ckpt")
-            self._stop(trainer.global_step)
-
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Write everything that this validation changes; stop if asked to."""
-        assert isinstance(pl_module, TrainingTask)
-        self._append_row(trainer, pl_module)
-        if pl_module.score >= self.best:  # of equal ones the later, as without any targets
-            self.best = pl_module.score
-            save_model(
-                self.run / WEIGHTS,
-                pl_module.trained_network,
-                self._finished_card(trainer, pl_module),
-            )
-        self._losses, self._norms = [], []
-        trainer.save_checkpoint(self.run / "last.ckpt")
-        draw_curves(self.run, pl_module.figures[0])
-        if trainer.global_step < pl_module.recipe.steps:
-            self._stop(trainer.global_step)
-        pl_module.stop_signal = self._signal  # all steps are done: for what comes after the run
-
-    def _listen(self) -> None:
-        if _in_main_thread():  # only that one may listen
-            for number in _STOP_SIGNALS:
-                signal.signal(number, self._remember)
+        raise TrainingInterruptedError(
+            f"stopped at step {step}, everything is saved; "
+            f"go on with: {self._command} --resume {shlex.quote(str(self.run))}",
+            number or self.stop_signal or signal.SIGTERM,
+        )
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         """First signal: finish the step. A second one ends the process at once."""
-        self._signal = number
+        self.stop_signal = number
         for each in _STOP_SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-
-    def _stop(self, step: int) -> None:
-        if self._signal is not None:
-            raise TrainingInterruptedError(
-                f"stopped at step {step}, everything is saved; "
-                f"go on with: {self._command} --resume {shlex.quote(str(self.run))}",
-                self._signal,
-            )
 
     def _elapsed(self) -> float:
         return self.minutes + (time.monotonic() - self._started) / 60
 
-    def _append_row(self, trainer: lightning.Trainer, task: TrainingTask) -> None:
+    def _append_row(self, task: TrainingTask, step: int, rate: float) -> None:
         row: dict[str, Any] = {
-            "step": trainer.global_step,
+            "step": step,
             "minutes": round(self._elapsed(), 2),
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": rate,
             "train_loss": sum(self._losses) / max(1, len(self._losses)),
             "gradient_norm": sum(self._norms) / max(1, len(self._norms)),
             "largest_gradient_norm": max(self._norms, default=0.0),
             "val_score": task.score,
         }
         for name, report in task.reports.items():
-            row |= {f"{name}_{key}": getattr(report, key) for key in task.figures}
+            for key in task.figures:
+                row[f"{name}_{key}"] = value = getattr(report, key)
+                self._log.add_scalar(
+                    f"val/{name}/{key}", math.nan if value is None else value, step
+                )
+        self._log.add_scalar("val/score", task.score, step)
         path = self.run / "metrics.csv"
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -262,7 +307,7 @@ class RunKeeper(Callback):
         else:
             path.unlink(missing_ok=True)
 
-    def _finished_card(self, trainer: lightning.Trainer, task: TrainingTask) -> ModelCard:
+    def _finished_card(self, task: TrainingTask, step: int) -> ModelCard:
         scores = [
             {
                 "data": name,
@@ -274,7 +319,7 @@ class RunKeeper(Callback):
             for name, report in task.reports.items()
         ]
         training = self.card.training | {
-            "best_step": trainer.global_step,
+            "best_step": step,
             "minutes": round(self._elapsed(), 1),
         }
         update = {"scores": scores, "training": training, **task.card_changes}

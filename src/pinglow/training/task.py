@@ -1,69 +1,85 @@
-"""The Lightning modules: network, loss with its warm-up, optimiser, moving average, validation."""
+"""What is trained: network, moving average, loss with its warm-up, optimizer, validation."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol, Self
 
-import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 from pinglow.inference.backends import TorchBackend
 from pinglow.inference.predictor import predict_probability
 from pinglow.inference.weights import build_network, load_network
 from pinglow.losses import LOSSES, SoftIoULoss, target_weights
-from pinglow.metrics import PROTOCOLS, Report, Scorer
+from pinglow.metrics import PROTOCOLS, Scorer
 from pinglow.nn import PinwheelUNet, fold_kernels, fold_norms
-from pinglow.structures import BoolArray
 from pinglow.training.recipe import OptimizerSection, Recipe, RunRecipe
 
 LABELS: Final = {"iou": "IoU", "ap50": "AP50"}
 """How the figures that matter first are called."""
 
-ValidationFrame = tuple[str, NDArray[Any], BoolArray]
+
+class ValidationFrame(NamedTuple):
+    """A frame that validates."""
+
+    dataset: str
+    counts: NDArray[Any]
+    """(H, W)."""
+    truth: NDArray[Any]
+    """(H, W) bool mask, or (n, 4) boxes."""
 
 
-class TrainingTask(lightning.LightningModule):
+class FrameScorer(Protocol):
+    """Counts of frames, which add up."""
+
+    def merge(self, other: Self) -> None:
+        """Add the frames of another one."""
+
+
+class TrainingTask(nn.Module):
     """What training a network has in common, whatever it finds: see `SegmentationTask`.
 
-    A task of its own kind gives `training_step`, `validation_step`, which fills what `report`
-    makes the reports from, and the names of its `figures`. ``stop_signal`` is the signal that came
-    when all steps were done.
+    A task of its own kind gives `batch_loss`, `score_frames`, `report`, and the names of its
+    `figures`.
 
     Args:
-        recipe: Optimiser, schedule, moving average.
+        recipe: Moving average and optimizer.
         network: What is trained.
+
+    Attributes:
+        average: The network's moving average; None where the recipe has none.
+        scorers: The counts of the last validation, by data set.
+        reports: What they come to.
+        steps_done: How far it has been trained.
+        stop_signal: The signal that came when all steps were done.
     """
 
     figures: tuple[str, ...]
     """Attributes of its reports that are noted in metrics.csv, the one that matters first."""
 
+    static = False
+    """Whether a step is the same operations on the same memory each time: for CUDA graphs."""
+
     def __init__(self, recipe: RunRecipe, network: nn.Module) -> None:
         super().__init__()
         self.recipe: RunRecipe = recipe
         self.network = network
-        self.average = (
-            AveragedModel(
-                self.network, multi_avg_fn=_moving_average(recipe.ema_decay), use_buffers=True
-            )
-            if recipe.ema_decay
-            else None
-        )
+        self.average = copy.deepcopy(network) if recipe.ema_decay else None
+        self.scorers: dict[str, Any] = {}
         self.reports: Mapping[str, Any] = {}
-        self.gradient_norm = 0.0
+        self.steps_done = 0
         self.stop_signal: int | None = None
 
     @property
     def trained_network(self) -> nn.Module:
         """The network to use: the moving average where there is one."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else self.average
 
     @property
     def card_changes(self) -> dict[str, Any]:
@@ -77,62 +93,85 @@ class TrainingTask(lightning.LightningModule):
         values = [getattr(report, self.figures[0]) or 0.0 for report in reports]
         return sum(values) / max(1, len(values))
 
-    def report(self) -> Mapping[str, Any]:
-        """Scores of each data set, from what `validation_step` has collected."""
+    def batch_loss(self, images: Tensor, masks: Tensor, warm: bool) -> Tensor:
+        """Loss of images and masks (N, 1, H, W), a scalar; ``warm``: in the loss's warm-up."""
         raise NotImplementedError
 
-    def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
-        """Note the gradient's norm, before it is clipped."""
-        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
-        norms = torch.stack(torch._foreach_norm(gradients))
-        self.gradient_norm = float(torch.linalg.vector_norm(norms))
+    def is_warm(self, step: int) -> bool:
+        """Whether a step, counted from 0, is in the loss's warm-up."""
+        return False
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, and let the moving average follow."""
-        super().optimizer_step(*args, **kwargs)
-        if self.average is not None:
-            self.average.update_parameters(self.network)
+    def score_frames(self, frames: Sequence[ValidationFrame]) -> list[Any]:
+        """A `FrameScorer` for each frame, by what the trained network finds in it."""
+        raise NotImplementedError
 
-    def on_validation_epoch_end(self) -> None:
-        """Report each data set; ``val/score`` is `score`."""
+    def report(self) -> Mapping[str, Any]:
+        """Scores of each data set, from `scorers`."""
+        raise NotImplementedError
+
+    def take_scores(self, names: Sequence[str], scorers: Sequence[Any]) -> None:
+        """Make the reports of a validation from the data set and the scorer of each frame."""
+        self.scorers = {}
+        for name, scorer in zip(names, scorers, strict=True):
+            if name in self.scorers:
+                self.scorers[name].merge(scorer)
+            else:
+                self.scorers[name] = scorer
         self.reports = self.report()
-        for name, report in self.reports.items():
-            for key in self.figures:
-                value = getattr(report, key)
-                self.log(f"val/{name}/{key}", float("nan") if value is None else value)
-        self.log("val/score", self.score)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Build the optimiser and its schedule."""
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Let the moving average follow step number ``step``, counted from 0.
+
+        It follows closely at the start, then at the recipe's decay.
+        """
+        if self.average is None:
+            return
+        keep = min(self.recipe.ema_decay, (1 + step) / (10 + step)) if step else 0.0  # 0: copy
+        averages, current, counts, current_counts = self._followed
+        torch._foreach_lerp_(averages, current, 1 - keep)
+        if counts:
+            torch._foreach_copy_(counts, current_counts)
+
+    @functools.cached_property
+    def _followed(self) -> tuple[list[Tensor], ...]:
+        """The average's numbers and the network's, then the same for BatchNorm's counters."""
+        assert self.average is not None
+        state = self.network.state_dict()
+        pairs = [(value, state[name]) for name, value in self.average.state_dict().items()]
+        real = [pair for pair in pairs if pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        return tuple([pair[side] for pair in part] for part in (real, counts) for side in (0, 1))
+
+    def build_optimizer(self, device: torch.device) -> torch.optim.Optimizer:
+        """The recipe's optimizer, at its full learning rate."""
         section = self.recipe.optimizer
-        kinds = {"adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
+        kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
         # Decay would pull a kernel's angle and sigma, and BatchNorm's scales, to arbitrary values.
         trained = [each for each in self.network.parameters() if each.requires_grad]
-        weights = [each for each in trained if each.dim() == 4]
-        others = [each for each in trained if each.dim() != 4]
-        optimizer = kinds[section.name](
-            [
-                {"params": weights, "weight_decay": section.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=section.learning_rate,
+        groups = [
+            {
+                "params": [each for each in trained if each.dim() == 4],
+                "weight_decay": section.weight_decay,
+            },
+            {"params": [each for each in trained if each.dim() != 4], "weight_decay": 0.0},
+        ]
+        fused = {"fused": True} if device.type == "cuda" and section.name == "adamw" else {}
+        optimizer: torch.optim.Optimizer = kinds[section.name](
+            groups, lr=section.learning_rate, **fused
         )
-        schedule = LambdaLR(optimizer, _learning_rate_factor(section, self.recipe.steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return optimizer
 
 
 class SegmentationTask(TrainingTask):
     """Trains a PinwheelUNet by a recipe.
 
-    ``training_step`` takes images and masks (N, 1, H, W); ``validation_step`` takes one
-    (data set, frame, mask) and scores it under the strict protocol, as it will be used: the whole
-    frame, through the same path as inference, with the averaged weights.
+    Frames are scored under the strict protocol, as the network will be used: the whole frame,
+    through the same path as inference, with the averaged weights.
     """
 
     figures = ("iou", "niou", "pd", "fa")
+    static = True
     recipe: Recipe
     network: PinwheelUNet
 
@@ -146,13 +185,14 @@ class SegmentationTask(TrainingTask):
             teacher, _ = load_network(recipe.distill.model)
             teacher = fold_norms(fold_kernels(teacher)).to(memory_format=torch.channels_last)
             self._teachers.append(teacher.requires_grad_(False))
-        self.scorers: dict[str, Scorer] = {}
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Mean loss over the fused output and the levels' own."""
-        images, masks = batch
+    def is_warm(self, step: int) -> bool:
+        """See `TrainingTask`."""
+        return step < self.recipe.loss.warmup_steps
+
+    def batch_loss(self, images: Tensor, masks: Tensor, warm: bool) -> Tensor:
+        """Mean loss over the fused output and the levels' own; see `TrainingTask`."""
         images = images.contiguous(memory_format=torch.channels_last)
-        warm = self.global_step < self.recipe.loss.warmup_steps
         criterion = self.warmup_loss if warm else self.loss
         fused, *sides = self.network.forward_pyramid(images)
         losses = [self._loss(criterion, fused, masks)]
@@ -164,24 +204,19 @@ class SegmentationTask(TrainingTask):
             taught = self._teachers[0].to(images.device)(images).sigmoid()
             distance = F.binary_cross_entropy_with_logits(fused.float(), taught.float())
             loss = loss + self.recipe.distill.weight * distance
-        self.log("train/loss", loss.detach())
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
-        self.scorers = {}
+    def score_frames(self, frames: Sequence[ValidationFrame]) -> list[Scorer]:
+        """See `TrainingTask`."""
+        backend = TorchBackend.fastest(self.trained_network.eval())
+        scorers = []
+        for _, counts, mask in frames:
+            probability = predict_probability(backend, counts, self.recipe.input_rule)
+            scorers.append(Scorer(PROTOCOLS["strict"]))
+            scorers[-1].update(probability, mask)
+        return scorers
 
-    def validation_step(self, batch: ValidationFrame, _: int) -> None:
-        """Score one frame."""
-        name, frame, mask = batch
-        backend = TorchBackend(self.trained_network)
-        # In use there is no bfloat16, whatever training computes in.
-        with torch.autocast(self.device.type, enabled=False):
-            probability = predict_probability(backend, frame, self.recipe.input_rule)
-        scorer = self.scorers.setdefault(name, Scorer(PROTOCOLS["strict"]))
-        scorer.update(probability, mask)
-
-    def report(self) -> dict[str, Report]:
+    def report(self) -> dict[str, Any]:
         """The strict protocol's report of each data set."""
         return {name: scorer.compute() for name, scorer in self.scorers.items()}
 
@@ -194,26 +229,10 @@ class SegmentationTask(TrainingTask):
         return loss
 
 
-def _learning_rate_factor(section: OptimizerSection, steps: int) -> Any:
-    def factor(step: int) -> float:
-        warm = min(1.0, (step + 1) / (section.warmup_steps + 1))
-        if section.schedule == "constant":
-            return warm
-        done = max(0, step - section.warmup_steps) / max(1, steps - section.warmup_steps)
-        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-    return factor
-
-
-def _moving_average(decay: float) -> Any:
-    """Exponential moving average that follows closely at the start, then at ``decay``."""
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
-        keep = min(decay, (1 + int(count)) / (10 + int(count)))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, currents, 1 - keep)
-        else:  # BatchNorm's counters
-            torch._foreach_copy_(averages, currents)
-
-    return update
+def learning_rate(section: OptimizerSection, steps: int, step: int) -> float:
+    """The learning rate of a step, counted from 0, of ``steps``."""
+    warm = min(1.0, (step + 1) / (section.warmup_steps + 1))
+    if section.schedule == "constant":
+        return section.learning_rate * warm
+    done = max(0, step - section.warmup_steps) / max(1, steps - section.warmup_steps)
+    return section.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -7,24 +7,114 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
-from pinglow.data.transforms import Augmentation, random_view
+from pinglow.data.augment import Augmentation, FrameBank, Views, cut_views, draw_views
+from pinglow.data.counter import mix
 from pinglow.structures import label_targets
 
 # Geometry only: what is left of the image equals the mask where both start equal.
 STILL = {"gain": 0.0, "offset": 0.0, "noise": 0.0, "scale": (1.0, 1.0), "crop": 32}
 
 
+def bank_of(
+    *masks: NDArray[np.bool_],
+    frames: list[NDArray[np.float32]] | None = None,
+    points: list[NDArray[np.int64]] | None = None,
+    enlarge: float = 1.0,
+    changes: dict[str, object] | None = None,
+) -> tuple[FrameBank, Augmentation]:
+    """Frames that equal their masks, each pixel of these a target; and the settings."""
+    settings_ = Augmentation.model_validate(STILL | (changes or {}))
+    count = len(masks)
+    bank = FrameBank.build(
+        torch.from_numpy(
+            np.concatenate([each.ravel() for each in frames or masks]).astype(np.float32)
+        ),
+        torch.from_numpy(np.concatenate([each.ravel() for each in masks])),
+        [each.shape for each in masks],
+        points or [np.argwhere(each) for each in masks],
+        scale=[enlarge] * count,
+        scale_share=[settings_.scale_share] * count,
+        rotate=[settings_.rotate] * count,
+        weights=[1.0] * count,
+    )
+    return bank, settings_
+
+
+def keys_of(*seeds: int) -> Tensor:
+    return mix(torch.tensor(seeds), 0)
+
+
 def view(
     mask: NDArray[np.bool_], seed: int, enlarge: float = 1.0, **changes: object
 ) -> tuple[Tensor, Tensor]:
     """A view of a frame that equals its mask."""
-    settings_ = Augmentation.model_validate(STILL | changes)
-    corners = np.argwhere(mask)
-    random = np.random.default_rng(seed)
-    return random_view(mask.astype(np.float32), mask, corners, enlarge, settings_, random)
+    bank, settings_ = bank_of(mask, enlarge=enlarge, changes=changes)
+    views = draw_views(bank, settings_, keys_of(seed))
+    image, truth = cut_views(bank, settings_, views, int(views.side.max()))
+    return image[0], truth[0]
+
+
+def reference(frame: NDArray[np.float32], crop: int, views: Views, place: int) -> Tensor:
+    """The same view of a frame, step by step, by what numpy and torch have for each."""
+    side, top, left = (int(each[place]) for each in (views.side, views.top, views.left))
+    margin = 2 * max(side, *frame.shape)
+    wide = np.pad(frame, margin, mode="symmetric")
+    window = wide[margin + top : margin + top + side, margin + left : margin + left + side]
+    image = torch.from_numpy(window.copy())[None, None]
+    if side != crop:
+        image = F.interpolate(image, (crop, crop), mode="bilinear", antialias=side > crop)
+    for flip, axis in ((views.flip_rows, -2), (views.flip_columns, -1)):
+        image = image.flip(axis) if flip[place] else image
+    return image[0, 0].T if views.transpose[place] else image[0, 0]
+
+
+@given(seed=st.integers(0, 2**32), enlarge=st.floats(0.5, 3))
+@settings(max_examples=60, deadline=None)
+def test_views_are_cut_scaled_flipped_and_turned_as_libraries_do(seed: int, enlarge: float) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = [(40, 60), (90, 20), (33, 33)]
+    frames = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    masks = [rng.random(shape) < 0.1 for shape in shapes]
+    changes = {"scale": (0.7, 1.6), "scale_share": 0.7}
+    bank, settings_ = bank_of(*masks, frames=frames, enlarge=enlarge, changes=changes)
+    views = draw_views(bank, settings_, keys_of(*range(seed, seed + 8)))
+    images, _ = cut_views(bank, settings_, views, bank.largest_side(settings_))
+    for place in range(8):
+        expected = reference(frames[int(views.frame[place])], 32, views, place)
+        torch.testing.assert_close(images[place, 0], expected, atol=2e-5, rtol=0)
+
+
+def test_a_view_depends_on_its_own_key_alone() -> None:
+    rng = np.random.default_rng(0)
+    masks = [rng.random((50, 40 + 9 * each)) < 0.02 for each in range(3)]
+    changes = {"scale": (0.7, 1.6), "noise": 0.1, "gain": 0.3, "offset": 0.2, "stuck": 0.5}
+    bank, settings_ = bank_of(*masks, changes=changes)
+    whole = cut_views(bank, settings_, draw_views(bank, settings_, keys_of(*range(12))), 90)
+    views = draw_views(bank, settings_, keys_of(7, 3))
+    some = cut_views(bank, settings_, views, int(views.side.max()))
+    one = cut_views(bank, settings_, views.part(slice(1, 2)), 64)
+    for part in range(2):
+        torch.testing.assert_close(some[part], whole[part][[7, 3]], atol=1e-6, rtol=0)
+        torch.testing.assert_close(one[part], whole[part][[3]], atol=1e-6, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_views_are_the_same_on_a_card() -> None:
+    rng = np.random.default_rng(0)
+    masks = [rng.random((80, 70)) < 0.02 for _ in range(4)]
+    frames = [rng.normal(size=(80, 70)).astype(np.float32) for _ in masks]
+    changes = {"scale": (0.7, 1.6), "noise": 0.1, "gain": 0.3, "offset": 0.2, "stuck": 0.5}
+    bank, settings_ = bank_of(*masks, frames=frames, changes=changes)
+    found = []
+    for device in ("cpu", "cuda"):
+        there = bank.to(torch.device(device))
+        views = draw_views(there, settings_, keys_of(*range(64)).to(device))
+        found.append([each.cpu() for each in cut_views(there, settings_, views, 64)])
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-4, rtol=0)
+    assert torch.equal(found[0][1], found[1][1])
 
 
 @given(
@@ -76,10 +166,9 @@ def test_views_reach_every_part_of_the_frame() -> None:
     seen = np.zeros((50, 70))
     frame = np.arange(50 * 70, dtype=np.float32).reshape(50, 70)
     empty = np.zeros((50, 70), dtype=bool)
-    corners = np.zeros((0, 2), dtype=np.int64)
-    for seed in range(300):
-        rng = np.random.default_rng(seed)
-        image, _ = random_view(frame, empty, corners, 1.0, Augmentation.model_validate(STILL), rng)
+    bank, settings_ = bank_of(empty, frames=[frame])
+    views = draw_views(bank, settings_, keys_of(*range(300)))
+    for image in cut_views(bank, settings_, views, 32)[0]:
         values = image.numpy().astype(int).ravel()
         assert len(np.unique(values)) == 32 * 32  # no pixel twice: no reflection is needed
         seen.flat[values] += 1
@@ -194,14 +283,13 @@ def test_a_stuck_pixel_is_enlarged_with_the_frame() -> None:
     assert (image != 0).sum() >= 16  # bilinear: a pixel reaches 4 x 4 at twice the size
 
 
-def test_the_frame_is_not_changed() -> None:
-    frame = np.random.default_rng(0).random((32, 32)).astype(np.float32)
-    before = frame.copy()
-    empty = np.zeros(frame.shape, dtype=bool)
-    corners = np.zeros((0, 2), dtype=np.int64)
-    settings_ = Augmentation(crop=32, scale=(1, 1))
-    random_view(frame, empty, corners, 1.0, settings_, np.random.default_rng(0))
-    np.testing.assert_array_equal(frame, before)
+def test_the_frames_are_not_changed() -> None:
+    mask = np.random.default_rng(0).random((32, 32)) < 0.1
+    bank, settings_ = bank_of(mask, changes={"stuck": 1.0, "noise": 0.1})
+    before = bank.frames.clone(), bank.masks.clone()
+    cut_views(bank, settings_, draw_views(bank, settings_, keys_of(*range(9))), 32)
+    assert torch.equal(bank.frames, before[0])
+    assert torch.equal(bank.masks, before[1])
 
 
 @pytest.mark.parametrize(
@@ -233,12 +321,10 @@ def test_a_tiny_target_survives_scaling(factor: float, shape: tuple[int, int]) -
     mask = np.zeros(frame.shape, dtype=np.bool_)
     mask[40 : 40 + shape[0], 50 : 50 + shape[1]] = True
     frame[mask] = 50
-    corners = np.array([[40, 50]])
-    still = Augmentation(
-        crop=64, target_bias=1, scale=(factor, factor), gain=0, offset=0, noise=0, flip=False
-    )
-    for seed in range(40):
-        image, truth = random_view(frame, mask, corners, 1.0, still, np.random.default_rng(seed))
+    changes = {"crop": 64, "target_bias": 1.0, "scale": (factor, factor)}
+    bank, settings_ = bank_of(mask, frames=[frame], points=[np.array([[40, 50]])], changes=changes)
+    views = draw_views(bank, settings_, keys_of(*range(40)))
+    for image, truth in zip(*cut_views(bank, settings_, views, 90), strict=True):
         assert 1 <= truth.sum() <= 6
         brightest = np.unravel_index(int(image.argmax()), image.shape)
         y, x = np.argwhere(truth[0].numpy()).mean(axis=0)
@@ -250,13 +336,11 @@ def test_the_hole_of_a_ring_stays_a_hole() -> None:
     mask = np.zeros((96, 96), dtype=np.bool_)
     mask[30:60, 30:60] = True
     mask[34:56, 34:56] = False
-    still = Augmentation(crop=64, target_bias=1, scale=(1.1, 1.1), rotate=False, flip=False)
-    corner = np.array([[45, 58]])
-    for seed in range(10):
-        random = np.random.default_rng(seed)
-        _, truth = random_view(mask.astype(np.float32), mask, corner, 1.0, still, random)
-        _, count = ndimage.label(truth[0].numpy(), np.ones((3, 3)))
-        assert count <= 1
+    changes = {"crop": 64, "target_bias": 1.0, "scale": (1.1, 1.1)}
+    bank, settings_ = bank_of(mask, points=[np.array([[45, 58]])], changes=changes)
+    views = draw_views(bank, settings_, keys_of(*range(10)))
+    for truth in cut_views(bank, settings_, views, 64)[1]:
+        assert label_targets(truth[0].numpy() > 0)[1] <= 1
 
 
 def test_a_frame_smaller_than_the_view_lies_anywhere_in_it() -> None:
