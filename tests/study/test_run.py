@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from pinglow.data.synthetic import SceneSpec, write_dataset
-from pinglow.errors import DataError, RecipeError
+from pinglow.errors import DataError, PinglowError, RecipeError
 from pinglow.study.grid import PlannedRun, Study, plan_runs
+from pinglow.study.jobs import run_jobs
 from pinglow.study.report import write_report
 from pinglow.study.results import RunResult, read_results
 from pinglow.study.run import run_study
@@ -375,3 +376,44 @@ def test_a_report_of_failures_alone_says_why(root: Path, tmp_path: Path) -> None
         DataError, match=r"all \d runs .* failed, the first by: .*gone\.safetensors"
     ):
         write_report(study, tmp_path / "out")
+
+
+def test_runs_made_at_a_time_are_those_made_one_after_the_other(root: Path, tmp_path: Path) -> None:
+    study = make_study(seeds=[0])
+    one = run(study, root, tmp_path)
+    plan = plan_runs(study, root)
+    started: list[str] = []
+    several = run_jobs(
+        plan,
+        tmp_path / "out2",
+        tmp_path / "work2",
+        2,
+        device="cpu",
+        on_start=lambda run, number: started.append(f"{run.name} {number}"),
+    )
+    assert sorted(started) == ["x-0 1", "y-0 2"]
+    for mine, theirs in zip(one, several, strict=True):
+        assert (mine.arm, mine.seed, mine.digest) == (theirs.arm, theirs.seed, theirs.digest)
+        assert mine.sets == theirs.sets
+
+
+def test_a_signal_stops_all_jobs_and_costs_nothing(root: Path, tmp_path: Path) -> None:
+    plan = plan_runs(make_study(seeds=[0]), root)
+    with pytest.raises(TrainingInterruptedError):
+        run_jobs(
+            plan,
+            tmp_path / "out",
+            tmp_path / "work",
+            2,
+            on_start=lambda run, number: os.kill(os.getpid(), signal.SIGTERM),
+        )
+    assert not [result for result in read_results(tmp_path / "out") if result.failure]
+    done = run_study(plan, tmp_path / "out", tmp_path / "work", progress=False)
+    assert [f"{each.arm}-{each.seed}" for each in done] == [each.name for each in plan]
+    assert not [result for result in done if result.failure]
+
+
+def test_jobs_that_cannot_begin_say_why(root: Path, tmp_path: Path) -> None:
+    plan = plan_runs(make_study(), tmp_path / "elsewhere")
+    with pytest.raises(PinglowError, match=r"elsewhere.* is not a folder; name with --root"):
+        run_jobs(plan, tmp_path / "out", tmp_path / "work", 1)

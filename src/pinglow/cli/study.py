@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pinglow.cli.train import Device
+
 if TYPE_CHECKING:
     from pinglow.study.grid import PlannedRun
     from pinglow.study.results import RunResult
@@ -33,22 +35,31 @@ def study(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Make runs again that have failed.")
     ] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Make N runs at a time, a process each.")
+    ] = 1,
+    device: Device = "auto",
 ) -> None:
     """Compare recipes over seeds: make all runs of a study, or report what they show.
 
     Runs that are done are skipped and one that was stopped is gone on with, so
     a study is started again by the same command. Results are in OUT/results.csv
-    as each run ends. Started twice, it makes two runs at a time; OMP_NUM_THREADS
-    says how many cores each takes.
+    as each run ends. Small runs leave a GPU, and many cores, mostly idle: --jobs
+    makes several at a time.
 
     Example: pinglow study studies/arms.toml --root data
 
+    Example: pinglow study studies/arms.toml --root data --jobs 8
+
     Example: pinglow study report studies/arms.toml
     """
+    from functools import partial
+
     from rich.console import Console
 
     from pinglow.errors import OptionError
     from pinglow.study.grid import load_study, plan_runs
+    from pinglow.study.jobs import run_jobs
     from pinglow.study.run import run_study
     from pinglow.training.run import TrainingInterruptedError
 
@@ -73,11 +84,13 @@ def study(
         console.print(f"run {number} of {len(plan)}: arm {run.arm.name}, seed {run.seed}")
 
     try:
-        results = run_study(
+        make = run_study if jobs == 1 else partial(run_jobs, jobs=jobs)
+        results = make(
             plan,
             folder,
             work / plan_of.name,
             retry_failed=retry_failed,
+            device=device,
             on_start=announce,
             on_end=lambda results: console.print(_table(results, len(plan))),
         )

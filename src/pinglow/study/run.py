@@ -27,7 +27,7 @@ from pinglow.study.results import (
     write_table,
 )
 from pinglow.training.checkpoint import load_checkpoint
-from pinglow.training.fit import train
+from pinglow.training.fit import Machine, train
 from pinglow.training.recipe import load_recipe
 from pinglow.training.run import CHECKPOINT, TrainingInterruptedError
 from pinglow.training.task import SegmentationTask
@@ -44,6 +44,7 @@ def run_study(
     on_start: Callable[[PlannedRun, int], None] = lambda run, number: None,
     on_end: Callable[[list[RunResult]], None] = lambda results: None,
     progress: bool = True,
+    device: str = "auto",
 ) -> list[RunResult]:
     """Make every run of the plan that has no result yet.
 
@@ -59,6 +60,7 @@ def run_study(
         on_start: Called with a run and its number in the plan, from 1.
         on_end: Called with all results so far, in the plan's order, after each run.
         progress: Show each run's progress bar.
+        device: See `pinglow.inference.device.choose_device`.
 
     Returns:
         All results, in the plan's order.
@@ -99,7 +101,7 @@ def run_study(
             if run.name in kept:  # it has failed: anew, not from the checkpoint that led there
                 shutil.rmtree(work / run.name, ignore_errors=True)
                 result_path(folder, run.name).unlink(missing_ok=True)
-            result, stop_signal = _make_run(run, work / run.name, progress)
+            result, stop_signal = _make_run(run, work / run.name, progress, device)
             gc.collect()  # a trainer and its frames hold each other: gigabytes, run after run
             write_result(folder, result)
             on_end(tell())
@@ -161,14 +163,23 @@ def _claim(lock: Path) -> Iterator[bool]:
             yield True
 
 
-def _make_run(run: PlannedRun, work: Path, progress: bool) -> tuple[RunResult, int | None]:
+def _make_run(
+    run: PlannedRun, work: Path, progress: bool, device: str
+) -> tuple[RunResult, int | None]:
     """A run's result, or why there is none; and the signal that came in its last validation."""
     begin = time.monotonic()
     resume = _can_resume(run, work)
     try:
         if work.exists() and not resume:
             shutil.rmtree(work)
-        task = train(run.recipe, work, resume=resume, command="pinglow study", progress=progress)
+        task = train(
+            run.recipe,
+            work,
+            resume=resume,
+            command="pinglow study",
+            progress=progress,
+            machine=Machine(device),
+        )
         return _read_run(run, work, task), task.stop_signal
     except (TrainingInterruptedError, OSError):
         raise

@@ -139,7 +139,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         """(N, C, H, W) to the same shape."""
         if not self.training:
             return super().forward(x)
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         count = x.numel() // x.shape[1] * distributed.get_world_size()
         mean = _sum(values.sum(dim=(0, 2, 3))) / count
         centered = values - mean[:, None, None]

@@ -1,0 +1,164 @@
+"""Several runs of a study at a time, a process each.
+
+Small runs leave a card, and many cores, mostly idle. Each process makes the next run that no other
+is making, as if the study had been started several times.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pinglow.errors import PinglowError
+from pinglow.study.grid import PlannedRun
+from pinglow.study.results import RunResult
+from pinglow.study.run import match_results, run_study
+from pinglow.training.run import TrainingInterruptedError
+
+
+def run_jobs(
+    plan: list[PlannedRun],
+    folder: Path,
+    work: Path,
+    jobs: int,
+    *,
+    retry_failed: bool = False,
+    device: str = "auto",
+    on_start: Callable[[PlannedRun, int], None] = lambda run, number: None,
+    on_end: Callable[[list[RunResult]], None] = lambda results: None,
+) -> list[RunResult]:
+    """Make every run of the plan that has no result yet, ``jobs`` of them at a time.
+
+    Each process takes its share of the cores, unless OMP_NUM_THREADS says otherwise.
+
+    Args:
+        plan: See `run_study`, as for all that follows.
+        folder: See there.
+        work: See there.
+        jobs: Processes, at least 1.
+        retry_failed: See there.
+        device: See there.
+        on_start: See there.
+        on_end: See there.
+
+    Returns:
+        All results, in the plan's order.
+
+    Raises:
+        TrainingInterruptedError: A signal asked to stop; everything is saved.
+        PinglowError: What `run_study` raises, or a process ended without saying why.
+    """
+    context = multiprocessing.get_context("spawn")
+    told: Any = context.Queue()
+    options = {"retry_failed": retry_failed, "device": device}
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    given = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = given or threads
+    try:
+        processes = [
+            context.Process(target=_work, args=(told, plan, folder, work, options))
+            for _ in range(jobs)
+        ]
+        for process in processes:
+            process.start()
+    finally:
+        if given is None:
+            del os.environ["OMP_NUM_THREADS"]
+    with _passing_on_signals(processes) as passed:
+        failures = _listen(told, processes, plan, on_start, on_end)
+    for process in processes:
+        if process.exitcode and -process.exitcode in passed:  # it was not training yet, or no more
+            failures.append(TrainingInterruptedError("stopped", -process.exitcode))
+        elif process.exitcode:
+            failures.append(
+                PinglowError(
+                    f"a job of the study ended with code {process.exitcode} (killed, or out of "
+                    "memory?); the same command goes on, perhaps with fewer --jobs"
+                )
+            )
+    # What stopped one of them may be why the others were stopped.
+    failures.sort(key=lambda each: isinstance(each, TrainingInterruptedError))
+    if failures:
+        raise failures[0]
+    matched = match_results(plan, folder)
+    return [matched[run.name] for run in plan if run.name in matched]
+
+
+def _listen(
+    told: Any,
+    processes: list[Any],
+    plan: list[PlannedRun],
+    on_start: Callable[[PlannedRun, int], None],
+    on_end: Callable[[list[RunResult]], None],
+) -> list[PinglowError]:
+    """Hand on what the processes tell, until all have ended; why some could not go on."""
+    failures: list[PinglowError] = []
+    while any(process.is_alive() for process in processes) or not told.empty():
+        try:
+            kind, content = told.get(timeout=0.2)
+        except queue.Empty:
+            continue
+        if kind == "start":
+            on_start(plan[content], content + 1)
+        elif kind == "end":
+            on_end(content)
+        elif kind == "stopped":
+            failures.append(TrainingInterruptedError("stopped", content))
+        else:
+            failures.append(PinglowError(content))
+    return failures
+
+
+def _work(
+    told: Any, plan: list[PlannedRun], folder: Path, work: Path, options: dict[str, Any]
+) -> None:
+    """Make runs in a process of its own, and tell of them."""
+    if hasattr(os, "setpgrp"):  # Ctrl-C comes once, from the first process
+        os.setpgrp()
+    try:
+        run_study(
+            plan,
+            folder,
+            work,
+            on_start=lambda run, number: told.put(("start", number - 1)),
+            on_end=lambda results: told.put(("end", results)),
+            progress=False,
+            **options,
+        )
+    except TrainingInterruptedError as stop:
+        told.put(("stopped", stop.signal_number))
+    except KeyboardInterrupt:
+        told.put(("stopped", signal.SIGINT))
+    except (PinglowError, OSError) as error:
+        told.put(("failed", str(error)))
+
+
+@contextmanager
+def _passing_on_signals(processes: list[Any]) -> Iterator[set[int]]:
+    """While it lasts, SIGINT and SIGTERM reach the processes and do not end this one.
+
+    Yields:
+        The signals that came.
+    """
+    passed: set[int] = set()
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        passed.add(number)
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        yield passed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

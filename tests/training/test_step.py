@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from pinglow.errors import OptionError
+from pinglow.training.batches import TrainingBatches, collect_frames
+from pinglow.training.cuts import cut_validation
+from pinglow.training.recipe import Recipe
+from pinglow.training.step import Step
+from pinglow.training.task import SegmentationTask
+
+MakeRecipe = Callable[..., Recipe]
+
+
+def open_step(recipe: Recipe, device: str = "cpu", **options: Any) -> tuple[Step, SegmentationTask]:
+    torch.manual_seed(0)
+    at = torch.device(device)
+    task = SegmentationTask(recipe).to(at)
+    bank = collect_frames(recipe, cut_validation(recipe)).to(at)
+    batches = TrainingBatches(recipe, bank)
+    return Step(task, batches, at, **({"bfloat16": False, "graph": True} | options)), task
+
+
+def gradients(task: SegmentationTask) -> list[torch.Tensor]:
+    return [each.grad.cpu() for each in task.network.parameters() if each.grad is not None]
+
+
+def test_a_step_leaves_the_gradients_of_its_batch(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(loss={"warmup_steps": 2})
+    step, task = open_step(recipe)
+    _, other = open_step(recipe)
+    for number in (0, 5, 1):  # none adds to the last one's
+        loss = step(number)
+        batch = TrainingBatches(recipe, collect_frames(recipe, cut_validation(recipe)))
+        other.network.zero_grad()
+        expected = other.batch_loss(*batch.batch(number), number < 2)
+        expected.backward()
+        assert loss.item() == expected.item()
+        for one, two in zip(gradients(task), gradients(other), strict=True):
+            assert torch.equal(one, two)
+
+
+def test_a_batch_that_does_not_fit_says_which_one_does(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, task = open_step(make_recipe(batch_size=24))
+    loss, room = task.batch_loss, [7]
+
+    def limited(images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(images) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(images, *rest)
+
+    monkeypatch.setattr(step, "_loss_of", limited)
+    with pytest.raises(OptionError, match=r"a batch of 24 views of 32 .* use --set batch_size=6"):
+        step(0)
+    room[0] = 0
+    with pytest.raises(OptionError, match=r"does not fit .* use a smaller augmentation\.crop"):
+        step(0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_captured_step_is_the_plain_one(make_recipe: MakeRecipe, resident: bool) -> None:
+    phases = [{"share": 0.5}, {"share": 0.5, "crop": 64}]
+    recipe = make_recipe(batch_size=4, phases=phases, loss={"warmup_steps": 2})
+    plain, one = open_step(recipe, "cuda", graph=False)
+    captured, other = open_step(recipe, "cuda")
+    if not resident:
+        bank = collect_frames(recipe, cut_validation(recipe))
+        captured = Step(
+            other,
+            TrainingBatches(recipe, bank),
+            torch.device("cuda"),
+            bfloat16=False,
+            graph=True,
+        )
+    for number in (0, 1, 2, 3, 6, 7):  # of both losses and both phases
+        losses = [float(step(number)) for step in (plain, captured)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        for mine, theirs in zip(gradients(one), gradients(other), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-4)
+    for mine, theirs in zip(one.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_card_learns_and_goes_on(make_recipe: MakeRecipe, tmp_path: Any) -> None:
+    from pinglow.training.fit import Machine, train
+
+    recipe = make_recipe(
+        steps=120,
+        batch_size=4,
+        validate_every=40,
+        network={"widths": [8, 16]},
+        loss={"warmup_steps": 20, "bce_weight": 5.0},
+        optimizer={"learning_rate": 0.02, "warmup_steps": 5},
+    )
+    task = train(recipe, tmp_path / "run", progress=False, machine=Machine("cuda"))
+    assert task.score > 0.4
