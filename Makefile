@@ -4,13 +4,14 @@
 #   make test    all tests
 #   make check   style, types, import rules
 #   make bench   speed against other codes, as ratios within one run
+#   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 TRAINING := tests/training tests/study tests/detection tests/plugins tests/cli/test_detect.py
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/pinglow predict examples/images --out demo-out --save mask,overlay,csv,jsonl
@@ -38,6 +39,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_losses.py
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_inference.py
+
+bench-gpu: $(READY)
+	$(BIN)/python benchmarks/bench_gpu.py $(BENCH_GPU)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -26,8 +26,8 @@ from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import load_network, save_model
 from pinglow.metrics import PROTOCOLS
 from pinglow.nn import fold_kernels
-from pinglow.training.cuts import name_folders
 from pinglow.training.checkpoint import load_checkpoint
+from pinglow.training.cuts import name_folders
 from pinglow.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]

@@ -194,7 +194,7 @@ class Views(NamedTuple):
     """(B, 4, 2) int64, (row, column) in the window."""
     pasting: Pasted | None
 
-    def part(self, place: slice) -> Views:
+    def part(self, place: slice | Tensor) -> Views:
         """Some of the views."""
         taken: dict[str, Any] = {
             name: value[place] for name, value in self._asdict().items() if name != "pasting"

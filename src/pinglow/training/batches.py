@@ -30,6 +30,7 @@ _logger = logging.getLogger("pinglow")
 _MEMORY_SHARE: Final = 0.5  # of the free memory
 _DEVICE_SHARE: Final = 0.6  # of the free memory of a card; the rest is for the network
 _READERS: Final = 8  # threads that decode frames
+_ALIKE: Final = 8  # views that a processor cuts at a time
 
 
 class TrainingBatches:
@@ -50,7 +51,7 @@ class TrainingBatches:
         self.bank = bank
         self._rank, self._world = rank, world
         self._seed = torch.tensor(recipe.seed, device=self.device)
-        # A processor gains nothing from many views at once, and loses where their sizes differ.
+        # A processor loses where the sizes of windows differ, so it takes a few alike at a time.
         self._at_once = self.device.type != "cpu"
 
     @property
@@ -73,10 +74,12 @@ class TrainingBatches:
         if self._at_once:  # windows of one size for all, so that no number has to come back
             side = self.bank.largest_side(settings)
             return cut_views(self.bank, settings, drawn, side)
-        each = (drawn.part(slice(place, place + 1)) for place in range(count))
-        parts = [cut_views(self.bank, settings, part, int(part.side[0])) for part in each]
+        order = drawn.side.argsort(stable=True)
+        groups = [drawn.part(places) for places in torch.split(order, _ALIKE)]
+        parts = [cut_views(self.bank, settings, each, int(each.side.max())) for each in groups]
         images, masks = zip(*parts, strict=True)
-        return torch.cat(images), torch.cat(masks)
+        back = order.argsort()
+        return torch.cat(images)[back], torch.cat(masks)[back]
 
 
 class _Frame(NamedTuple):

@@ -6,7 +6,7 @@ graph starts all of them at once, views and losses included.
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,8 +17,6 @@ from pinglow.errors import OptionError
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.recipe import Phase
 from pinglow.training.task import TrainingTask
-
-_logger = logging.getLogger("pinglow")
 
 _WARM_UP: Final = 3  # runs before a capture, in which libraries choose their kernels
 
@@ -50,6 +48,7 @@ class Step:
         self._graphed = graph and task.static and device.type == "cuda"
         self._loss_of: Callable[..., Tensor] = task.batch_loss
         if compiled:
+            keep_compiled()
             self._loss_of = torch.compile(task.batch_loss, dynamic=False)
         self._resident = batches.device == device
         self._number = torch.zeros((), dtype=torch.int64, device=device)
@@ -150,3 +149,10 @@ class Step:
             else:
                 return batch_size
         return 0
+
+
+def keep_compiled() -> None:
+    """Keep what torch.compile makes in the cache folder, so that the next run starts quickly."""
+    folder = cache_folder()
+    if folder is not None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
