@@ -141,8 +141,10 @@ def _as_table(item: str, options: dict[str, str]) -> str:
     """A folder and its lists as a data set in TOML; a folder's own colons are left alone."""
     import json
 
+    from pinglow.data.pack import open_data
+
     folder, lists = item, list[str]()
-    while not Path(folder).is_dir() and len(lists) < 2:
+    while not open_data(folder).is_dir() and len(lists) < 2:
         head, separator, last = folder.rpartition(":")
         if not separator:
             break

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pinglow.data.datasets import FrameFolder
+from pinglow.data.datasets import FrameFolder, name_folders
 from pinglow.data.duplicates import group_near_duplicates
+from pinglow.data.pack import open_data
 from pinglow.data.paste import TargetPatch, lift_target, paste_target
 from pinglow.data.prepare import normalize_frame
 from pinglow.data.transforms import random_view
@@ -90,7 +91,8 @@ def cut_validation(
     """
     lists: list[tuple[FrameFolder, FrameFolder | None]] = []
     for dataset in recipe.data.sets:
-        folder, other = Path(recipe.data.root) / dataset.folder, dataset.validation_split
+        folder = open_data(Path(recipe.data.root) / dataset.folder)
+        other = dataset.validation_split
         if not folder.is_dir():
             raise DataError(
                 f"{folder} is not a folder: name what to train on with --data, or where the "
@@ -115,16 +117,6 @@ def cut_validation(
         )
         cuts.append(Cut(name, dataset, frames, training, own or frames, validation))
     return cuts
-
-
-def name_folders(folders: Iterable[str | Path]) -> list[str]:
-    """A name of its own for each folder: the last part of its path, numbered where it is taken."""
-    names: list[str] = []
-    for folder in folders:
-        title = Path(folder).absolute().name
-        numbered = (f"{title}-{number}" for number in itertools.count(2))
-        names.append(next(n for n in itertools.chain([title], numbered) if n not in names))
-    return names
 
 
 def _group_frames(

@@ -1,0 +1,366 @@
+"""Read a pack: one file that holds data folders, smaller than they are and without loss.
+
+A pack is a zip file. First comes a text for people, then two members for every some megabytes of a
+folder's files, then ``pack.json.xz``, the manifest:
+
+====================  =============================================================================
+pinglow-pack.txt      what the file is, and the licence of each folder
+NAME/NUMBER.xz        what is compressed as a whole: text, masks, headers, PNGs' filters
+NAME/NUMBER.blobs     what is kept as it is: frames as JPEG XL, files that are compressed already
+pack.json.xz          folders, and of each file size, SHA-256 and form (`pinglow.data.pack_coding`)
+====================  =============================================================================
+
+A pack stands for its folder wherever a data folder is asked for: it is unpacked into the cache
+folder once. Of several folders in a pack, ``frames.pack/sirst`` is one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import lzma
+import os
+import shutil
+import tempfile
+import uuid
+import zipfile
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+from pydantic import Field
+
+from pinglow.data.pack_coding import InnerPath, StoredFile, decode_file
+from pinglow.data.pack_png import Stored
+from pinglow.errors import DataError, PinglowError
+from pinglow.files import cache_folder
+
+FORMAT: Final = "pinglow-pack"
+VERSION: Final = 1
+NOTE: Final = "pinglow-pack.txt"
+MANIFEST: Final = "pack.json.xz"
+
+_START: Final = b"PK\x03\x04"
+_LARGEST_MANIFEST: Final = 2**28  # bytes
+_MEMORY: Final = 2**28  # bytes, for what unpacks xz
+
+_logger = logging.getLogger("pinglow")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class PackedFolder(Stored):
+    """A folder in a pack.
+
+    Attributes:
+        name: The folder's.
+        licence: Of its frames, or "not stated".
+        parts: Its files, in the groups whose bytes are in one pair of members.
+        empty: Folders in it that hold nothing.
+    """
+
+    name: InnerPath = Field(pattern="^[^/]+$")
+    licence: str
+    parts: list[list[StoredFile]]
+    empty: tuple[InnerPath, ...] = ()
+
+    @property
+    def files(self) -> list[StoredFile]:
+        """All of its files."""
+        return list(itertools.chain.from_iterable(self.parts))
+
+
+class Manifest(Stored):
+    """What a pack says of itself."""
+
+    format: str = FORMAT
+    version: int = VERSION
+    folders: list[PackedFolder] = Field(min_length=1)
+
+
+class Pack:
+    """An open pack; a context manager.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+        folders: By name.
+        digest: Of the manifest, and thereby of every file.
+
+    Raises:
+        DataError: The file is no pack, damaged, or of a later version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            raise DataError(f"{path} does not exist: check the path")
+        if not _is_pack(path):
+            raise DataError(f"{path} is no pack: name a file that pinglow data pack has written")
+        with ExitStack() as stack:
+            with _name_damage(path):
+                self._zip = stack.enter_context(zipfile.ZipFile(path))
+                packed = self._member(MANIFEST)
+                text = _inflate(packed, _LARGEST_MANIFEST)
+                content = json.loads(text)
+                version = content.get("version") if content.get("format") == FORMAT else None
+                if isinstance(version, int) and version > VERSION:
+                    raise DataError(
+                        f"{path} is a pack of version {version}, this pinglow reads {VERSION}: "
+                        "update pinglow"
+                    )
+                manifest = Manifest.model_validate_json(text)
+            self._close = stack.pop_all().close
+        self.digest = hashlib.sha256(packed).hexdigest()
+        self.folders = {folder.name: folder for folder in manifest.folders}
+
+    def __enter__(self) -> Pack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def extract(
+        self,
+        name: str,
+        target: Path,
+        exact: bool = True,
+        on_file: Callable[[], object] = lambda: None,
+    ) -> int:
+        """Write a folder, which appears under its name when it is whole.
+
+        Args:
+            name: Of a folder in the pack.
+            target: The folder to write, which must not exist.
+            exact: Byte for byte; off: PNGs need equal pixels and chunks only, which is quicker.
+            on_file: Called after each file.
+
+        Returns:
+            How many PNGs have equal pixels and chunks but other bytes.
+
+        Raises:
+            DataError: The pack is damaged.
+        """
+        folder = self.folders[name]
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+
+        def write(given: tuple[StoredFile, bytes, bytes]) -> bool:
+            with _name_damage(self.path):
+                content, equal = decode_file(*given, exact)
+            place = part / given[0].path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+            return equal
+
+        other = 0
+        try:
+            part.mkdir(parents=True)
+            for path in folder.empty:
+                (part / path).mkdir(parents=True, exist_ok=True)
+            with closing(work_through(write, self._read_files(folder))) as written:
+                for equal in written:
+                    other += not equal
+                    on_file()
+            part.rename(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return other
+
+    def _read_files(self, folder: PackedFolder) -> Iterator[tuple[StoredFile, bytes, bytes]]:
+        """Each file with its bytes in the two members of its part."""
+        for number, files in enumerate(folder.parts, start=1):
+            with _name_damage(self.path):
+                solid_size, blob_size = sum(f.solid for f in files), sum(f.blob for f in files)
+                solid = _inflate(self._member(member(folder.name, number, "xz")), solid_size)
+                blobs = self._member(member(folder.name, number, "blobs"))
+                if (len(solid), len(blobs)) != (solid_size, blob_size):
+                    raise ValueError("a part has another size than the manifest says")
+            s = b = 0
+            for file in files:
+                yield file, solid[s : s + file.solid], blobs[b : b + file.blob]
+                s, b = s + file.solid, b + file.blob
+
+    def _member(self, name: str) -> bytes:
+        info = self._zip.getinfo(name)
+        # All are kept as they are, so none is larger than the pack.
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > self.path.stat().st_size:
+            raise ValueError(f"{name} is larger than the pack")
+        return self._zip.read(info)
+
+
+def member(name: str, number: int, kind: str) -> str:
+    """Name of a part's member in the zip file."""
+    return f"{name}/{number}.{kind}"
+
+
+def open_data(path: str | Path) -> Path:
+    """The file or folder that a path means: itself, or its like in the cache if it is in a pack.
+
+    A pack is unpacked once, into the cache folder, or where there is none into a temporary folder
+    of this process. A PNG has the same pixels and chunks there, but not always the same bytes.
+
+    Args:
+        path: Any path. ``frames.pack`` means the only folder in it, ``frames.pack/sirst`` one by
+            its name, ``frames.pack/sirst/train.txt`` a file of it.
+
+    Raises:
+        DataError: The pack is damaged, or has no such folder, or several and none is named.
+    """
+    path = Path(path)
+    found = _find_pack(path)
+    if found is None:
+        return path
+    with Pack(found) as pack:
+        name, *inner = _choose_folder(pack, path.relative_to(found).parts)
+        home = cache_folder() or _temporary_folder()
+        target = home / "packs" / pack.digest[:32] / name
+        if not target.is_dir():
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            except OSError:  # a read-only home
+                target = _temporary_folder() / pack.digest[:32] / name
+        if not target.is_dir():
+            _logger.warning(f"unpacking {found} into {target} (once)")
+            try:
+                pack.extract(name, target, exact=False)
+            except OSError:
+                if not target.is_dir():  # else another process was quicker
+                    raise
+    return target.joinpath(*inner)
+
+
+def open_images(source: str) -> str | Path:
+    """What a source of frames means: of a folder in a pack its images/, else see `open_data`."""
+    opened = open_data(source)
+    if opened == Path(source):
+        return source
+    images = opened / "images"
+    return images if images.is_dir() else opened
+
+
+def unpack_folders(pack: Pack, out: Path, on_file: Callable[[], object] = lambda: None) -> int:
+    """Write the folders of a pack, byte for byte.
+
+    Args:
+        pack: The pack.
+        out: The folder to write them into. One that is there already is passed over if it holds
+            the pack's files.
+        on_file: Called after each file that is written.
+
+    Returns:
+        How many PNGs have equal pixels and chunks but other bytes, because this build of zlib makes
+        other streams than the one that packed.
+
+    Raises:
+        DataError: The pack is damaged, or a folder is there with other files.
+    """
+    missing = []
+    for folder in pack.folders.values():
+        target = out / folder.name
+        if not os.path.lexists(target):
+            missing.append(folder.name)
+        elif not all(_is_equal(target / file.path, file) for file in folder.files):
+            raise DataError(
+                f"{target} is there already and differs from the pack's: name another folder"
+            )
+    return sum(pack.extract(name, out / name, on_file=on_file) for name in missing)
+
+
+def work_through(
+    function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Generator[_Result, None, None]:
+    """What a function returns for each item, in order; it runs on all cores, few items ahead."""
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        waiting: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * cores:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _is_equal(path: Path, file: StoredFile) -> bool:
+    return (
+        path.is_file()
+        and path.stat().st_size == file.size
+        and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
+    )
+
+
+def _find_pack(path: Path) -> Path | None:
+    """The pack that a path is or leads into."""
+    for place in (path, *path.parents):
+        if os.path.isdir(place):
+            return None
+        if os.path.isfile(place):
+            return place if _is_pack(place) else None
+    return None
+
+
+def _is_pack(path: Path) -> bool:
+    """Whether a file begins as a pack does: a zip file whose first member is `NOTE`."""
+    with path.open("rb") as file:
+        start = file.read(30 + len(NOTE))
+    return start.startswith(_START) and start.endswith(NOTE.encode())
+
+
+def _choose_folder(pack: Pack, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The folder that a path leads to in a pack, and the rest of the path."""
+    first, *others = pack.folders
+    if parts and parts[0] in pack.folders:
+        return parts
+    if not others:
+        return (first, *parts)
+    if parts:
+        problem = f"{pack.path} has no folder {parts[0]}, but {', '.join(pack.folders)}"
+    else:
+        problem = f"{pack.path} holds the folders {', '.join(pack.folders)}"
+    raise DataError(f"{problem}: name one of them, as {pack.path / first}")
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    """A folder until this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="pinglow-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _inflate(packed: bytes, most: int) -> bytes:
+    """Unpack xz that has no more than so many bytes."""
+    inflater = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MEMORY)
+    content = inflater.decompress(packed, most + 1)
+    if len(content) > most or not inflater.eof:
+        raise ValueError("a part is larger than it may be, or cut short")
+    return content
+
+
+@contextmanager
+def _name_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PinglowError:
+        raise
+    except Exception as error:  # zip, xz, JSON and pictures: damaged bytes raise anything at all
+        detail = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(
+            f"{path} is damaged or cut short ({detail}): copy or pack it again"
+        ) from error
