@@ -240,8 +240,8 @@ def pack(
         )
     if done.kept:
         typer.echo(
-            f"note: {done.kept} of the PNG files are in it as they were: they are interlaced, "
-            "damaged, or not compressed by zlib",
+            f"note: {done.kept} of the PNG files are in it as they were: they are noise, tiny, "
+            "interlaced, damaged, or not compressed by zlib",
             err=True,
         )
     typer.echo(

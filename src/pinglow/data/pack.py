@@ -81,8 +81,8 @@ class PackedFolder(Stored):
 class Manifest(Stored):
     """What a pack says of itself."""
 
-    format: str = FORMAT
-    version: int = VERSION
+    format: str
+    version: int
     folders: list[PackedFolder] = Field(min_length=1)
 
 
@@ -103,9 +103,9 @@ class Pack:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.exists():
+        if not os.path.lexists(path):
             raise DataError(f"{path} does not exist: check the path")
-        if not _is_pack(path):
+        if not path.is_file() or not _is_pack(path):
             raise DataError(f"{path} is no pack: name a file that pinglow data pack has written")
         with ExitStack() as stack:
             with _name_damage(path):

@@ -182,6 +182,8 @@ def _encode_counts(content: bytes, file: StoredFile) -> Encoded | None:
     end = start + pixels.size
     head, tail = content[:start], content[end:]
     blob = _make_jpegxl(pixels, content[start:end])
+    if len(blob) >= pixels.size:
+        return None
     sizes = {"solid": len(head + tail), "blob": len(blob), "tail": len(tail), "pixels": pixels}
     return Encoded(file.model_copy(update=sizes), head + tail, blob)
 

@@ -78,7 +78,7 @@ class PngStream(Stored):
     header: int = Field(ge=0, lt=2**16)
     level: int = Field(ge=1, le=9)
     memory: int = Field(ge=1, le=9)
-    strategy: int = Field(ge=0, le=4)
+    strategy: int = Field(ge=0, le=3)
     window: int = Field(ge=9, le=15)
     check: int = Field(ge=0, lt=2**32)
     chunks: list[Count]
@@ -183,7 +183,7 @@ def _find_parameters(rows: bytes, stream: bytes, chunks: list[int]) -> PngStream
         for window in dict.fromkeys((stated, 15))  # libpng may state a smaller one than it used
         for memory in (9, 8)  # Pillow's, libpng's
         for level in ((1,), (5, 4, 3, 2), (6,), (9, 8, 7))[speed]
-        for strategy in ((1, 0, 4) if speed else (3, 1, 0, 2))
+        for strategy in ((1, 0) if speed else (3, 1, 0, 2))
     ]
     if header in _worked:
         guesses.insert(0, _worked[header])

@@ -13,7 +13,16 @@ from typing import Final
 
 from pinglow.data.datasets import KNOWN_DATASETS, name_folders
 from pinglow.data.io import FRAME_SUFFIXES
-from pinglow.data.pack import MANIFEST, NOTE, Manifest, PackedFolder, member, work_through
+from pinglow.data.pack import (
+    FORMAT,
+    MANIFEST,
+    NOTE,
+    VERSION,
+    Manifest,
+    PackedFolder,
+    member,
+    work_through,
+)
 from pinglow.data.pack_coding import Encoded, StoredFile, encode_file
 from pinglow.errors import DataError, OptionError
 
@@ -99,8 +108,9 @@ def write_pack(
                         PackedFolder(name=name, licence=licences[name], parts=parts, empty=empty)
                     )
                     stored += packed[-1].files
-                manifest = Manifest(folders=packed).model_dump_json(exclude_defaults=True)
-                _add(archive, MANIFEST, lzma.compress(manifest.encode()))
+                manifest = Manifest(format=FORMAT, version=VERSION, folders=packed)
+                text = manifest.model_dump_json(exclude_defaults=True)
+                _add(archive, MANIFEST, lzma.compress(text.encode()))
             file.flush()
             os.fsync(file.fileno())
         after = temporary.stat().st_size
