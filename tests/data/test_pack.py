@@ -353,22 +353,25 @@ def small(tmp_path: Path) -> Path:
 
 def assert_damage_is_seen(path: Path, expected: dict[str, bytes | None], out: Path) -> bool:
     """Whether a pack is refused; else it has to give what it should."""
+    refusal = None
     try:
         unpack(path, out)
     except PinglowError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
-        assert not out.exists() or not list(out.iterdir())
-        return True
-    assert content(out / "s") == expected
-    shutil.rmtree(out)
-    return False
+        refusal = str(error)
+    if refusal is None:
+        assert content(out / "s") == expected
+        shutil.rmtree(out)
+        return False
+    assert str(path) in refusal
+    assert "\n" not in refusal
+    assert not out.exists() or not list(out.iterdir())
+    return True
 
 
 def test_a_pack_cut_short_is_refused(small: Path, tmp_path: Path) -> None:
     whole, expected = small.read_bytes(), content(tmp_path / "s")
     cut = tmp_path / "cut.pack"
-    for size in range(len(whole)):
+    for size in (*range(0, len(whole), 7), *range(len(whole) - 100, len(whole))):
         cut.write_bytes(whole[:size])
         assert assert_damage_is_seen(cut, expected, tmp_path / "out"), size
 
@@ -377,12 +380,13 @@ def test_a_flipped_bit_is_seen_or_does_no_harm(small: Path, tmp_path: Path) -> N
     whole, expected = small.read_bytes(), content(tmp_path / "s")
     flipped = tmp_path / "flipped.pack"
     refused = 0
-    for place in range(len(whole)):
+    places = range(0, len(whole), 3)
+    for number, place in enumerate(places):
         data = bytearray(whole)
-        data[place] ^= 1 << place % 8
+        data[place] ^= 1 << number % 8
         flipped.write_bytes(data)
         refused += assert_damage_is_seen(flipped, expected, tmp_path / "out")
-    assert refused > 0.6 * len(whole)  # the rest is dates, permissions and the text
+    assert refused > 0.6 * len(places)  # the rest is dates, permissions and the text
 
 
 def test_a_damaged_pack_is_one_sentence_wherever_it_is_named(packed: Path, tmp_path: Path) -> None:
@@ -473,7 +477,7 @@ def test_other_files_are_no_packs(packed: Path, tmp_path: Path) -> None:
 
 def test_a_pack_of_a_later_version_is_refused(packed: Path, tmp_path: Path) -> None:
     later = restate(packed, tmp_path / "b.pack", lambda m: m.update(version=2, new=[]))
-    with pytest.raises(DataError, match="version 2.*update pinglow"):
+    with pytest.raises(DataError, match=r"version 2.*update pinglow"):
         Pack(later)
 
 

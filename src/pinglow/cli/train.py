@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pinglow.errors import OptionError
+from pinglow.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from pinglow.training.batches import Cut
@@ -141,10 +141,8 @@ def _as_table(item: str, options: dict[str, str]) -> str:
     """A folder and its lists as a data set in TOML; a folder's own colons are left alone."""
     import json
 
-    from pinglow.data.pack import open_data
-
     folder, lists = item, list[str]()
-    while not open_data(folder).is_dir() and len(lists) < 2:
+    while not _is_data(folder) and len(lists) < 2:
         head, separator, last = folder.rpartition(":")
         if not separator:
             break
@@ -158,3 +156,13 @@ def _as_table(item: str, options: dict[str, str]) -> str:
         for key, value in (values | options).items()
     )
     return f"{{{', '.join(pairs)}}}"
+
+
+def _is_data(path: str) -> bool:
+    """Whether a path means a folder, in a pack or not; what is wrong with a pack is said later."""
+    from pinglow.data.pack import open_data
+
+    try:
+        return open_data(path).is_dir()
+    except DataError:
+        return False
