@@ -103,7 +103,7 @@ def test_mistakes_are_one_sentence_and_nothing_is_left(
         ((*unpack, tmp_path / "text.pack", "--out", tmp_path / "out"), "text.pack is no pack"),
         ((*unpack, tmp_path / "gone", "--out", tmp_path / "out"), "gone does not exist"),
         ((*unpack, packed, "--out", tmp_path / "there"), "there/scenes is there already"),
-        ((*unpack, packed, "--out", tmp_path / "text.pack"), "text.pack"),
+        ((*unpack, packed, "--out", tmp_path / "text.pack"), "text.pack is a file"),
         (("data", "audit", tmp_path / "cut.pack"), "cut.pack is damaged"),
         (("predict", tmp_path / "cut.pack", "--out", tmp_path / "out"), "cut.pack is damaged"),
         (("train", "fast", "--data", tmp_path / "cut.pack", "--run", tmp_path / "r"), "cut.pack"),

@@ -269,6 +269,8 @@ def unpack(
     from pinglow.cli.progress import frame_progress
     from pinglow.data.pack import Pack, unpack_folders
 
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"--out {out} is a file: name a folder")
     with Pack(file) as opened, frame_progress() as progress:
         folders = opened.folders.values()
         task = progress.add_task("", total=sum(len(folder.files) for folder in folders))

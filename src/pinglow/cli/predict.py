@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="SOURCE", help="Images and videos: files, folders or quoted patterns."),
+    typer.Argument(
+        metavar="SOURCE", help="Images and videos: files, folders, packs or quoted patterns."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if need be.")]
 Tile = Annotated[

@@ -20,7 +20,7 @@ Data = Annotated[
     list[str] | None,
     typer.Option(
         metavar="DIR[:SPLIT[:VALIDATION]]",
-        help="Train on this folder instead of the recipe's; repeat for several. "
+        help="Train on this folder, or pack of one, instead of the recipe's; repeat for several. "
         "SPLIT names a list in it (default: train), VALIDATION the list that validates (default: "
         "frames cut from SPLIT).",
     ),

@@ -34,7 +34,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from pydantic import Field
 
@@ -81,8 +81,8 @@ class PackedFolder(Stored):
 class Manifest(Stored):
     """What a pack says of itself."""
 
-    format: str
-    version: int
+    format: Literal["pinglow-pack"]
+    version: Literal[1]
     folders: list[PackedFolder] = Field(min_length=1)
 
 

@@ -32,7 +32,7 @@ from pinglow.data.pack_png import (
 
 _TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EFFORT: Final = 7  # of JPEG XL; 9 takes five times as long and gains 1 %
-_MOST_PIXELS: Final = 2**26  # of a picture that is taken apart: JPEG XL wants much memory
+_MOST_PIXELS: Final = 2**24  # of a picture that is taken apart: JPEG XL wants much memory
 _FLAT: Final = 20  # a picture that deflates to less than a 20th of its bytes: a mask
 _DENSE: Final = 0.95  # bytes that deflate to more than this share are compressed already
 
