@@ -420,7 +420,7 @@ def test_nothing_of_a_damaged_pack_stays_in_the_cache(
 @pytest.mark.parametrize("path", ["../x.txt", "/x.txt", "images/../../x.txt", "images//x", ""])
 def test_a_path_out_of_the_folder_is_refused(packed: Path, tmp_path: Path, path: str) -> None:
     def edit(manifest: dict[str, Any]) -> None:
-        manifest["folders"][0]["parts"][0][0]["path"] = path
+        manifest["folders"][0]["parts"][0]["files"][0]["path"] = path
 
     bad = restate(packed, tmp_path / "bad.pack", edit)
     with pytest.raises(DataError, match=r"bad\.pack is damaged"):
@@ -437,12 +437,37 @@ def test_a_folder_name_that_leads_out_is_refused(packed: Path, tmp_path: Path, n
 
 def test_parts_larger_than_stated_are_not_inflated(packed: Path, tmp_path: Path) -> None:
     bomb = lzma.compress(bytes(2**24), preset=0)  # 3 kB
-    for kind in ("scenes/1.xz", "pack.json.xz"):
-        bad = repack(
-            packed, tmp_path / "bad.pack", lambda name, data, k=kind: bomb if name == k else data
-        )
-        with pytest.raises(DataError, match="damaged"):
-            unpack(bad, tmp_path / "out")
+    with zipfile.ZipFile(packed) as archive:
+        digest = packs.digest_part(bomb, archive.read("scenes/1.blobs"))
+    stated = restate(
+        packed,
+        tmp_path / "stated.pack",
+        lambda manifest: manifest["folders"][0]["parts"][0].update(sha256=digest),
+    )
+    bad = repack(
+        stated, tmp_path / "bad.pack", lambda name, data: bomb if name == "scenes/1.xz" else data
+    )
+    with pytest.raises(DataError, match=r"bad\.pack .*larger than it may be"):
+        unpack(bad, tmp_path / "out")
+
+
+def test_a_manifest_larger_than_any_is_not_inflated(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "_LARGEST_MANIFEST", 1000)
+    with pytest.raises(DataError, match="larger than it may be"):
+        Pack(packed)
+
+
+def test_other_bytes_than_those_stated_are_not_looked_at(packed: Path, tmp_path: Path) -> None:
+    """A manifest stands for what is in its pack, also in the cache."""
+    other = repack(
+        packed, tmp_path / "o.pack", lambda name, data: data[::-1] if "blobs" in name else data
+    )
+    with Pack(packed) as one, Pack(other) as two:
+        assert one.digest == two.digest
+    with pytest.raises(DataError, match="a checksum differs"):
+        open_data(other)
 
 
 def test_members_that_zip_inflates_are_refused(packed: Path, tmp_path: Path) -> None:
@@ -455,11 +480,11 @@ def test_members_that_zip_inflates_are_refused(packed: Path, tmp_path: Path) -> 
 
 def test_a_picture_larger_than_stated_is_refused(packed: Path, tmp_path: Path) -> None:
     def edit(manifest: dict[str, Any]) -> None:
-        for file in manifest["folders"][0]["parts"][0]:
+        for file in manifest["folders"][0]["parts"][0]["files"]:
             if file["path"].startswith("images/"):
                 file["pixels"]["columns"] //= 2
 
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match=r"damaged.*shape"):
         unpack(restate(packed, tmp_path / "bad.pack", edit), tmp_path / "out")
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import atexit
 import functools
 import hashlib
-import itertools
 import json
 import logging
 import lzma
@@ -57,25 +56,37 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
+class Part(Stored):
+    """Files whose bytes are in one pair of members.
+
+    Attributes:
+        files: In their order there.
+        sha256: Of the two members, one after the other.
+    """
+
+    files: list[StoredFile]
+    sha256: str
+
+
 class PackedFolder(Stored):
     """A folder in a pack.
 
     Attributes:
         name: The folder's.
         licence: Of its frames, or "not stated".
-        parts: Its files, in the groups whose bytes are in one pair of members.
+        parts: Its files.
         empty: Folders in it that hold nothing.
     """
 
     name: InnerPath = Field(pattern="^[^/]+$")
     licence: str
-    parts: list[list[StoredFile]]
+    parts: list[Part]
     empty: tuple[InnerPath, ...] = ()
 
     @property
     def files(self) -> list[StoredFile]:
         """All of its files."""
-        return list(itertools.chain.from_iterable(self.parts))
+        return [file for part in self.parts for file in part.files]
 
 
 class Manifest(Stored):
@@ -95,7 +106,7 @@ class Pack:
     Attributes:
         path: The file.
         folders: By name.
-        digest: Of the manifest, and thereby of every file.
+        digest: Of the manifest, and thereby of all that is in the pack.
 
     Raises:
         DataError: The file is no pack, damaged, or of a later version.
@@ -180,15 +191,16 @@ class Pack:
 
     def _read_files(self, folder: PackedFolder) -> Iterator[tuple[StoredFile, bytes, bytes]]:
         """Each file with its bytes in the two members of its part."""
-        for number, files in enumerate(folder.parts, start=1):
+        for number, part in enumerate(folder.parts, start=1):
             with _name_damage(self.path):
-                solid_size, blob_size = sum(f.solid for f in files), sum(f.blob for f in files)
-                solid = _inflate(self._member(member(folder.name, number, "xz")), solid_size)
-                blobs = self._member(member(folder.name, number, "blobs"))
-                if (len(solid), len(blobs)) != (solid_size, blob_size):
-                    raise ValueError("a part has another size than the manifest says")
+                packed, blobs = (
+                    self._member(member(folder.name, number, kind)) for kind in ("xz", "blobs")
+                )
+                if digest_part(packed, blobs) != part.sha256:
+                    raise ValueError("a checksum differs")
+                solid = _inflate(packed, sum(file.solid for file in part.files))
             s = b = 0
-            for file in files:
+            for file in part.files:
                 yield file, solid[s : s + file.solid], blobs[b : b + file.blob]
                 s, b = s + file.solid, b + file.blob
 
@@ -203,6 +215,11 @@ class Pack:
 def member(name: str, number: int, kind: str) -> str:
     """Name of a part's member in the zip file."""
     return f"{name}/{number}.{kind}"
+
+
+def digest_part(packed: bytes, blobs: bytes) -> str:
+    """SHA-256 of a part's two members."""
+    return hashlib.sha256(packed + blobs).hexdigest()
 
 
 def open_data(path: str | Path) -> Path:

@@ -20,6 +20,8 @@ from pinglow.data.pack import (
     VERSION,
     Manifest,
     PackedFolder,
+    Part,
+    digest_part,
     member,
     work_through,
 )
@@ -156,16 +158,17 @@ def _walk(folder: Path, inside: str, above: frozenset[str]) -> Iterator[tuple[st
 
 def _write_parts(
     archive: zipfile.ZipFile, name: str, files: dict[str, Path], on_file: Callable[[], object]
-) -> Iterator[list[StoredFile]]:
+) -> Iterator[Part]:
     """Write a folder's files; what is in each pair of members."""
     part: list[Encoded] = []
     number = solid = blobs = 0
 
-    def end() -> list[StoredFile]:
+    def end() -> Part:
         packed = lzma.compress(b"".join(each.solid for each in part))
+        joined = b"".join(each.blob for each in part)
         _add(archive, member(name, number, "xz"), packed)
-        _add(archive, member(name, number, "blobs"), b"".join(each.blob for each in part))
-        return [each.file for each in part]
+        _add(archive, member(name, number, "blobs"), joined)
+        return Part(files=[each.file for each in part], sha256=digest_part(packed, joined))
 
     items = [(inner, path) for inner, path in files.items() if not inner.endswith("/")]
     with closing(work_through(_encode, items)) as encoded:
