@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pinglow.data.datasets import find_mask, fit_mask, read_image
 from pinglow.data.io import find_frames, read_only_frame
-from pinglow.data.pack import open_data
+from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, ModelError, OptionError
 from pinglow.extras import import_extra, is_installed
 from pinglow.inference.backends import RUNS, Backend, TorchBackend, open_model

@@ -26,7 +26,8 @@ from pinglow.data.audit import audit_folder
 from pinglow.data.boxes import BoxFolder, convert_boxes
 from pinglow.data.datasets import FrameFolder, list_splits, read_split
 from pinglow.data.io import find_frames
-from pinglow.data.pack import Pack, open_data, open_images, unpack_folders
+from pinglow.data.pack import Pack, unpack_folders
+from pinglow.data.pack_cache import _temporary_folder, open_data, open_images
 from pinglow.data.pack_coding import encode_file
 from pinglow.data.pack_png import PngStream
 from pinglow.data.pack_write import write_pack
@@ -304,6 +305,13 @@ def test_what_cannot_be_packed_is_named(
         write_pack([folder], tmp_path / "a.pack")
     assert str(folder) in str(caught.value)
     assert not (tmp_path / "a.pack").exists()
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused(scenes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.symlink_to(scenes)
+    with pytest.raises(DataError, match="UTF-8"):
+        write_pack([folder], tmp_path / "a.pack")
 
 
 def test_a_pack_replaces_nothing_unless_told(scenes: Path, tmp_path: Path) -> None:
@@ -603,17 +611,17 @@ def test_two_threads_may_open_a_pack_at_once(
 def test_without_a_home_a_pack_is_unpacked_once_a_process(
     kind: str, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packs._temporary_folder.cache_clear()
+    _temporary_folder.cache_clear()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     if kind == "no home":
-        monkeypatch.setattr("pinglow.data.pack.cache_folder", lambda: None)
+        monkeypatch.setattr("pinglow.data.pack_cache.cache_folder", lambda: None)
     else:
         (tmp_path / "file").touch()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     folder = open_data(packed)
     assert folder.is_relative_to(tmp_path)
     assert FrameFolder(packed, "train").folder == folder
-    packs._temporary_folder.cache_clear()
+    _temporary_folder.cache_clear()
 
 
 def test_a_full_cache_is_said_and_leaves_nothing(

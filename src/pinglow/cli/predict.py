@@ -164,7 +164,7 @@ def run_job(
     """
     from pinglow.cli.progress import frame_progress
     from pinglow.data.io import FRAME_SUFFIXES, find_frames
-    from pinglow.data.pack import open_images
+    from pinglow.data.pack_cache import open_images
     from pinglow.data.video import VIDEO_SUFFIXES
     from pinglow.inference.job import predict_frames
     from pinglow.inference.job_log import JobLog

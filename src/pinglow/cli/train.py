@@ -160,7 +160,7 @@ def _as_table(item: str, options: dict[str, str]) -> str:
 
 def _is_data(path: str) -> bool:
     """Whether a path means a folder, in a pack or not; what is wrong with a pack is said later."""
-    from pinglow.data.pack import open_data
+    from pinglow.data.pack_cache import open_data
 
     try:
         return open_data(path).is_dir()

@@ -26,7 +26,7 @@ from pinglow.data.datasets import (
 )
 from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.io import find_frames, read_only_frame
-from pinglow.data.pack import open_data
+from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, FrameError
 from pinglow.structures import TARGET_SIZES, BoolArray, binarise_mask, find_targets
 

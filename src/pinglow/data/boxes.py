@@ -32,7 +32,7 @@ from pinglow.data.box_files import (
     write_yolo,
 )
 from pinglow.data.datasets import FrameFolder, fit_mask, frame_path, list_splits, read_split
-from pinglow.data.pack import open_data
+from pinglow.data.pack_cache import open_data
 from pinglow.data.prepare import normalize_frame
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.structures import BoolArray, find_targets, whole_pixels

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.data.io import FRAME_SUFFIXES, read_only_frame
-from pinglow.data.pack import open_data
+from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, FrameError
 from pinglow.structures import BoolArray, binarise_mask
 

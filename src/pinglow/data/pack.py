@@ -10,21 +10,16 @@ NAME/NUMBER.blobs     what is kept as it is: frames as JPEG XL, files that are c
 pack.json.xz          folders, and of each file size, SHA-256 and form (`pinglow.data.pack_coding`)
 ====================  =============================================================================
 
-A pack stands for its folder wherever a data folder is asked for: it is unpacked into the cache
-folder once. Of several folders in a pack, ``frames.pack/sirst`` is one.
+`pinglow.data.pack_cache` reads it in the place of a folder.
 """
 
 from __future__ import annotations
 
-import atexit
-import functools
 import hashlib
 import json
-import logging
 import lzma
 import os
 import shutil
-import tempfile
 import uuid
 import zipfile
 from collections import deque
@@ -40,7 +35,6 @@ from pydantic import Field
 from pinglow.data.pack_coding import InnerPath, StoredFile, decode_file
 from pinglow.data.pack_png import Stored
 from pinglow.errors import DataError, PinglowError
-from pinglow.files import cache_folder
 
 FORMAT: Final = "pinglow-pack"
 VERSION: Final = 1
@@ -51,7 +45,6 @@ _START: Final = b"PK\x03\x04"
 _LARGEST_MANIFEST: Final = 2**28  # bytes
 _MEMORY: Final = 2**28  # bytes, for what unpacks xz
 
-_logger = logging.getLogger("pinglow")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -116,7 +109,7 @@ class Pack:
         self.path = path
         if not os.path.lexists(path):
             raise DataError(f"{path} does not exist: check the path")
-        if not path.is_file() or not _is_pack(path):
+        if not path.is_file() or not is_pack(path):
             raise DataError(f"{path} is no pack: name a file that pinglow data pack has written")
         with ExitStack() as stack:
             with _name_damage(path):
@@ -222,51 +215,6 @@ def digest_part(packed: bytes, blobs: bytes) -> str:
     return hashlib.sha256(packed + blobs).hexdigest()
 
 
-def open_data(path: str | Path) -> Path:
-    """The file or folder that a path means: itself, or its like in the cache if it is in a pack.
-
-    A pack is unpacked once, into the cache folder, or where there is none into a temporary folder
-    of this process. A PNG has the same pixels and chunks there, but not always the same bytes.
-
-    Args:
-        path: Any path. ``frames.pack`` means the only folder in it, ``frames.pack/sirst`` one by
-            its name, ``frames.pack/sirst/train.txt`` a file of it.
-
-    Raises:
-        DataError: The pack is damaged, or has no such folder, or several and none is named.
-    """
-    path = Path(path)
-    found = _find_pack(path)
-    if found is None:
-        return path
-    with Pack(found) as pack:
-        name, *inner = _choose_folder(pack, path.relative_to(found).parts)
-        home = cache_folder() or _temporary_folder()
-        target = home / "packs" / pack.digest[:32] / name
-        if not target.is_dir():
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            except OSError:  # a read-only home
-                target = _temporary_folder() / pack.digest[:32] / name
-        if not target.is_dir():
-            _logger.warning(f"unpacking {found} into {target} (once)")
-            try:
-                pack.extract(name, target, exact=False)
-            except OSError:
-                if not target.is_dir():  # else another process was quicker
-                    raise
-    return target.joinpath(*inner)
-
-
-def open_images(source: str) -> str | Path:
-    """What a source of frames means: of a folder in a pack its images/, else see `open_data`."""
-    opened = open_data(source)
-    if opened == Path(source):
-        return source
-    images = opened / "images"
-    return images if images.is_dir() else opened
-
-
 def unpack_folders(pack: Pack, out: Path, on_file: Callable[[], object] = lambda: None) -> int:
     """Write the folders of a pack, byte for byte.
 
@@ -322,43 +270,11 @@ def _is_equal(path: Path, file: StoredFile) -> bool:
     )
 
 
-def _find_pack(path: Path) -> Path | None:
-    """The pack that a path is or leads into."""
-    for place in (path, *path.parents):
-        if os.path.isdir(place):
-            return None
-        if os.path.isfile(place):
-            return place if _is_pack(place) else None
-    return None
-
-
-def _is_pack(path: Path) -> bool:
+def is_pack(path: Path) -> bool:
     """Whether a file begins as a pack does: a zip file whose first member is `NOTE`."""
     with path.open("rb") as file:
         start = file.read(30 + len(NOTE))
     return start.startswith(_START) and start.endswith(NOTE.encode())
-
-
-def _choose_folder(pack: Pack, parts: tuple[str, ...]) -> tuple[str, ...]:
-    """The folder that a path leads to in a pack, and the rest of the path."""
-    first, *others = pack.folders
-    if parts and parts[0] in pack.folders:
-        return parts
-    if not others:
-        return (first, *parts)
-    if parts:
-        problem = f"{pack.path} has no folder {parts[0]}, but {', '.join(pack.folders)}"
-    else:
-        problem = f"{pack.path} holds the folders {', '.join(pack.folders)}"
-    raise DataError(f"{problem}: name one of them, as {pack.path / first}")
-
-
-@functools.cache
-def _temporary_folder() -> Path:
-    """A folder until this process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="pinglow-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _inflate(packed: bytes, most: int) -> bytes:

@@ -61,6 +61,7 @@ def list_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: name one that holds images/, masks/ and lists")
+    _check_name(Path(os.path.abspath(folder)))
     found = dict(_walk(folder, "", frozenset()))
     if not found:
         raise DataError(f"{folder} is empty: there is nothing to pack")
@@ -141,10 +142,7 @@ def _walk(folder: Path, inside: str, above: frozenset[str]) -> Iterator[tuple[st
         name = path.name
         if name.startswith(".") or name == "__pycache__":
             continue
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{folder} has a name that is not UTF-8, {name!a}: rename it") from None
+        _check_name(path)
         if path.is_dir():
             found = list(_walk(path, f"{inside}{name}/", above | {place}))
             yield from found or [(f"{inside}{name}/", path)]
@@ -154,6 +152,13 @@ def _walk(folder: Path, inside: str, above: frozenset[str]) -> Iterator[tuple[st
             raise DataError(
                 f"{path} is a link to nothing, a pipe or a device: take it out of the folder"
             )
+
+
+def _check_name(path: Path) -> None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{path!a} has a name that is not UTF-8: rename it") from None
 
 
 def _write_parts(

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
-from pinglow.data.pack import open_data
+from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, ModelError, PinglowError, RecipeError
 from pinglow.inference.weights import write_atomically
 from pinglow.study.grid import PlannedRun, digest_recipe

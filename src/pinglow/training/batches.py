@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset
 
 from pinglow.data.datasets import FrameFolder, name_folders
 from pinglow.data.duplicates import group_near_duplicates
-from pinglow.data.pack import open_data
+from pinglow.data.pack_cache import open_data
 from pinglow.data.paste import TargetPatch, lift_target, paste_target
 from pinglow.data.prepare import normalize_frame
 from pinglow.data.transforms import random_view
