@@ -514,6 +514,17 @@ def test_a_pack_of_a_later_version_is_refused(packed: Path, tmp_path: Path) -> N
         Pack(later)
 
 
+def test_without_jpeg_xl_it_is_said_what_to_install(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ImportError("no jpegxl")  # as imagecodecs does
+
+    monkeypatch.setattr("imagecodecs.jpegxl_decode", fail)
+    with pytest.raises(DataError, match="pip install --upgrade imagecodecs"):
+        unpack(packed, tmp_path)
+
+
 # --- in the place of a folder ---------------------------------------------------------------------
 
 

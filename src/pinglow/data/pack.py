@@ -292,6 +292,11 @@ def _name_damage(path: Path) -> Iterator[None]:
         yield
     except PinglowError:
         raise
+    except ImportError as error:
+        raise DataError(
+            f"{path} holds JPEG XL, which the installed imagecodecs lacks ({error}): "
+            "pip install --upgrade imagecodecs"
+        ) from error
     except Exception as error:  # zip, xz, JSON and pictures: damaged bytes raise anything at all
         detail = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(
