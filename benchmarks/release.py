@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from pinglow.data.datasets import FrameFolder
+from pinglow.data.datasets import FrameFolder, name_folders
 from pinglow.data.prepare import InputRule
 from pinglow.inference.backends import TorchBackend
 from pinglow.inference.card_page import card_page
@@ -27,7 +27,6 @@ from pinglow.inference.weights import load_network, save_model
 from pinglow.metrics import PROTOCOLS
 from pinglow.nn import fold_kernels
 from pinglow.training.checkpoint import load_checkpoint
-from pinglow.training.cuts import name_folders
 from pinglow.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]

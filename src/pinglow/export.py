@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pinglow.data.datasets import find_mask, fit_mask, read_image
 from pinglow.data.io import find_frames, read_only_frame
+from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, ModelError, OptionError
 from pinglow.extras import import_extra, is_installed
 from pinglow.inference.backends import RUNS, Backend, TorchBackend, open_model
@@ -176,6 +177,7 @@ class _Calibration:
     """Frames of a folder, every other one for calibration; with masks where there are some."""
 
     def __init__(self, folder: Path) -> None:
+        folder = open_data(folder)
         images = folder / "images" if (folder / "images").is_dir() else folder
         files = find_frames([images])
         if len(files) < _FEWEST_FRAMES:

@@ -11,6 +11,7 @@ import tomli_w
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
+from pinglow.data.pack_write import write_pack
 from pinglow.data.synthetic import SceneSpec, write_dataset
 from pinglow.errors import RecipeError
 from pinglow.training.fit import Machine
@@ -128,6 +129,22 @@ def test_of_several_processes_one_speaks(calls: Calls, monkeypatch: pytest.Monke
     result = run("fast")
     assert result.exit_code == 2
     assert "a mistake" in result.stderr
+
+
+def test_data_may_be_a_pack_or_a_folder_in_it(calls: Calls, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_dataset(tmp_path / name, 1, SceneSpec(width=64, height=64))
+    write_pack([tmp_path / "one", tmp_path / "two"], tmp_path / "both.pack")
+    write_pack([tmp_path / "one"], tmp_path / "a:b.pack")
+    given = ["both.pack/one", "both.pack/two:val", "a:b.pack", "a:b.pack:val", "both.pack:val"]
+    assert run("fast", *[word for item in given for word in ("--data", item)]).exit_code == 0
+    assert sets_of(calls[0][0]) == [
+        (str(tmp_path / "both.pack" / "one"), "train"),
+        (str(tmp_path / "both.pack" / "two"), "val"),
+        (str(tmp_path / "a:b.pack"), "train"),
+        (str(tmp_path / "a:b.pack"), "val"),
+        (str(tmp_path / "both.pack"), "val"),  # reading it asks which of the two
+    ]
 
 
 @pytest.fixture

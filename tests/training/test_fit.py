@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from pinglow.data.datasets import FrameFolder
+from pinglow.data.pack_write import write_pack
 from pinglow.errors import DataError, ModelError, RecipeError
 from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import read_card
@@ -132,6 +133,23 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_result(
     assert f"stopped at step {step}," in str(raised.value)
     train(load_recipe(run / "recipe.toml"), run, resume=True, progress=False)
     assert_same_run(run, whole)
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_pack_trains_as_its_folder_does(
+    make_recipe: MakeRecipe, scenes: Path, finished: dict[str, Path], tmp_path: Path
+) -> None:
+    write_pack([scenes], tmp_path / "frames.pack")
+    recipe = recipe_with(make_recipe, "adamw")
+    data = recipe.data.model_copy(update={"root": str(tmp_path / "frames.pack")})
+    train(recipe.model_copy(update={"data": data}), tmp_path / "run", progress=False)
+    assert_same_run(tmp_path / "run", finished["adamw"])
+    stored = tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())
+    assert stored["data"]["root"] == str(tmp_path / "frames.pack")
+    one, other = (
+        read_card(run / "weights.safetensors").data for run in (tmp_path / "run", finished["adamw"])
+    )
+    assert one == other
 
 
 @pytest.mark.usefixtures("no_curves")

@@ -1,4 +1,4 @@
-"""pinglow data: audit folders, write synthetic scenes, convert boxes, list the known data sets."""
+"""pinglow data: audit, synthetic scenes, conversion of boxes, packs, the known data sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pinglow.data.audit import Audit
 
-app = typer.Typer(no_args_is_help=True, help="Audit, make, convert and find data sets.")
+app = typer.Typer(no_args_is_help=True, help="Audit, make, convert, pack and find data sets.")
 
 _EXAMPLES = 4
 
@@ -197,6 +197,92 @@ def convert(
     )
     if done.broken:
         raise typer.Exit(2)
+
+
+@app.command()
+def pack(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Data folders.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The pack to write.")],
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Of all these folders, for whoever gets the pack.",
+            show_default="what `pinglow data list` says of a folder's name, or not stated",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+) -> None:
+    """Put data folders into one smaller file, without loss and with checksums.
+
+    A pack is read wherever a data folder is; of several folders in it, name one:
+    --data frames.pack/sirst. Hidden files and folders and __pycache__ are left out; a link
+    becomes what it leads to.
+
+    Example: pinglow data pack sirst/ irstd-1k/ --out frames.pack
+    """
+    from functools import partial
+
+    from pinglow.cli.progress import frame_progress
+    from pinglow.data.pack_write import list_files, write_pack
+
+    check_output_file("--out", out)
+    with frame_progress() as progress:
+        task = progress.add_task("", total=sum(len(list_files(folder)) for folder in folders))
+        done = write_pack(
+            folders,
+            out,
+            licence=licence,
+            overwrite=overwrite,
+            on_file=partial(progress.advance, task),
+        )
+    if done.kept:
+        typer.echo(
+            f"note: {done.kept} of the PNG files are in it as they were: they are noise, tiny, "
+            "interlaced, damaged, or not compressed by zlib",
+            err=True,
+        )
+    typer.echo(
+        f"{out}: {', '.join(done.folders)}; {done.frames} frame{'s' * (done.frames != 1)}; "
+        f"{done.before:,} bytes became {done.after:,}, {done.after / max(done.before, 1):.1%}"
+    )
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A pack.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to write the pack's folders into.")
+    ],
+) -> None:
+    """Write the folders of a pack, each file as it was, byte for byte.
+
+    A folder that is there already is left as it is; if it differs from the pack's, nothing is
+    written and the exit code is 2.
+
+    Example: pinglow data unpack frames.pack --out data/
+    """
+    from functools import partial
+
+    from pinglow.cli.progress import frame_progress
+    from pinglow.data.pack import Pack, unpack_folders
+
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"--out {out} is a file: name a folder")
+    with Pack(file) as opened, frame_progress() as progress:
+        folders = opened.folders.values()
+        task = progress.add_task("", total=sum(len(folder.files) for folder in folders))
+        other = unpack_folders(opened, out, partial(progress.advance, task))
+    if other:
+        typer.echo(
+            f"note: {other} PNG files have the pixels that they had, but other bytes: this "
+            "machine's zlib compresses in another way",
+            err=True,
+        )
+    for folder in folders:
+        typer.echo(f"{out / folder.name}: {len(folder.files)} files; licence: {folder.licence}")
 
 
 @app.command("list")

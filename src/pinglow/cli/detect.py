@@ -145,7 +145,8 @@ def predict(
 @app.command()
 def evaluate(
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Holds images/, boxes or masks/, and SPLIT.txt.")
+        Path,
+        typer.Option(metavar="DIR", help="Holds images/, boxes or masks/, SPLIT.txt; or a pack."),
     ],
     split: Annotated[str, typer.Option(help="Name of a list in the folder, or a .txt file.")],
     model: Annotated[

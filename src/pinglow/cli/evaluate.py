@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     data: Annotated[
-        Path, typer.Option(help="Folder that holds images/, masks/ and lists of names.")
+        Path, typer.Option(help="Folder that holds images/, masks/ and lists, or a pack of one.")
     ],
     split: Annotated[
         str, typer.Option(help="List to score: its name in the folder, or the path of a .txt file.")

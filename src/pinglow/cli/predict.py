@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="SOURCE", help="Images and videos: files, folders or quoted patterns."),
+    typer.Argument(
+        metavar="SOURCE", help="Images and videos: files, folders, packs or quoted patterns."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if need be.")]
 Tile = Annotated[
@@ -162,6 +164,7 @@ def run_job(
     """
     from pinglow.cli.progress import frame_progress
     from pinglow.data.io import FRAME_SUFFIXES, find_frames
+    from pinglow.data.pack_cache import open_images
     from pinglow.data.video import VIDEO_SUFFIXES
     from pinglow.inference.job import predict_frames
     from pinglow.inference.job_log import JobLog
@@ -173,7 +176,9 @@ def run_job(
     if track:
         make_tracker(1.0)  # says now if its library is not installed
     pictures = [out / name for name in ("masks", "probability", "overlays")]
-    files = find_frames(sources, FRAME_SUFFIXES | VIDEO_SUFFIXES, pictures)
+    files = find_frames(
+        [open_images(source) for source in sources], FRAME_SUFFIXES | VIDEO_SUFFIXES, pictures
+    )
     if track and resume:
         raise OptionError("--track numbers tracks through all files: start anew, without --resume")
     predictor = load()

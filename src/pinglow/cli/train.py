@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pinglow.errors import OptionError, PinglowError
+from pinglow.errors import DataError, OptionError, PinglowError
 
 if TYPE_CHECKING:
     from pinglow.training.cuts import Cut
@@ -21,7 +21,7 @@ Data = Annotated[
     list[str] | None,
     typer.Option(
         metavar="DIR[:SPLIT[:VALIDATION]]",
-        help="Train on this folder instead of the recipe's; repeat for several. "
+        help="Train on this folder, or pack of one, instead of the recipe's; repeat for several. "
         "SPLIT names a list in it (default: train), VALIDATION the list that validates (default: "
         "frames cut from SPLIT).",
     ),
@@ -195,7 +195,7 @@ def _as_table(item: str, options: dict[str, str]) -> str:
     import json
 
     folder, lists = item, list[str]()
-    while not Path(folder).is_dir() and len(lists) < 2:
+    while not _is_data(folder) and len(lists) < 2:
         head, separator, last = folder.rpartition(":")
         if not separator:
             break
@@ -209,3 +209,13 @@ def _as_table(item: str, options: dict[str, str]) -> str:
         for key, value in (values | options).items()
     )
     return f"{{{', '.join(pairs)}}}"
+
+
+def _is_data(path: str) -> bool:
+    """Whether a path means a folder, in a pack or not; what is wrong with a pack is said later."""
+    from pinglow.data.pack_cache import open_data
+
+    try:
+        return open_data(path).is_dir()
+    except DataError:
+        return False

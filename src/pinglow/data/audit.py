@@ -26,6 +26,7 @@ from pinglow.data.datasets import (
 )
 from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.io import find_frames, read_only_frame
+from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, FrameError
 from pinglow.structures import TARGET_SIZES, BoolArray, binarise_mask, find_targets
 
@@ -104,6 +105,7 @@ def audit_folder(folder: Path, on_frame: Callable[[], object] = lambda: None) ->
         DataError: The folder, or its images/, is missing or has no image.
     """
     audit = Audit(str(folder))
+    folder = open_data(folder)
     paths: dict[str, Path] = {}
     for path in find_image_files(folder):
         name = strip_suffix(path.relative_to(folder / "images").as_posix())
@@ -130,6 +132,7 @@ def find_image_files(folder: Path) -> list[Path]:
     Raises:
         DataError: There is no such folder, or no frame in it.
     """
+    folder = open_data(folder)
     list_splits(folder)  # says so if there is no such folder
     if not (folder / "images").is_dir():
         raise DataError(f"{folder} has no folder images/: name a folder that holds images/, masks/")

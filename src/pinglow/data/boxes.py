@@ -32,6 +32,7 @@ from pinglow.data.box_files import (
     write_yolo,
 )
 from pinglow.data.datasets import FrameFolder, fit_mask, frame_path, list_splits, read_split
+from pinglow.data.pack_cache import open_data
 from pinglow.data.prepare import normalize_frame
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.structures import BoolArray, find_targets, whole_pixels
@@ -87,7 +88,7 @@ class BoxFolder(FrameFolder):
     """Frames and boxes of one list of a data folder, in the list's order.
 
     Args:
-        folder: Holds images/, lists, and what ``source`` says.
+        folder: Holds images/, lists, and what ``source`` says, or is a pack of such a folder.
         split: Name of a list in the folder, or the path of any .txt list.
         source: A name in `BOX_SOURCES`; None: the first that the folder has.
 
@@ -100,7 +101,8 @@ class BoxFolder(FrameFolder):
     """
 
     def __init__(self, folder: str | Path, split: str, source: str | None = None) -> None:
-        self.source, self._place = _choose_source(Path(folder), split, source)
+        folder = open_data(folder)
+        self.source, self._place = _choose_source(folder, split, source)
         super().__init__(folder, split)
         self._shapes: dict[int, Shape] = {}  # a frame that was read is not read again for its size
         if self.source == "voc":
@@ -298,6 +300,7 @@ def convert_boxes(
     """
     if target not in BOX_FORMATS:
         raise OptionError(f"boxes to {target!r} are unknown; use {', '.join(BOX_FORMATS)}")
+    folder = open_data(folder)
     beside = folder.resolve() == out.resolve()
     if beside and target == "yolo":
         raise OptionError(f"yolo brings images of its own, so {out} cannot be both; name another")

@@ -8,8 +8,10 @@ its image, as detectors' trainers want it: ``./images/NAME.png``, or absolute.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.data.io import FRAME_SUFFIXES, read_only_frame
+from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, FrameError
 from pinglow.structures import BoolArray, binarise_mask
 
@@ -121,6 +124,7 @@ def list_splits(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: The folder does not exist.
     """
+    folder = open_data(folder)
     if not folder.is_dir():
         raise DataError(
             f"{folder} is not a folder; name one that holds images/, masks/ or boxes, and lists"
@@ -145,7 +149,8 @@ def read_split(folder: Path, split: str) -> list[str]:
     Raises:
         DataError: There is no such list, it is empty, or a line is no frame of this folder.
     """
-    path = Path(split) if split.endswith(".txt") else list_splits(folder).get(split)
+    folder = open_data(folder)
+    path = open_data(split) if split.endswith(".txt") else list_splits(folder).get(split)
     if path is None:
         known = ", ".join(list_splits(folder))
         if not known:
@@ -215,7 +220,7 @@ class FrameFolder:
     """Frames and masks of one list of a data folder, in the list's order.
 
     Args:
-        folder: Holds images/, masks/ and lists.
+        folder: Holds images/, masks/ and lists, or is a pack of such a folder (`open_data`).
         split: Name of a list in the folder, or the path of any .txt list.
 
     Raises:
@@ -223,7 +228,7 @@ class FrameFolder:
     """
 
     def __init__(self, folder: str | Path, split: str) -> None:
-        self.folder = Path(folder)
+        self.folder = open_data(folder)
         self.split = split
         self.names = read_split(self.folder, split)
         self._frames = [self._existing(frame_path, name, "image") for name in self.names]
@@ -308,6 +313,16 @@ def _find(folder: Path, name: str) -> Path | None:
             if path.is_file():
                 return path
     return None
+
+
+def name_folders(folders: Iterable[str | Path]) -> list[str]:
+    """A name of its own for each folder: the last part of its path, numbered where it is taken."""
+    names: list[str] = []
+    for folder in folders:
+        title = Path(folder).absolute().name
+        numbered = (f"{title}-{number}" for number in itertools.count(2))
+        names.append(next(n for n in itertools.chain([title], numbered) if n not in names))
+    return names
 
 
 def strip_suffix(name: str) -> str:

@@ -48,7 +48,7 @@ _logger = logging.getLogger("pinglow")
 _SEPARATORS = re.escape(f"/{os.sep}")
 _DESCENT = re.compile(rf"(^|[{_SEPARATORS}])\*\*(?:[{_SEPARATORS}]+|$)")
 _PGM_GAP = rb"(?:\s|#[^\n]*\n)+"
-_PGM_HEADER = re.compile(
+PGM_HEADER = re.compile(
     rb"P[25]" + _PGM_GAP + _PGM_GAP.join([rb"(\d{1,9})", rb"(\d{1,9})", rb"(\d{1,5})\s"])
 )
 
@@ -294,7 +294,7 @@ def _read_pgm(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
     # Not Pillow: it stretches counts to the full range when maxval is not 255 or 65535.
     _check_single(path, page)
     data = path.read_bytes()
-    header = _PGM_HEADER.match(data)
+    header = PGM_HEADER.match(data)
     if header is None:
         raise damaged(path, "no PGM header")
     width, height, top = (int(number) for number in header.groups())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 
 from pinglow.errors import ModelError, OptionError, PinglowError
 from pinglow.extras import import_extra, is_installed
+from pinglow.files import cache_folder
 from pinglow.inference.conversion import GATES_INPUT, GRAPH, OWN_INPUT, convert_to_onnx
 from pinglow.inference.weights import (
     CARD_KEY,
@@ -299,9 +299,8 @@ def _cached_path(path: Path) -> Path | None:
     """Where a model's conversion is kept; None where there is no home for it."""
     from pinglow import __version__
 
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pinglow"
-    except RuntimeError:  # a user without a home folder, as in many containers
+    folder = cache_folder()
+    if folder is None:
         return None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return folder / f"{path.stem}-{digest}-{__version__}-{GRAPH}.onnx"

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
+from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, ModelError, PinglowError, RecipeError
 from pinglow.inference.weights import write_atomically
 from pinglow.study.grid import PlannedRun, digest_recipe
@@ -138,7 +139,7 @@ def _check_folders(runs: list[PlannedRun]) -> None:
     for run in runs:
         for dataset in run.recipe.data.sets:
             path = Path(run.recipe.data.root) / dataset.folder
-            if not path.is_dir():
+            if not open_data(path).is_dir():
                 raise DataError(
                     f"arm {run.arm.name}: {path} is not a folder; name with --root where the data "
                     "folders lie"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.data.datasets import FrameFolder
+from pinglow.data.datasets import FrameFolder, name_folders
 from pinglow.data.duplicates import group_near_duplicates
+from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, FrameError
 from pinglow.training.recipe import DataSet, RunRecipe
 
@@ -68,7 +69,7 @@ def cut_validation(
     """
     lists: list[tuple[FrameFolder, FrameFolder | None]] = []
     for dataset in recipe.data.sets:
-        folder, other = Path(recipe.data.root) / dataset.folder, dataset.validation_split
+        folder, other = open_data(Path(recipe.data.root) / dataset.folder), dataset.validation_split
         if not folder.is_dir():
             raise DataError(
                 f"{folder} is not a folder: name what to train on with --data, or where the "
@@ -93,16 +94,6 @@ def cut_validation(
         )
         cuts.append(Cut(name, dataset, frames, training, own or frames, validation))
     return cuts
-
-
-def name_folders(folders: Iterable[str | Path]) -> list[str]:
-    """A name of its own for each folder: the last part of its path, numbered where it is taken."""
-    names: list[str] = []
-    for folder in folders:
-        title = Path(folder).absolute().name
-        numbered = (f"{title}-{number}" for number in itertools.count(2))
-        names.append(next(n for n in itertools.chain([title], numbered) if n not in names))
-    return names
 
 
 def _group_frames(

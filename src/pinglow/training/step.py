@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pinglow.errors import OptionError
+from pinglow.files import cache_folder
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.recipe import Phase
 from pinglow.training.task import TrainingTask
