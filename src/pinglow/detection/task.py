@@ -16,7 +16,13 @@ from pinglow.detection.recipe import BoxDataSet, DetectorRecipe
 from pinglow.extras import import_extra
 from pinglow.metrics.boxes import BoxReport, BoxScorer
 from pinglow.training.cuts import Cut, cut_validation
-from pinglow.training.fit import Machine, describe_model, finished_steps, fit_task
+from pinglow.training.fit import (
+    Machine,
+    check_machine,
+    describe_model,
+    finished_steps,
+    fit_task,
+)
 from pinglow.training.processes import open_world
 from pinglow.training.recipe import RunRecipe
 from pinglow.training.task import TrainingTask, ValidationFrame
@@ -91,6 +97,7 @@ def train_detector(
     begun, machine = time.monotonic(), machine or Machine()
     import_extra("faster_coco_eval", "detect", "Training of detectors")  # not after hours
     world = open_world(machine.device, machine.devices)
+    check_machine(recipe, machine, world)
     start = finished_steps(run, recipe, resume)
     cuts = cut_validation(recipe, _open_boxes)
     torch.manual_seed(recipe.seed)

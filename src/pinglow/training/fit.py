@@ -89,6 +89,7 @@ def train(
     """
     begun, machine = time.monotonic(), machine or Machine()
     world = open_world(machine.device, machine.devices)
+    check_machine(recipe, machine, world)
     start = finished_steps(run, recipe, resume)
     cuts = cut_validation(recipe)
     torch.manual_seed(recipe.seed)
@@ -147,13 +148,11 @@ def fit_task(
 
     Raises:
         DataError: See `describe_run`.
-        RecipeError: Batches cannot be shared evenly, or the steps are to be counted and
-            there are no minutes.
+        RecipeError: Not one step fits into the minutes.
         OptionError: See `train`.
         TrainingInterruptedError: See `train`.
     """
     recipe, device = task.recipe, world.device
-    _check_sharing(recipe, world)
     deadline = Deadline(machine.minutes, begun)
     checkpoint = load_checkpoint(run / CHECKPOINT) if resume else None
     bank = place_frames(collect_frames(recipe, cuts), device)
@@ -201,8 +200,6 @@ def _count_steps(
     task: TrainingTask, batches: TrainingBatches, step: Step, deadline: Deadline, world: World
 ) -> RunRecipe:
     """The recipe with as many steps as fit into the minutes; also the task's and the batches'."""
-    if deadline.minutes is None:
-        raise RecipeError('the recipe has steps = "minutes": say how many with --minutes')
     recipe = task.recipe
     task.recipe = batches.recipe = recipe.with_steps(_UNKNOWN_STEPS)
     counted = recipe.with_steps(count_steps(task, step, deadline, world))
@@ -210,7 +207,15 @@ def _count_steps(
     return counted
 
 
-def _check_sharing(recipe: RunRecipe, world: World) -> None:
+def check_machine(recipe: RunRecipe, machine: Machine, world: World) -> None:
+    """See whether a recipe can be trained on these processes.
+
+    Raises:
+        RecipeError: Batches cannot be shared evenly, or the steps are to be counted and there are
+            no minutes.
+    """
+    if not recipe.steps and machine.minutes is None:
+        raise RecipeError('the recipe has steps = "minutes": say how many with --minutes')
     for phase in recipe.phase_list():
         if phase.batch_size % world.size:
             more = -(-phase.batch_size // world.size) * world.size
