@@ -39,8 +39,8 @@ Device = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="float32, or tf32: on a card, products of 10 bits, which are faster and change "
-        "probabilities by 0.002 at most."
+        help="float32, or tf32: on a card, products of 10-bit mantissas, and TensorRT if it is "
+        "installed. Less exact, for speed: see docs/deploying.md."
     ),
 ]
 Track = Annotated[

@@ -33,7 +33,7 @@ from pinglow.inference.weights import (
     write_atomically,
 )
 
-__all__ = ["BACKENDS", "RUNS", "Backend", "TorchBackend", "open_graph", "open_model"]
+__all__ = ["BACKENDS", "RUNS", "TorchBackend", "open_graph", "open_model"]
 
 _logger = logging.getLogger("pinglow")
 
