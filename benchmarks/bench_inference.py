@@ -21,9 +21,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from pinglow.backends.base import Backend
+from pinglow.backends.onnxruntime import OnnxRuntimeBackend
+from pinglow.backends.openvino import OpenVinoBackend
+from pinglow.backends.torch import TorchBackend
 from pinglow.data.io import find_frames, read_frame
 from pinglow.data.prepare import normalize_frame
-from pinglow.inference.backends import Backend, OnnxRuntimeBackend, OpenVinoBackend, TorchBackend
 from pinglow.inference.conversion import convert_to_onnx
 from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import ModelCard

@@ -12,9 +12,9 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from pinglow.backends.torch import TorchBackend
 from pinglow.data.datasets import FrameFolder
 from pinglow.data.prepare import InputRule
-from pinglow.inference.backends import TorchBackend
 from pinglow.inference.evaluation import evaluate_model
 from pinglow.inference.predictor import predict_probability
 from pinglow.inference.weights import load_network
@@ -47,7 +47,8 @@ def main() -> None:
             frames = FrameFolder(folder, str(path))
             pairs = ((name, *frames.pair(index)) for index, name in enumerate(frames.names))
             predict = partial(predict_probability, TorchBackend(network), rule=rule)
-            (report,) = evaluate_model(pairs, predict, [PROTOCOLS["strict"]])
+            each = partial(map, predict)
+            (report,) = evaluate_model(pairs, each, [PROTOCOLS["strict"]])
             if report.targets:
                 ious.append(report.iou or 0.0)
             print(

@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import nn
 
+from pinglow.backends.torch import TorchBackend
 from pinglow.data.datasets import FrameFolder, name_folders
 from pinglow.data.prepare import InputRule
-from pinglow.inference.backends import TorchBackend
 from pinglow.inference.card_page import card_page
 from pinglow.inference.evaluation import evaluate_model
 from pinglow.inference.predictor import Predictor
@@ -97,7 +97,7 @@ def mix_in(network: nn.Module, path: Path, share: float) -> None:
 def score(predictor: Predictor, folder: Path, split: str, label: str) -> dict[str, Any]:
     frames = FrameFolder(folder, split)
     pairs = ((name, *frames.pair(index)) for index, name in enumerate(frames.names))
-    (report,) = evaluate_model(pairs, predictor.probability, [PROTOCOLS["strict"]])
+    (report,) = evaluate_model(pairs, predictor.probabilities, [PROTOCOLS["strict"]])
     full = report.to_dict()
     head = {"data": folder.name, "list": label, "protocol": "strict"}
     counts = {"images": full["images"], "targets": full["targets"]}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -83,3 +86,58 @@ def save_clip() -> Callable[..., Path]:
         return path
 
     return save
+
+
+@pytest.fixture
+def have_cards(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return what makes PyTorch and the driver show so many cards; nothing can compute on them."""
+    import torch
+
+    from pinglow.inference import device
+
+    def set_up(count: int) -> None:
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(device, "_compute_on", lambda place: None)
+        monkeypatch.setattr(device, "_count_cards", lambda: count)
+
+    return set_up
+
+
+@pytest.fixture
+def card_runtime(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Return an ONNX Runtime for cards, which computes on the CPU.
+
+    ``available`` are its providers, ``missing`` those that do not load, ``fault`` what a session
+    raises, ``asked`` the providers that sessions were made with.
+    """
+    import onnxruntime
+
+    state = SimpleNamespace(
+        available=["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+        missing=set(),
+        fault=None,
+        asked=[],
+    )
+
+    def make_session(content: bytes, options: Any, providers: Any, enable_fallback: int) -> Any:
+        state.asked.append(providers)
+        assert not enable_fallback
+        if state.fault is not None:
+            raise state.fault
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+        session.get_providers = lambda: [name for name in names if name not in state.missing]
+        return session
+
+    runtime = SimpleNamespace(
+        __spec__=onnxruntime.__spec__,
+        SessionOptions=onnxruntime.SessionOptions,
+        InferenceSession=make_session,
+        get_available_providers=lambda: state.available,
+        set_default_logger_severity=lambda level: None,
+        preload_dlls=lambda: print("Failed to load libcudnn.so.9"),
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    return state

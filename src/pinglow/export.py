@@ -21,12 +21,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pinglow.backends.base import Backend
+from pinglow.backends.torch import TorchBackend
 from pinglow.data.datasets import find_mask, fit_mask, read_image
 from pinglow.data.io import find_frames, read_only_frame
 from pinglow.data.pack_cache import open_data
 from pinglow.errors import DataError, ModelError, OptionError
 from pinglow.extras import import_extra, is_installed
-from pinglow.inference.backends import RUNS, Backend, TorchBackend, open_model
+from pinglow.inference.backends import RUNS, open_model
 from pinglow.inference.conversion import convert_to_onnx
 from pinglow.inference.evaluation import Pair, evaluate_model
 from pinglow.inference.predictor import TILE, Predictor, prepare_input
@@ -123,14 +125,15 @@ def export_model(
         else:
             _write_openvino(path, content, card, frames)
         runtimes = [name for name in RUNS[path.suffix] if is_installed(name)]
-        exported, _ = open_model(path)
+        exported, _ = open_model(path, device="cpu")
         if frames is None:
-            checks = [open_model(path, name)[0] for name in runtimes]
+            checks = [open_model(path, name, "cpu")[0] for name in runtimes]
             difference = max(check_parity(original, each) for each in checks)
             accuracy = None
         else:
             difference = None
-            accuracy = _measure(Predictor.load(name_or_path), Predictor(exported, card), frames)
+            reference = Predictor.load(name_or_path, device="cpu")
+            accuracy = _measure(reference, Predictor(exported, card), frames)
         files = sorted(Path(temporary).iterdir())
         size = sum(file.stat().st_size for file in files)
         for file in files:
@@ -278,7 +281,7 @@ def _measure(original: Predictor, exported: Predictor, frames: _Calibration) -> 
     for name, predictor in (("float32", original), ("int8", exported)):
         (report,) = evaluate_model(
             frames.pairs(original),
-            predictor.probability,
+            predictor.probabilities,
             [PROTOCOLS["strict"]],
             original.threshold,
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,21 @@ def test_mistakes_are_one_sentence(
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_device_that_is_not_there_is_one_sentence(
+    weights: Path, scenes: Path, tmp_path: Path, have_cards: Callable[[int], None], command: str
+) -> None:
+    have_cards(1)
+    data = {
+        "predict": [scenes / "images", "--out", tmp_path / "out"],
+        "evaluate": ["--data", scenes, "--split", "test"],
+    }
+    result = run(command, *data[command], "--model", weights, "--device", "cuda:1")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "device 'cuda:1' cannot be used: PyTorch finds cuda:0 and no more" in result.stderr
 
 
 def test_every_broken_label_is_named_before_training(scenes: Path, tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
     from pinglow.inference import predictor
 
     class Bright:
-        def probability(self, frame: Any) -> Any:
-            return (frame > 200).astype(np.float32)
+        def probabilities(self, frames: Any) -> Any:
+            return ((frame > 200).astype(np.float32) for frame in frames)
 
     for index in range(3):
         mask = np.array(Image.open(folder / "masks" / f"f{index}.png"))
@@ -126,6 +126,8 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
         (["--predictions", "found", "--protocol", "basicirstd"], "cannot score saved predictions"),
         (["--predictions", "found", "--threshold", "128"], "--threshold 128.0 is out of range"),
         (["--predictions", "found", "--flips"], "--flips is for a model"),
+        (["--predictions", "found", "--device", "cpu"], "--device and --precision are for a model"),
+        (["--model", "pinglow-fast", "--device", "gpu"], "device 'gpu' is unknown: use cpu, cuda"),
         (["--predictions", "nowhere"], "nowhere is not a folder"),
         (["--predictions", "images", "--split", "val"], "has no list val.txt"),
         (["--predictions", "found", "--json", "no/where.json"], "--json no/where.json"),

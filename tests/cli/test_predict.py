@@ -30,7 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     asked: list[tuple[str, float | None]] = []
 
     def load(
-        name: str, *, threshold: float | None, backend: str, tile: int | None, flips: bool
+        name: str, *, threshold: float | None, tile: int | None, **_: object
     ) -> Callable[..., Prediction]:
         asked.append((name, threshold))
         return find_bright
@@ -82,6 +82,20 @@ def test_options_are_handed_on(run: Run) -> None:
     assert run.asked == [("m", 0.25)]  # type: ignore[attr-defined]
     names = sorted(path.relative_to("o").as_posix() for path in Path("o").rglob("*.*"))
     assert names == ["p/.pinglow-job.jsonl", "p/masks/f0_mask.png", "p/masks/f1_mask.png"]
+
+
+def test_the_device_reaches_the_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, have_cards: Callable[[int], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_frames(Path("in"), 1)
+    have_cards(1)
+    for option in (["--device", "cuda:7"], ["--device", "tpu"], ["--precision", "fp16"]):
+        result = CliRunner().invoke(app, ["predict", "in", *option])
+        assert result.exit_code == 2
+        assert f"{option[0][2:]} {option[1]!r}" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not Path("pinglow-out").exists()
 
 
 def test_nothing_found_is_a_clean_answer(run: Run) -> None:

@@ -183,6 +183,22 @@ def test_the_predictor_takes_the_cards_threshold(weights: Path) -> None:
         DetectorPredictor.load(weights, threshold=1.0)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["yolov8n-p2", "retinanet-small"])
+def test_a_real_card_finds_the_boxes_that_the_cpu_finds(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "detector.safetensors"
+    config = {"type": kind}
+    card = ModelCard(name="d", network=config, parameters=1, input_rule=AS_IT_IS)
+    save_model(path, build_detector(config), card)
+    frame = starry(96, 64, [(20, 30), (50, 60)])
+    found, wanted = (
+        DetectorPredictor.load(path, device=name).candidates(frame) for name in ("cuda", "cpu")
+    )
+    np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-2)
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["yolov8n-p2", "retinanet-small"])
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
 def test_a_detector_exports_to_onnx_and_computes_the_same(kind: str, tmp_path: Path) -> None:

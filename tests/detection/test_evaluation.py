@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pinglow.data.boxes import BoxFolder
 from pinglow.detection.detector import DetectorPredictor, build_detector
 from pinglow.detection.evaluation import evaluate_boxes, load_finder
-from pinglow.errors import FrameError
+from pinglow.errors import FrameError, OptionError
 from pinglow.inference.weights import ModelCard, save_model
 from pinglow.structures import Detections
 
@@ -92,3 +92,6 @@ def test_the_kind_of_a_model_is_told_by_its_card(tmp_path: Path) -> None:
     assert isinstance(finder, DetectorPredictor)
     assert finder.threshold == 0.4
     assert load_finder(str(path), 0.2).threshold == 0.2
+    for model in (str(path), "pinglow-fast"):
+        with pytest.raises(OptionError, match="device 'tpu' is unknown"):
+            load_finder(model, device="tpu")

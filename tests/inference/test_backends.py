@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import importlib.machinery
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from pinglow.errors import MissingExtraError, ModelError, OptionError
@@ -177,3 +181,128 @@ def test_the_modules_of_the_backends_are_the_packages() -> None:
     for name in BACKENDS:
         spec = importlib.machinery.PathFinder.find_spec(name)
         assert spec is not None
+
+
+# --- on a card -----------------------------------------------------------------------------------
+
+Opened = list[tuple[str, str, str]]
+
+
+@pytest.fixture
+def opened(
+    small_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    card_runtime: SimpleNamespace,
+    have_cards: Callable[[int], None],
+) -> Opened:
+    """Let there be two cards; return where PyTorch's backends were put, which stay on the CPU."""
+    open_model(small_model, "onnxruntime", "cpu")  # PyTorch's exporter would look at the cards
+    card_runtime.asked.clear()
+    seen: Opened = []
+    fastest = backends.TorchBackend.fastest
+
+    def note(network: Any, device: torch.device, precision: str) -> backends.TorchBackend:
+        seen.append(("torch", str(device), precision))
+        return fastest(network)
+
+    monkeypatch.setattr(backends.TorchBackend, "fastest", note)
+    have_cards(2)
+    return seen
+
+
+def said_by(caplog: pytest.LogCaptureFixture) -> list[str]:
+    said = [record.message for record in caplog.records if record.name == "pinglow"]
+    caplog.clear()
+    return [message for message in said if not message.startswith("preparing")]
+
+
+def test_on_a_card_auto_takes_onnx_runtime_else_torch(
+    small_model: Path, opened: Opened, card_runtime: SimpleNamespace
+) -> None:
+    backend, _ = open_model(small_model)
+    assert (backend.name, str(backend.device)) == ("onnxruntime", "cuda:0")
+    backend, _ = open_model(small_model, device="cuda:1", precision="tf32")
+    assert str(backend.device) == "cuda:1"
+    assert card_runtime.asked[-1][0][1]["device_id"] == 1
+    assert card_runtime.asked[-1][0][1]["use_tf32"] == 1
+    card_runtime.available = ["CPUExecutionProvider"]
+    assert open_model(small_model, device="cuda:1", precision="tf32")[0].name == "torch"
+    assert opened == [("torch", "cuda:1", "tf32")]
+
+
+def test_the_cpu_can_be_asked_for_where_there_is_a_card(
+    small_model: Path, opened: Opened, card_runtime: SimpleNamespace
+) -> None:
+    assert open_model(small_model, device="cpu")[0].name == "openvino"
+    assert str(open_model(small_model, "onnxruntime", "cpu")[0].device) == "cpu"
+    assert card_runtime.asked == [["CPUExecutionProvider"]]
+
+
+def test_openvino_stays_on_the_cpu(small_model: Path, opened: Opened) -> None:
+    backend, _ = open_model(small_model, "openvino")
+    assert (backend.name, str(backend.device)) == ("openvino", "cpu")
+    with pytest.raises(OptionError, match="device 'cuda' cannot be used: OpenVINO computes on the"):
+        open_model(small_model, "openvino", "cuda")
+
+
+@pytest.mark.parametrize("asked", ["auto", "onnxruntime"])
+def test_a_provider_that_does_not_load_gives_way_to_torch_with_one_warning(
+    small_model: Path,
+    opened: Opened,
+    card_runtime: SimpleNamespace,
+    caplog: pytest.LogCaptureFixture,
+    asked: str,
+) -> None:
+    card_runtime.missing = {"CUDAExecutionProvider"}
+    assert open_model(small_model, asked, "cuda:1")[0].name == "torch"
+    assert opened == [("torch", "cuda:1", "float32")]
+    (said,) = said_by(caplog)
+    assert said.startswith("running on torch: ONNX Runtime cannot use cuda:1 (its CUDA provider")
+
+
+def test_where_torch_cannot_use_the_card_either_auto_is_the_cpu(
+    small_model: Path,
+    opened: Opened,
+    card_runtime: SimpleNamespace,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card_runtime.missing = {"CUDAExecutionProvider"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert open_model(small_model)[0].name == "openvino"
+    (said,) = said_by(caplog)
+    assert said.startswith("running on openvino on cpu: ONNX Runtime cannot use cuda:0")
+    with pytest.raises(MissingExtraError, match="cannot use cuda:0"):
+        open_model(small_model, device="cuda")
+    assert opened == []
+
+
+def test_an_exported_graph_runs_on_a_card_by_onnx_runtime(
+    cache: Path, opened: Opened, card_runtime: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    (path,) = (cache / "pinglow").glob("small-*.onnx")
+    backend, _ = open_model(path)
+    assert (backend.name, str(backend.device)) == ("onnxruntime", "cuda:0")
+    card_runtime.missing = {"CUDAExecutionProvider"}
+    with pytest.raises(MissingExtraError, match="cannot use cuda:1"):
+        open_model(path, device="cuda:1")
+    backend, _ = open_model(path)
+    assert (backend.name, str(backend.device)) == ("openvino", "cpu")
+    assert len(said_by(caplog)) == 1
+    with pytest.raises(ModelError, match="cannot run on torch"):
+        open_model(path, "torch", "cuda")
+
+
+def test_a_broken_provider_leaves_the_kept_conversion_alone(
+    small_model: Path, opened: Opened, card_runtime: SimpleNamespace, cache: Path
+) -> None:
+    (kept,) = (cache / "pinglow").glob("small-*.onnx")
+    before = kept.stat()
+    card_runtime.fault = RuntimeError("no libcudnn.so.9")
+    assert open_model(small_model, "onnxruntime", "cuda")[0].name == "torch"
+    assert kept.stat() == before
+
+
+def test_an_unknown_precision_is_refused(small_model: Path) -> None:
+    with pytest.raises(OptionError, match="precision 'fp16' is unknown: use float32 or tf32"):
+        open_model(small_model, precision="fp16")

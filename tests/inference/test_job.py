@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor, nn
 
+from pinglow.backends.torch import TorchBackend
+from pinglow.data.prepare import InputRule
 from pinglow.errors import FrameError, OptionError
 from pinglow.inference.job import Selection, predict_frames
+from pinglow.inference.predictor import Predictor
 from pinglow.inference.sinks import Clip, FrameRecord, open_sinks
+from pinglow.inference.weights import ModelCard
 from pinglow.structures import Prediction
 
 SaveClip = Callable[..., Path]
@@ -355,3 +361,72 @@ def test_files_that_are_done_are_passed_over_and_names_stay(tmp_path: Path) -> N
     summary = predict_frames(find_bright, files, [], on_file=done.append)
     assert len(summary.broken) == 1
     assert done == [files[0], files[2]]
+
+
+# --- several frames at once ----------------------------------------------------------------------
+
+
+class Bright(nn.Module):
+    """Finds what stands out, and has no memory for frames with very hot pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 1, H, W) to the same shape."""
+        if x.max() > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 4 * (x - 4)
+
+
+def job_of(backend: Any, files: list[Path]) -> tuple[Any, list[Any], list[tuple[int, int]]]:
+    """What a job finds and tells: its summary, its records, its progress."""
+    card = ModelCard(name="t", network={}, parameters=0, input_rule=InputRule(max_scale=1))
+    CountUp.made = []
+    memory, progress, done = Memory(), [], []
+    summary = predict_frames(
+        Predictor(backend, card),
+        files,
+        [memory],
+        lambda count, total: progress.append((count, total)),
+        make_tracker=CountUp,
+        on_file=done.append,
+    )
+    records = [
+        (each.source, each.page, each.name, each.frame.shape, each.time, each.clip, each.tracks)
+        for each in memory.records
+    ]
+    found = [each.prediction.targets for each in memory.records]
+    told = (summary.frames, summary.targets, summary.tracks, summary.broken, summary.holed)
+    return told, [records, found, done, CountUp.made], progress
+
+
+def test_on_a_card_a_job_is_the_same_with_fewer_runs(
+    tmp_path: Path, save_clip: SaveClip, on_card: Callable[..., Any]
+) -> None:
+    noise = np.random.default_rng(0).normal(100, 5, (9, 32, 40)).astype(np.uint16)
+    noise[:, 10:12, 20:22] += 400
+    noise[4, 0, 0] = 60000
+    tifffile.imwrite(tmp_path / "stack.tif", noise, photometric="minisblack")
+    stills = [save(tmp_path / "in" / f"{n}.png", noise[n]) for n in range(4)]
+    stills[2].write_bytes(b"broken")
+    other = save(tmp_path / "in" / "other.png", noise[0, :, :33].copy())
+    clip = save_clip(tmp_path / "clip.mkv", 12)
+    files = [*stills[:2], tmp_path / "stack.tif", *stills[2:], other, clip]
+    card = on_card(Bright())
+    alone = job_of(TorchBackend(Bright()), files)
+    assert job_of(card, files) == alone
+    (frames, targets, _, broken, _), *_ = alone
+    assert (frames, len(broken)) == (24, 2)
+    assert targets > 20
+    # All of one size at once, and when that fails one by one.
+    assert card.batches[0] == (24, 1, 32, 40)
+
+
+def test_on_a_card_no_more_is_held_than_a_batch(
+    tmp_path: Path, on_card: Callable[..., Any]
+) -> None:
+    files = [save(tmp_path / f"{n}.png", np.full((1024, 1024), n, np.uint8)) for n in range(11)]
+    card = on_card(Bright())
+    told: list[int] = []
+    model = ModelCard(name="t", network={}, parameters=0, input_rule=InputRule(max_scale=1))
+    predict_frames(Predictor(card, model), files, [], lambda done, _: told.append(done))
+    assert [batch[0] for batch in card.batches] == [4, 4, 3]
+    assert told == list(range(1, 12))

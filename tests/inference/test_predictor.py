@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pinglow.backends.torch import TorchBackend
 from pinglow.data.prepare import InputRule, normalize_frame
 from pinglow.data.synthetic import SceneSpec, render_scene, target_signal
 from pinglow.errors import FrameError, ModelError, OptionError
-from pinglow.inference.backends import TorchBackend, open_model
-from pinglow.inference.predictor import Predictor, predict_probability
+from pinglow.inference.backends import open_model
+from pinglow.inference.predictor import Predictor, predict_probabilities, predict_probability
 from pinglow.inference.weights import ModelCard, build_network, load_network, save_model
 
 CONFIG: dict[str, Any] = {
@@ -341,6 +343,7 @@ def test_a_large_frames_memory_is_that_of_a_tile() -> None:
 
     class Watch:
         name = "watch"
+        device = torch.device("cpu")
 
         def __call__(self, images: Any, gates: Any = None) -> Any:
             nonlocal largest
@@ -388,3 +391,185 @@ def test_flips_of_an_upright_model_are_from_left_to_right() -> None:
 def test_a_tile_that_is_too_small_is_refused() -> None:
     with pytest.raises(OptionError, match="tile is 100; use at least 256"):
         Predictor(TorchBackend(Brightness()), make_card(), tile=100)
+
+
+# --- many frames ---------------------------------------------------------------------------------
+
+SHAPES = [(40, 50), (50, 40), (20, 37)]
+OnCard = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def settled() -> nn.Module:
+    """Return one network for many examples."""
+    return make_network()
+
+
+@given(
+    shapes=st.lists(st.sampled_from(SHAPES), max_size=6),
+    flips=st.booleans(),
+    card=st.booleans(),
+    scale=st.sampled_from([1.0, 1.6]),
+)
+@settings(max_examples=15, deadline=None)
+def test_many_frames_are_as_one_by_one(
+    on_card: OnCard,
+    settled: nn.Module,
+    shapes: list[tuple[int, int]],
+    flips: bool,
+    card: bool,
+    scale: float,
+) -> None:
+    backend = on_card(settled) if card else TorchBackend(settled)
+    model_card = make_card(input_rule=InputRule(max_scale=scale))
+    predictor = Predictor(backend, model_card, flips=flips)
+    frames = [make_frame(*shape, seed) for seed, shape in enumerate(shapes)]
+    found = list(predictor.many(frames))
+    single = Predictor(TorchBackend(settled), model_card, flips=flips)
+    assert len(found) == len(frames)
+    for prediction, frame in zip(found, frames, strict=True):
+        expected = single.probability(frame)
+        # Another batch may be summed in another order.
+        np.testing.assert_allclose(prediction.probability, expected, rtol=0, atol=1e-5 * card)
+
+
+def test_on_a_card_frames_of_one_size_share_a_batch_up_to_a_large_frames_pixels(
+    on_card: OnCard,
+) -> None:
+    backend = on_card(Brightness())
+    rule = InputRule(long_side=512, max_scale=2)
+    frames = [make_frame(256, 256, seed) for seed in range(18)]
+    list(Predictor(backend, make_card(input_rule=rule)).many(frames))
+    assert backend.batches == [(16, 1, 512, 512), (2, 1, 512, 512)]
+    backend.batches.clear()
+    # A smaller tile bounds the memory of a batch, too.
+    list(Predictor(backend, make_card(input_rule=rule), tile=256).many(frames[:3]))
+    assert backend.batches == [(1, 1, 512, 512)] * 3
+    backend.batches.clear()
+    others = [make_frame(128, 256, seed) for seed in range(2)]
+    mixed = [frames[0], others[0], frames[1], others[1]]
+    list(Predictor(backend, make_card(input_rule=rule)).many(mixed))
+    assert sorted(backend.batches) == [(2, 1, 256, 512), (2, 1, 512, 512)]
+
+
+def test_on_a_card_frames_in_tiles_go_one_by_one(on_card: OnCard) -> None:
+    backend = on_card(make_network())
+    frames = [make_frame(520, 540, seed) for seed in range(2)]
+    rule = InputRule(max_scale=1)
+    tiled = predict_probabilities(backend, frames, rule, tile=256)
+    assert {batch[0] for batch in backend.batches} == {1}
+    assert len(backend.batches) > 4
+    for found, frame in zip(tiled, frames, strict=True):
+        expected = predict_probability(TorchBackend(make_network()), frame, rule, tile=256)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("card", "ahead"), [(False, 1), (True, 4)])
+def test_frames_are_taken_no_further_ahead_than_a_batch(
+    on_card: OnCard, card: bool, ahead: int
+) -> None:
+    taken = 0
+
+    def frames() -> Iterator[NDArray[np.uint16]]:
+        nonlocal taken
+        for seed in range(9):
+            taken += 1
+            yield make_frame(1024, 1024, seed)
+
+    backend = on_card(Brightness()) if card else TorchBackend(Brightness())
+    results = Predictor(backend, make_card()).many(frames())
+    assert taken == 0
+    next(results)
+    assert taken == ahead
+
+
+def test_a_result_that_is_kept_does_not_keep_its_batch(on_card: OnCard) -> None:
+    frames = [make_frame(64, 64, seed) for seed in range(8)]
+    found = list(Predictor(on_card(Brightness()), make_card()).many(frames))
+    for prediction in found:
+        base = prediction.probability.base
+        assert base is None or base.nbytes <= prediction.probability.nbytes
+
+
+class Small(nn.Module):
+    """Has memory for two images at most, and none at all for bright ones."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 2 or x.max() > 5:
+            raise self.error
+        return x
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously"),
+    RuntimeError(
+        "[ONNXRuntimeError] : 6 : BFCArena::AllocateRawInternal Failed to allocate memory"
+    ),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:30])
+def test_a_batch_beyond_a_cards_memory_is_computed_frame_by_frame(
+    on_card: OnCard, error: Exception
+) -> None:
+    frames = [make_frame(48, 64, seed) for seed in range(5)]
+    frames[3][5, 5] = 60000  # too bright
+    backend = on_card(Small(error))
+    predictor = Predictor(backend, make_card(input_rule=InputRule(max_scale=1)))
+    found = list(predictor.probabilities(frames))
+    assert backend.batches == [(5, 1, 48, 64), *[(1, 1, 48, 64)] * 5]
+    assert [isinstance(each, FrameError) for each in found] == [False, False, False, True, False]
+    assert "64 x 48 pixels does not fit into memory" in str(found[3])
+    assert found[3].__traceback__ is None  # it would keep what was in the way
+    assert found[3].__cause__ is None
+    with pytest.raises(FrameError, match="64 x 48 pixels does not fit into memory"):
+        predictor(frames[3])
+
+
+def test_many_raises_at_the_frame_that_cannot_be_used_and_not_before(on_card: OnCard) -> None:
+    frames = [make_frame(48, 64), np.full((48, 64), np.nan), make_frame(48, 64)]
+    predictor = Predictor(on_card(Brightness()), make_card())
+    results = predictor.many(frames)
+    next(results)
+    with pytest.raises(FrameError, match="single finite pixel"):
+        next(results)
+    found = list(predictor.probabilities([*frames, "no frame"]))  # type: ignore[list-item]
+    assert [isinstance(each, FrameError) for each in found] == [False, True, False, True]
+
+
+needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@needs_card
+def test_a_real_card_finds_what_the_cpu_finds() -> None:
+    cpu = Predictor.load("pinglow-fast", backend="torch", device="cpu")
+    card = Predictor.load("pinglow-fast", backend="torch", device="cuda")
+    scenes = [render_scene(SceneSpec("cloud", 320, 256), seed).frame for seed in range(20)]
+    for found, frame in zip(card.many(scenes), scenes, strict=True):
+        expected = cpu(frame)
+        np.testing.assert_allclose(found.probability, expected.probability, atol=1e-4)
+    large = render_scene(SceneSpec("cloud", 1100, 1000), 3).frame
+    for tile in (256, 1024):
+        card.tile = cpu.tile = tile
+        np.testing.assert_allclose(card.probability(large), cpu.probability(large), atol=1e-4)
+
+
+@needs_card
+def test_a_frame_beyond_a_real_cards_memory_is_a_frame_error() -> None:
+    class Greedy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.empty(2**42, device=x.device)
+
+    predictor = Predictor(TorchBackend(Greedy().cuda()), make_card())
+    with pytest.raises(FrameError, match="does not fit into memory"):
+        predictor(make_frame(64, 64))

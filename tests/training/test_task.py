@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pinglow.inference.backends import TorchBackend
+from pinglow.backends.torch import TorchBackend
 from pinglow.inference.predictor import predict_probability
 from pinglow.inference.weights import load_network
 from pinglow.losses import ScaleLoss, SoftIoULoss

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pinglow.cli.output_file import check_output_file, write_json
+from pinglow.cli.predict import Device, Precision
 from pinglow.errors import OptionError
 
 
@@ -23,9 +24,11 @@ def bench(
         str,
         typer.Option(
             help="torch, onnxruntime, openvino, with commas between.",
-            show_default="all that are installed",
+            show_default="all that are installed and can use the device",
         ),
     ] = "",
+    device: Device = "auto",
+    precision: Precision = "float32",
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Size at the network's input, pixels.")
     ] = "256x256",
@@ -40,8 +43,9 @@ def bench(
     """Time models at batch 1: the network alone, all of them taking turns.
 
     MACs are multiply-adds an image. Memory is that of a process with the model
-    alone. The share of peak compares with a large matrix product on all cores.
-    Leave the machine alone meanwhile.
+    alone; on a card, what PyTorch takes of the card's. The share of peak compares
+    with a large matrix product in float32 on the same device. On a card the copies
+    to it and back count. Leave the machine alone meanwhile.
 
     Example: pinglow bench --models pinglow-fast,mshnet --size 512x512 --plot speed.png
     """
@@ -53,7 +57,7 @@ def bench(
 
     from pinglow.cli.progress import frame_progress
     from pinglow.inference.backends import BACKENDS
-    from pinglow.inference.benchmark import draw_timings, installed_backends, measure_speed
+    from pinglow.inference.benchmark import draw_timings, measure_speed
 
     names = [name.strip() for name in models.split(",") if name.strip()]
     chosen = [name.strip() for name in backends.split(",") if name.strip()]
@@ -74,10 +78,12 @@ def bench(
         task = bar.add_task("", total=None)
         timings = measure_speed(
             names,
-            chosen or installed_backends(),
+            chosen or None,
             (sides[1], sides[0]),
             repeats,
             lambda done, total: bar.update(task, completed=done, total=total),
+            device,
+            precision,
         )
     # Without padding: names and numbers fit into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
@@ -95,8 +101,10 @@ def bench(
             f"{1e3 * each.p95:.2f}",
             f"{1 / each.median:.1f}",
             f"{each.peak_memory / 1e6:.0f}" if each.peak_memory else "-",
-            f"{100 * each.peak_share:.0f} %",
+            f"{100 * each.peak_share:.0f} %" if each.peak_share else "-",
         )
+    if timings[0].device != "cpu":
+        typer.echo(f"on {timings[0].device}, {precision}")
     Console().print(table)
     fastest, slowest = (choose(timings, key=lambda each: each.median) for choose in (min, max))
     if fastest is not slowest:

@@ -9,8 +9,8 @@ import typer
 
 from pinglow.cli.evaluate import TARGET_LINES, score_table, told_broken
 from pinglow.cli.output_file import check_output_file, write_json
-from pinglow.cli.predict import End, Every, Out, ResumeJob, Sources, Start, Tile, Track
-from pinglow.cli.train import Changes, Data, Device, Devices, Minutes, Resume, Run
+from pinglow.cli.predict import Device, End, Every, Out, ResumeJob, Sources, Start, Tile, Track
+from pinglow.cli.train import Changes, Data, Devices, Minutes, Resume, Run
 
 if TYPE_CHECKING:
     from pinglow.metrics.boxes import BoxReport
@@ -111,6 +111,7 @@ def predict(
     save: Annotated[
         str, typer.Option(help="What to write: any of overlay, csv, jsonl, with commas.")
     ] = "csv,jsonl,overlay",
+    device: Device = "auto",
     tile: Tile = 1024,
     track: Track = False,
     every: Every = 1,
@@ -132,7 +133,9 @@ def predict(
 
     run_job(
         sources,
-        lambda: DetectorPredictor.load(model, threshold=threshold, tile=tile or None),
+        lambda: DetectorPredictor.load(
+            model, device=device, threshold=threshold, tile=tile or None
+        ),
         out,
         choose_sinks(save, [name for name in SINKS if name not in PIXEL_SINKS]),
         Selection(every, start, end),
@@ -165,6 +168,7 @@ def evaluate(
         float | None,
         typer.Option(help="Of the scores, for Pd and Fa.", show_default="the model's own"),
     ] = None,
+    device: Device = "auto",
     json: Annotated[
         Path | None,
         typer.Option(help="Also write the scores to this file, as fractions.", metavar="FILE"),
@@ -186,7 +190,7 @@ def evaluate(
 
     check_output_file("--json", json)
     frames = BoxFolder(data, split, boxes)
-    finder = load_finder(model, threshold)
+    finder = load_finder(model, threshold, device)
     broken: list[str] = []
     with frame_progress() as bar:
         report = evaluate_boxes(frames, finder, bar.track(range(len(frames))), broken.append)

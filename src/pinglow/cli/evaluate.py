@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pinglow.cli.output_file import check_output_file, write_json
+from pinglow.cli.predict import Device, Precision
 from pinglow.errors import DataError, FrameError, OptionError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def evaluate(
         str,
         typer.Option(help="auto (the fastest installed), torch, onnxruntime or openvino."),
     ] = "auto",
+    device: Device = "auto",
+    precision: Precision = "float32",
     flips: Annotated[
         bool, typer.Option("--flips", help="Score the mean over mirror images, as in predict.")
     ] = False,
@@ -90,6 +93,8 @@ def evaluate(
         raise OptionError("give either --model or --predictions: one of the two is scored")
     if model is None and backend != "auto":
         raise OptionError(f"--backend {backend} is for a model: saved predictions need none")
+    if model is None and (device, precision) != ("auto", "float32"):
+        raise OptionError("--device and --precision are for a model: saved predictions need none")
     if model is None and flips:
         raise OptionError("--flips is for a model: saved predictions are what they are")
     if not 0 <= threshold < 1:
@@ -103,8 +108,10 @@ def evaluate(
     if model is not None:
         from pinglow.inference.predictor import Predictor
 
-        predictor = Predictor.load(model, backend=backend, flips=flips)
-        reports = evaluate_model(pairs, predictor.probability, rules, threshold, broken.append)
+        predictor = Predictor.load(
+            model, backend=backend, device=device, precision=precision, flips=flips
+        )
+        reports = evaluate_model(pairs, predictor.probabilities, rules, threshold, broken.append)
     else:
         assert predictions is not None
         reports = evaluate_saved(pairs, predictions, rules, threshold)

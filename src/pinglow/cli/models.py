@@ -36,7 +36,7 @@ def models(
 
     if name is not None:
         exported = Path(name).suffix.lower() in EXPORTED
-        card = open_model(name)[1] if exported else read_card(name)
+        card = open_model(name, device="cpu")[1] if exported else read_card(name)
         if json:
             typer.echo(card.model_dump_json(indent=2))
         else:

@@ -31,6 +31,20 @@ Tile = Annotated[
         "0: never."
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="cpu, cuda, cuda:N (a card by its index); auto: the first card that can be used, "
+        "else the CPU."
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="float32, or tf32: on a card, products of 10-bit mantissas, and TensorRT if it is "
+        "installed. Less exact, for speed: see docs/deploying.md."
+    ),
+]
 Track = Annotated[
     bool, typer.Option("--track", help="Number targets that belong together over time.")
 ]
@@ -78,6 +92,8 @@ def predict(
     backend: Annotated[
         str, typer.Option(help="auto (the fastest installed), torch, onnxruntime or openvino.")
     ] = "auto",
+    device: Device = "auto",
+    precision: Precision = "float32",
     tile: Tile = 1024,
     flips: Annotated[
         bool,
@@ -111,7 +127,13 @@ def predict(
     run_job(
         sources,
         lambda: Predictor.load(
-            model, backend=backend, threshold=threshold, tile=tile or None, flips=flips
+            model,
+            backend=backend,
+            device=device,
+            precision=precision,
+            threshold=threshold,
+            tile=tile or None,
+            flips=flips,
         ),
         out,
         choose_sinks(save, list(SINKS)),

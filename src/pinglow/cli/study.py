@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pinglow.cli.train import Device
+from pinglow.cli.predict import Device
 
 if TYPE_CHECKING:
     from pinglow.study.grid import PlannedRun

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pinglow.cli.predict import Device
 from pinglow.errors import DataError, OptionError, PinglowError
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ Run = Annotated[Path | None, typer.Option(help="The run folder to make (default:
 Resume = Annotated[
     Path | None,
     typer.Option(metavar="RUN", help="Go on with this run folder, exactly where it stopped."),
-]
-Device = Annotated[
-    str, typer.Option(metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]
 Devices = Annotated[
     int, typer.Option(metavar="N", help="Train on N devices, a process each; also by torchrun.")

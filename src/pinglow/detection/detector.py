@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pinglow.backends.torch import tf32
 from pinglow.data.prepare import InputRule
 from pinglow.errors import ModelError, OptionError
 from pinglow.extras import import_extra
+from pinglow.inference.device import choose_device
 from pinglow.inference.predictor import (
     SMALLEST_SIDE,
     TILE,
@@ -117,7 +119,12 @@ def find_boxes(
     frame = as_frame(frame)
     device = next(cast(nn.Module, detector).parameters(), torch.empty(0)).device
     # In half precision, coordinates would be rounded to whole pixels and more.
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False), memory_guard(frame):
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, enabled=False),
+        tf32(False),
+        memory_guard(frame),
+    ):
         return _find_boxes(detector, frame, rule, least_score, tile, device)
 
 
@@ -201,16 +208,31 @@ class DetectorPredictor:
 
     @classmethod
     def load(
-        cls, name_or_path: str | Path, *, threshold: float | None = None, tile: int | None = TILE
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str = "auto",
+        threshold: float | None = None,
+        tile: int | None = TILE,
     ) -> Self:
         """Load a weights file that `pinglow detect train` has written.
+
+        Args:
+            name_or_path: The file, or its run folder.
+            device: cpu, cuda, cuda:N (a card by its index); auto is the first card that PyTorch
+                can use, else the CPU.
+            threshold: A box is a target if its score is above this; the card's by default.
+            tile: See `find_boxes`.
 
         Raises:
             ModelError: It is no detector's, or damaged.
             MissingExtraError: Its library is not installed.
-            OptionError: The threshold is not in [0, 1), or the tile is too small.
+            OptionError: The device cannot be used, the threshold is not in [0, 1), or the tile is
+                too small.
         """
-        return cls(*load_detector(name_or_path), threshold, tile)
+        chosen = choose_device(device)
+        network, card = load_detector(name_or_path)
+        return cls(network.to(chosen), card, threshold, tile)
 
     def __call__(self, frame: NDArray[Any]) -> Detections:
         """Find the targets of an (H, W) frame of counts, any number type.

@@ -47,17 +47,24 @@ class _SegmentationFinder:
         return Detections(boxes.reshape(-1, 4), np.array([target.score for target in targets]))
 
 
-def load_finder(name_or_path: str, threshold: float | None = None) -> BoxFinder:
+def load_finder(
+    name_or_path: str, threshold: float | None = None, device: str = "auto"
+) -> BoxFinder:
     """A detector, or a segmentation model, by the name or path of its weights.
+
+    Args:
+        name_or_path: A bundled model, or the path of weights or of an exported model.
+        threshold: Of the scores; the card's by default.
+        device: See `choose_device`.
 
     Raises:
         ModelError: The name is unknown or the file cannot be used.
-        OptionError: The threshold is not in [0, 1).
+        OptionError: The threshold is not in [0, 1), or the device cannot be used.
     """
     exported = find_model(name_or_path).suffix.lower() in EXPORTED
     if not exported and read_card(name_or_path).network.get("type") in DETECTORS:
-        return DetectorPredictor.load(name_or_path, threshold=threshold)
-    return _SegmentationFinder(Predictor.load(name_or_path, threshold=threshold))
+        return DetectorPredictor.load(name_or_path, device=device, threshold=threshold)
+    return _SegmentationFinder(Predictor.load(name_or_path, device=device, threshold=threshold))
 
 
 def evaluate_boxes(

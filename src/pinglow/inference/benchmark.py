@@ -15,18 +15,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pinglow.backends.base import Backend
+from pinglow.backends.torch import TorchBackend
 from pinglow.errors import OptionError
 from pinglow.extras import is_installed
-from pinglow.inference.backends import (
-    BACKENDS,
-    RUNS,
-    Backend,
-    OnnxRuntimeBackend,
-    OpenVinoBackend,
-    TorchBackend,
-    open_model,
-)
+from pinglow.inference.backends import BACKENDS, RUNS, open_graph, open_model
 from pinglow.inference.conversion import convert_to_onnx
+from pinglow.inference.device import choose_device, describe_device, why_not
 from pinglow.inference.weights import ModelCard, build_network, find_model
 from pinglow.nn import PinwheelUNet, fold_kernels
 
@@ -48,18 +43,21 @@ class Timing:
     Attributes:
         model: As it was named.
         backend: As in `BACKENDS`.
+        device: As `describe_device` says it.
         parameters: Of the network.
         macs: Multiplications and additions for one image, in pairs.
         median: Seconds an image, of all repetitions.
         p95: Seconds that 95 % of the repetitions stay below.
         peak_memory: Bytes that a process with this model alone takes at most, libraries included;
-            0 if it failed.
+            on a card, what PyTorch takes there. 0 if it failed, or is not known: what other
+            libraries take on a card.
         peak_share: Floating-point operations a second, as a share of what a large matrix product
-            reaches on this machine.
+            in float32 reaches on this device.
     """
 
     model: str
     backend: str
+    device: str
     parameters: int
     macs: int
     median: float
@@ -70,64 +68,73 @@ class Timing:
 
 def measure_speed(
     models: Sequence[str],
-    backends: Sequence[str],
+    backends: Sequence[str] | None,
     size: tuple[int, int],
     repeats: int = 30,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    device: str = "auto",
+    precision: str = "float32",
 ) -> list[Timing]:
     """Time every model on every backend that can run it.
 
+    On a card, the copies to it and back count.
+
     Args:
         models: Names or paths of models, or keys of `FORMS`.
-        backends: Names in `BACKENDS`; an exported file is left out where it cannot run.
+        backends: Names in `BACKENDS`; an exported file is left out where it cannot run. None:
+            all that are installed and can use the device.
         size: Height and width at the network's input, pixels, at least 32.
         repeats: Turns; in each a model runs four times, of which the first is not counted.
         on_progress: Called with the number of steps done, and of all.
+        device: See `choose_device`; all run on this one.
+        precision: One of `PRECISIONS`.
 
     Raises:
         ModelError: A model is unknown or damaged.
-        OptionError: No model runs on any of the backends.
+        OptionError: No model runs on any of the backends, or one of them cannot use the device.
         MissingExtraError: A backend is not installed.
     """
-    pairs = [(model, backend) for model in models for backend in backends if _runs(model, backend)]
+    names, place = _choose(backends, device)
+    pairs = [(model, name) for model in models for name in names if _runs(model, name)]
     if not pairs:
-        raise OptionError(f"none of {', '.join(models)} runs on {', '.join(backends)}")
+        raise OptionError(f"none of {', '.join(models)} runs on {', '.join(names)}")
     steps = 2 * len(pairs) + repeats
     opened = []
     for done, pair in enumerate(pairs, start=1):
-        opened.append(_open(*pair))
+        opened.append(_open(*pair, place, precision))
         on_progress(done, steps)
     image = np.random.default_rng(0).standard_normal((1, 1, *size), dtype=np.float32)
     times: list[list[float]] = [[] for _ in pairs]
     peaks = []
     for turn in range(_WARM_UP + repeats):
-        for place, (backend, _) in enumerate(opened):
+        for taken, (backend, _) in zip(times, opened, strict=True):
             backend(image)  # what ran before has the caches and, for a moment, the cores
             for _ in range(_IN_A_ROW):
                 begin = time.perf_counter()
-                backend(image)
+                backend(image)  # its result is in memory: a card has nothing left to do
                 if turn >= _WARM_UP:
-                    times[place].append(time.perf_counter() - begin)
-        peaks.append(_matrix_speed())
+                    taken.append(time.perf_counter() - begin)
+        peaks.append(_matrix_speed(place))
         on_progress(len(pairs) + max(0, turn - _WARM_UP + 1), steps)
     timings = []
-    for place, (model, backend_name) in enumerate(pairs):
-        network = opened[place][1]
+    for number, (model, name) in enumerate(pairs):
+        backend, network = opened[number]
         macs = count_macs(fold_kernels(network), size)
-        middle = float(np.median(times[place]))
+        middle = float(np.median(times[number]))
         timings.append(
             Timing(
                 model=model,
-                backend=backend_name,
+                backend=backend.name,  # not always what was asked for
+                device=describe_device(place),
                 parameters=sum(each.numel() for each in network.parameters()),
                 macs=macs,
                 median=middle,
-                p95=float(np.percentile(times[place], 95)),
-                peak_memory=_memory_of(model, backend_name, size),
+                p95=float(np.percentile(times[number], 95)),
+                peak_memory=_memory_of(model, name, place, precision, size),
                 peak_share=2 * macs / middle / float(np.max(peaks)),
             )
         )
-        on_progress(len(pairs) + repeats + place + 1, steps)
+        on_progress(len(pairs) + repeats + number + 1, steps)
     return timings
 
 
@@ -139,9 +146,17 @@ def count_macs(network: nn.Module, size: tuple[int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def installed_backends() -> list[str]:
-    """The backends that can run here."""
-    return [name for name in BACKENDS if is_installed(name)]
+def _choose(backends: Sequence[str] | None, device: str) -> tuple[list[str], torch.device]:
+    """The backends that are timed, and the device that all of them run on."""
+    installed = [name for name in BACKENDS if is_installed(name)]
+    place = choose_device(device, backends or installed)
+    if place.type == "cpu":
+        return list(backends or installed), place
+    reasons = {name: why_not(name, place.index) for name in backends or installed}
+    for name, reason in reasons.items():
+        if backends and reason:
+            raise OptionError(f"backend {name} cannot run on {place}: {reason}, or leave it out")
+    return [name for name, reason in reasons.items() if reason is None], place
 
 
 def _runs(model: str, backend: str) -> bool:
@@ -150,33 +165,46 @@ def _runs(model: str, backend: str) -> bool:
     return backend in RUNS.get(find_model(model).suffix.lower(), BACKENDS)
 
 
-def _open(model: str, backend: str) -> tuple[Backend, nn.Module]:
+def _open(
+    model: str, backend: str, device: torch.device, precision: str
+) -> tuple[Backend, nn.Module]:
     """A backend, and the network that it runs."""
     if model not in FORMS:
-        opened, card = open_model(model, backend)
+        opened, card = open_model(model, backend, str(device), precision)
         return opened, build_network(card.network).eval()
     network = FORMS[model]().eval()
     if backend == "torch":
-        return TorchBackend.fastest(network), network
+        return TorchBackend.fastest(network, device, precision), network
     card = ModelCard(name=model, network={}, parameters=0)
-    content = convert_to_onnx(network, card)
-    runtime = OnnxRuntimeBackend if backend == "onnxruntime" else OpenVinoBackend
-    return runtime(content, model), network
+    return open_graph(convert_to_onnx(network, card), model, backend, device, precision), network
 
 
-def _matrix_speed() -> float:
-    """Floating-point operations a second of a large matrix product, on all cores."""
-    matrix = torch.ones(_PEAK_SIDE, _PEAK_SIDE)
+def _matrix_speed(device: torch.device) -> float:
+    """Floating-point operations a second of a large matrix product, on all cores or on a card."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return float("inf")  # the card is another runtime's
+    matrix = torch.ones(_PEAK_SIDE, _PEAK_SIDE, device=device)
+    _finish(device)
     begin = time.perf_counter()
     torch.mm(matrix, matrix)
+    _finish(device)
     return 2 * _PEAK_SIDE**3 / (time.perf_counter() - begin)
 
 
-def _memory_of(model: str, backend: str, size: tuple[int, int]) -> int:
-    """Largest resident size of a process that runs one model, in bytes."""
+def _finish(device: torch.device) -> None:
+    """Wait for what a card has still to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _memory_of(
+    model: str, backend: str, device: torch.device, precision: str, size: tuple[int, int]
+) -> int:
+    """Peak memory of a process that runs one model, in bytes; on a card, of that."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_report_memory, args=(theirs, model, backend, size))
+    arguments = (theirs, model, backend, device, precision, size)
+    process = context.Process(target=_report_memory, args=arguments)
     process.start()
     theirs.close()
     try:
@@ -187,12 +215,23 @@ def _memory_of(model: str, backend: str, size: tuple[int, int]) -> int:
         process.join()
 
 
-def _report_memory(answer: Any, model: str, backend: str, size: tuple[int, int]) -> None:
-    opened, _ = _open(model, backend)
+def _report_memory(
+    answer: Any,
+    model: str,
+    backend: str,
+    device: torch.device,
+    precision: str,
+    size: tuple[int, int],
+) -> None:
+    opened, _ = _open(model, backend, device, precision)
     image = np.zeros((1, 1, *size), dtype=np.float32)
     for _ in range(_WARM_UP):
         opened(image)
-    answer.send(_peak_resident())
+    if device.type == "cpu":
+        answer.send(_peak_resident())
+    else:
+        known = opened.name == "torch"
+        answer.send(torch.cuda.max_memory_allocated(device) if known else 0)
 
 
 def _peak_resident() -> int:

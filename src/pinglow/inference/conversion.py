@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from pinglow.backends.graph import GATES_INPUT, OWN_INPUT
 from pinglow.errors import ModelError
 from pinglow.extras import import_extra
 from pinglow.inference.weights import CARD_KEY, ModelCard
@@ -22,8 +23,6 @@ GRAPH: Final = "graph2"
 
 _OPSET: Final = 18
 _LARGEST_MULTIPLE: Final = 32  # beyond it, padding depends on the size
-GATES_INPUT: Final = "given_gates"
-OWN_INPUT: Final = "own"
 _EXAMPLE: Final = (2, 1, 71, 83)  # nothing special about any of its sizes
 
 

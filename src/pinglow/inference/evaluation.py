@@ -6,7 +6,8 @@ it asks for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +25,13 @@ Probability = NDArray[Any]
 Pair = tuple[str, Frame, BoolArray]
 """Name of a frame, its (H, W) counts, its (H, W) mask."""
 
+_View = tuple[int | None, int | None]  # what protocols resize to, and a multiple they pad to
 _LEVEL: Final = 1 / 255
 
 
 def evaluate_model(
     pairs: Iterable[Pair],
-    predict_probability: Callable[[Frame], Probability],
+    predict: Callable[[Iterable[Frame]], Iterable[Probability | FrameError]],
     protocols: Sequence[Protocol],
     threshold: float = 0.5,
     on_broken: Callable[[str], object] | None = None,
@@ -38,7 +40,8 @@ def evaluate_model(
 
     Args:
         pairs: Names, frames and masks.
-        predict_probability: (H, W) counts to (H, W) probabilities, of any size.
+        predict: Maps frames of (H, W) counts, of any size, to their (H, W) probabilities, or why
+            there are none, in their order: `Predictor.probabilities`.
         protocols: What to score by; those that show the model the same input share its output.
         threshold: See `Scorer`.
         on_broken: Called with the reason for each frame that cannot be predicted and is left out;
@@ -52,25 +55,33 @@ def evaluate_model(
         DataError: A frame does not fit its mask, or a probability map does not fit its frame.
     """
     scorers = [Scorer(protocol, threshold) for protocol in protocols]
-    for name, frame, mask in pairs:
-        if frame.shape != mask.shape:
-            raise DataError(
-                f"The mask of {name} is {_size(mask)} but the frame is {_size(frame)}: "
-                "give them one size."
-            )
-        done: dict[tuple[int | None, int | None], tuple[Probability, BoolArray]] = {}
-        try:
-            for rule in protocols:
-                key = (rule.resize, rule.pad_multiple)
-                if key not in done:
-                    done[key] = _predict_by_protocol(frame, mask, predict_probability, rule)
-        except FrameError as error:
-            if on_broken is None:
-                raise FrameError(f"{name}: {error}") from error
-            on_broken(f"{name}: {error}")
+    views = list(dict.fromkeys(map(_view, protocols)))
+    shown: deque[tuple[str, tuple[BoolArray, ...]]] = deque()  # and not yet scored
+
+    def show() -> Iterator[Frame]:
+        for name, frame, mask in pairs:
+            if frame.shape != mask.shape:
+                raise DataError(
+                    f"The mask of {name} is {_size(mask)} but the frame is {_size(frame)}: "
+                    "give them one size."
+                )
+            frames, masks = zip(*(_show(frame, mask, *view) for view in views), strict=True)
+            shown.append((name, masks))
+            yield from frames
+
+    # As many results at a time as there are views of a frame.
+    for found in zip(*[iter(predict(show()))] * len(views), strict=True):
+        name, masks = shown.popleft()
+        fault = next((each for each in found if isinstance(each, FrameError)), None)
+        if fault is not None and on_broken is None:
+            raise FrameError(f"{name}: {fault}") from fault
+        if fault is not None and on_broken is not None:
+            on_broken(f"{name}: {fault}")
             continue
         for scorer in scorers:
-            scorer.update(*done[scorer.protocol.resize, scorer.protocol.pad_multiple])
+            place = views.index(_view(scorer.protocol))
+            height, width = masks[place].shape
+            scorer.update(found[place][:height, :width], masks[place])
     return [scorer.compute() for scorer in scorers]
 
 
@@ -148,15 +159,16 @@ def read_probability(path: Path, shape: tuple[int, ...]) -> Probability:
     return levels / np.iinfo(levels.dtype).max
 
 
-def _predict_by_protocol(
-    frame: Frame,
-    mask: BoolArray,
-    predict_probability: Callable[[Frame], Probability],
-    protocol: Protocol,
-) -> tuple[Probability, BoolArray]:
-    """Show the model a frame as a protocol wants it; return probability and mask of one size."""
-    if protocol.resize is not None:
-        side = (protocol.resize, protocol.resize)
+def _view(protocol: Protocol) -> _View:
+    return protocol.resize, protocol.pad_multiple
+
+
+def _show(
+    frame: Frame, mask: BoolArray, resize: int | None, pad_multiple: int | None
+) -> tuple[Frame, BoolArray]:
+    """What a protocol lets the model see, and the mask for its top left corner."""
+    if resize is not None:
+        side = (resize, resize)
         # Pillow, because MSHNet's published numbers come from it: its bilinear filter widens when
         # it shrinks (torch's does not), its nearest pixel is that under the new pixel's centre.
         # Mode F keeps the counts of 16-bit frames, and fractions where MSHNet rounds to 8 bits.
@@ -164,13 +176,12 @@ def _predict_by_protocol(
         frame = np.asarray(counts.resize(side, Image.Resampling.BILINEAR))
         levels = Image.fromarray(mask.astype(np.uint8))
         mask = np.asarray(levels.resize(side, Image.Resampling.NEAREST), dtype=np.bool_)
-    height, width = frame.shape
-    if protocol.pad_multiple is not None:
-        down, right = -height % protocol.pad_multiple, -width % protocol.pad_multiple
+    if pad_multiple is not None:
+        down, right = (-side % pad_multiple for side in frame.shape)
         # BasicIRSTD pads with 0 after it has subtracted the mean of the data set. Here the model
         # normalises each frame by its median, so that the median is what becomes 0.
         frame = np.pad(frame, ((0, down), (0, right)), constant_values=np.median(frame))
-    return predict_probability(frame)[:height, :width], mask
+    return frame, mask
 
 
 def _size(image: NDArray[Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from pinglow.data.io import count_pages, open_frames
 from pinglow.data.video import is_video, probe_video, read_video
 from pinglow.errors import FrameError, OptionError
+from pinglow.inference.batches import fill_batches
+from pinglow.inference.predictor import Predictor
 from pinglow.inference.sinks import Clip, FrameRecord, Sink, printable
 from pinglow.structures import Detections, Prediction, Target
 
@@ -28,6 +30,7 @@ _LONGEST: Final = 200  # bytes of an output name; file systems take 255, and sin
 _AHEAD: Final = 4  # frames read ahead, and results waiting to be written
 _LARGE: Final = 2**24  # bytes; of frames beyond that, one at a time
 _STILLS: Final = 25.0  # frames a second that are assumed where there are no times
+_Found = Prediction | Detections
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class _Input:
 
 
 def predict_frames(
-    predict: Callable[[NDArray[Any]], Prediction | Detections],
+    predict: Callable[[NDArray[Any]], _Found],
     sources: Sequence[Path],
     sinks: Sequence[Sink],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -112,7 +115,7 @@ def predict_frames(
     """Predict every frame of every file and hand the results to the sinks, in order.
 
     Args:
-        predict: Maps (H, W) counts to what is found in them.
+        predict: Maps (H, W) counts to what is found in them; a `Predictor` maps several at once.
         sources: Images, multi-page files and videos, in the order in which they are predicted.
         sinks: Where results go; the caller opens and closes them. They are written to in a
             thread of their own.
@@ -134,7 +137,7 @@ def predict_frames(
     sequences = _list_sequences(sources, selection)
     left = [sequence for sequence in sequences if printable(sequence.source) not in done]
     total = sum(sequence.frames for sequence in left)
-    predicted = found = holed = count = 0
+    predicted = targets = holed = count = 0
     whole = True  # the file that is being read, so far
     write = _Writer(sinks, on_file)
     broken: list[tuple[Path, str]] = []
@@ -142,20 +145,19 @@ def predict_frames(
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         waiting: deque[Future[None]] = deque()
         names = {sequence.name.casefold() for sequence in sequences}
-        for given in _read_ahead(reader, _read_all(left, selection, names)):
-            if isinstance(given, _Sequence):  # its end
+        inputs = _read_ahead(reader, _read_all(left, selection, names))
+        for item in _predict_all(predict, inputs):
+            if isinstance(item, _Sequence):  # its end
                 if whole:
-                    waiting.append(writer.submit(write, given.source))
+                    waiting.append(writer.submit(write, item.source))
                 whole = True
                 continue
+            given, found = item
             count += 1
-            try:
-                if isinstance(given.content, FrameError):
-                    raise given.content
-                prediction = predict(given.content)
-            except FrameError as error:
+            frame = given.content
+            if isinstance(frame, FrameError) or isinstance(found, FrameError):
                 whole = False
-                reason = str(error)
+                reason = str(found)
                 known = str(given.source) in reason
                 if linker:
                     linker.link(given, ())  # time goes on
@@ -165,24 +167,62 @@ def predict_frames(
                     source=given.source,
                     page=given.page,
                     name=given.name,
-                    frame=given.content,
-                    prediction=prediction,
+                    frame=frame,
+                    prediction=found,
                     time=given.time,
                     clip=given.clip,
-                    tracks=linker.link(given, prediction.targets) if linker else None,
+                    tracks=linker.link(given, found.targets) if linker else None,
                 )
                 waiting.append(writer.submit(write, record))
-                while len(waiting) > (_AHEAD if given.content.nbytes < _LARGE else 0):
+                while len(waiting) > (_AHEAD if frame.nbytes < _LARGE else 0):
                     waiting.popleft().result()
                 predicted += 1
-                found += len(prediction.targets)
-                holed += not np.isfinite(given.content).all()
+                targets += len(found.targets)
+                holed += not np.isfinite(frame).all()
             on_progress(count, max(count, total))
         for future in waiting:
             future.result()
     tracks = linker.tracks if linker else None
     seconds = time.perf_counter() - begin
-    return JobSummary(predicted, found, tracks, tuple(broken), holed, seconds)
+    return JobSummary(predicted, targets, tracks, tuple(broken), holed, seconds)
+
+
+def _predict_all(
+    predict: Callable[[NDArray[Any]], _Found], inputs: Iterable[_Input | _Sequence]
+) -> Iterator[_Sequence | tuple[_Input, _Found | FrameError]]:
+    """The same inputs, frames with what is found in them, or why nothing is."""
+    together = predict if isinstance(predict, Predictor) else None
+
+    def size_of(given: _Input | _Sequence) -> int:
+        if together is None or isinstance(given, _Sequence):
+            return 0  # waits for nothing
+        return together.input_pixels(given.content)
+
+    for batch in fill_batches(inputs, size_of, together.batch_pixels if together else 0):
+        contents = [given.content for given in batch if isinstance(given, _Input)]
+        found = _find(predict, [each for each in contents if not isinstance(each, FrameError)])
+        for given in batch:
+            if isinstance(given, _Sequence):
+                yield given
+            else:
+                content = given.content
+                yield given, content if isinstance(content, FrameError) else next(found)
+
+
+def _find(
+    predict: Callable[[NDArray[Any]], _Found], frames: Sequence[NDArray[Any]]
+) -> Iterator[_Found | FrameError]:
+    """What is found in each frame, or why nothing is."""
+    if isinstance(predict, Predictor):
+        for each in predict.probabilities(frames):
+            yield each if isinstance(each, FrameError) else Prediction(each, predict.threshold)
+        return
+    for frame in frames:
+        try:
+            found: _Found | FrameError = predict(frame)
+        except FrameError as error:
+            found = error
+        yield found
 
 
 class _Linker:

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pinglow.inference.backends import TorchBackend
-from pinglow.inference.predictor import predict_probability
+from pinglow.backends.torch import TorchBackend
+from pinglow.inference.predictor import predict_probabilities
 from pinglow.inference.weights import build_network, load_network
 from pinglow.losses import LOSSES, SoftIoULoss, target_weights
 from pinglow.metrics import PROTOCOLS, Scorer
 from pinglow.nn import PinwheelUNet, fold_kernels, fold_norms
 from pinglow.training.recipe import OptimizerSection, Recipe, RunRecipe
+
+_TOGETHER: Final = 16  # frames whose probabilities wait to be scored
 
 LABELS: Final = {"iou": "IoU", "ap50": "AP50"}
 """How the figures that matter first are called."""
@@ -209,11 +211,14 @@ class SegmentationTask(TrainingTask):
     def score_frames(self, frames: Sequence[ValidationFrame]) -> list[Scorer]:
         """See `TrainingTask`."""
         backend = TorchBackend.fastest(self.trained_network.eval())
-        scorers = []
-        for _, counts, mask in frames:
-            probability = predict_probability(backend, counts, self.recipe.input_rule)
-            scorers.append(Scorer(PROTOCOLS["strict"]))
-            scorers[-1].update(probability, mask)
+        rule, scorers = self.recipe.input_rule, [Scorer(PROTOCOLS["strict"]) for _ in frames]
+        # Neighbors of one size are computed together.
+        order = sorted(range(len(frames)), key=lambda place: frames[place].counts.shape)
+        for start in range(0, len(order), _TOGETHER):
+            part = order[start : start + _TOGETHER]
+            found = predict_probabilities(backend, [frames[each].counts for each in part], rule)
+            for place, probability in zip(part, found, strict=True):
+                scorers[place].update(probability, frames[place].truth)
         return scorers
 
     def report(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What computes probabilities: a module for each runtime, behind one base class."""

@@ -1,0 +1,183 @@
+"""A converted model in ONNX Runtime: on the CPU, or on a card by CUDA or TensorRT."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pinglow.backends.base import CPU, Backend
+from pinglow.backends.graph import GATES_INPUT, OWN_INPUT, check_ends, last_line, unreadable
+from pinglow.errors import MissingExtraError
+from pinglow.extras import import_extra, is_installed
+from pinglow.structures import FloatArray
+
+_Provider = tuple[str, dict[str, Any]]
+_ON_A_CARD = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+
+
+class OnnxRuntimeBackend(Backend):
+    """Runs an ONNX model.
+
+    Args:
+        content: The model.
+        source: Names it in errors.
+        device: Where to compute.
+        precision: One of `PRECISIONS`; for a card.
+        cache: A folder in which TensorRT keeps its engines; None: they are made at every start.
+
+    Raises:
+        ModelError: The content is no model that the installed ONNX Runtime understands.
+        MissingExtraError: ONNX Runtime is not installed, or does not load what the card needs.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self,
+        content: bytes,
+        source: str,
+        device: torch.device = CPU,
+        precision: str = "float32",
+        cache: Path | None = None,
+    ) -> None:
+        runtime = import_extra("onnxruntime", "export", "the backend onnxruntime")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised as well
+        # Its threads would wait by spinning, and take the cores from what comes after.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device.type == "cuda":
+            available = runtime.get_available_providers()
+            exact = precision == "float32"
+            tensorrt = not exact and _ON_A_CARD[1] in available and is_installed("tensorrt")
+            folder = _engine_folder(cache, content) if tensorrt else None
+            providers = [*card_providers(device.index or 0, exact, tensorrt, folder), *providers]
+            _load_libraries(runtime, tensorrt)
+        self._device = device
+        # Without CUDA in PyTorch the runtime copies to the card and back by itself.
+        self._memory = device if device.type == "cpu" or torch.cuda.is_available() else CPU
+        try:
+            # Its own fallback would print, and silently compute elsewhere.
+            self._session = runtime.InferenceSession(
+                content, options, providers=providers, enable_fallback=0
+            )
+        except (ValueError, RuntimeError) as error:
+            # Of a provider; what is wrong with a model are other classes, without a common base.
+            raise _cannot_use(device, last_line(error)) from error
+        except Exception as error:
+            raise unreadable(source, "ONNX Runtime", error) from error
+        session = self._session
+        if device.type == "cuda" and not set(_ON_A_CARD) & set(session.get_providers()):
+            raise _cannot_use(device, "its CUDA provider does not load")
+        check_ends(
+            source,
+            {end.name: list(end.shape) for end in session.get_inputs()},
+            {end.name: list(end.shape) for end in session.get_outputs()},
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device
+
+    def place(self, values: FloatArray) -> Tensor:
+        """See `Backend`."""
+        return torch.from_numpy(values).to(self._memory)
+
+    def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
+        """See `Backend`."""
+        feed = {"image": images.contiguous()}
+        if gates is not None:
+            feed |= {GATES_INPUT: gates, OWN_INPUT: torch.zeros((), device=images.device)}
+        found = torch.empty(images.shape, device=images.device)
+        binding = self._session.io_binding()  # tensors are read and written where they are
+        for name, tensor in feed.items():
+            binding.bind_input(name, *_buffer(tensor))
+        binding.bind_output("probability", *_buffer(found))
+        if images.device.type == "cuda":
+            # The runtime has a stream of its own: it waits for that at the end, not for ours.
+            torch.cuda.current_stream(images.device).synchronize()
+        self._session.run_with_iobinding(binding)
+        return found
+
+    def run_gates(self, images: Tensor) -> Tensor:
+        """See `Backend`."""
+        return torch.from_numpy(self._session.run(["gates"], {"image": images.cpu().numpy()})[0])
+
+    def metadata(self, key: str) -> str | None:
+        """What the model's metadata has under a key."""
+        metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return metadata.get(key)
+
+
+def card_providers(
+    index: int, exact: bool, tensorrt: bool, engines: Path | None
+) -> list[_Provider]:
+    """What ONNX Runtime is asked to compute with on a card, the fastest first.
+
+    Args:
+        index: Of the card.
+        exact: In float32, without TensorFloat-32.
+        tensorrt: Whether there is TensorRT; it cannot be told to be exact.
+        engines: The folder for TensorRT's engines of this model; None: they are not kept.
+    """
+    cuda: dict[str, Any] = {
+        "device_id": index,
+        "use_tf32": int(not exact),
+        # The default tries all algorithms anew for every shape that frames come in.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    providers: list[_Provider] = [("CUDAExecutionProvider", cuda)]
+    if tensorrt:
+        trt: dict[str, Any] = {"device_id": index}
+        if engines is not None:
+            trt |= {
+                "trt_engine_cache_enable": True,
+                "trt_engine_cache_path": str(engines),
+                "trt_timing_cache_enable": True,
+                "trt_timing_cache_path": str(engines.parent),
+            }
+        providers.insert(0, ("TensorrtExecutionProvider", trt))
+    return providers
+
+
+def _engine_folder(cache: Path | None, content: bytes) -> Path | None:
+    """A folder for one model: by their names, engines of other weights could not be told apart."""
+    if cache is None:
+        return None
+    folder = cache / "tensorrt" / hashlib.sha256(content).hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home
+        return None
+    return folder
+
+
+def _load_libraries(runtime: Any, tensorrt: bool) -> None:
+    """Load CUDA's and TensorRT's libraries from where pip puts them; what fails is told later."""
+    runtime.set_default_logger_severity(4)
+    with contextlib.redirect_stdout(None), contextlib.suppress(Exception):
+        if hasattr(runtime, "preload_dlls"):  # since ONNX Runtime 1.21
+            runtime.preload_dlls()
+        if tensorrt:
+            importlib.import_module("tensorrt")
+
+
+def _buffer(tensor: Tensor) -> tuple[str, int, type[np.float32], tuple[int, ...], int]:
+    """Device, its index, element type, shape and address of a contiguous float32 tensor."""
+    place = tensor.device
+    return place.type, place.index or 0, np.float32, tuple(tensor.shape), tensor.data_ptr()
+
+
+def _cannot_use(device: torch.device, reason: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"ONNX Runtime cannot use {device} ({reason}): install the CUDA and cuDNN that this "
+        "onnxruntime-gpu is built for, or use the backend torch"
+    )

@@ -1,0 +1,120 @@
+"""A converted model in OpenVINO, on the CPU."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pinglow.backends.base import CPU, Backend
+from pinglow.backends.graph import GATES_INPUT, OWN_INPUT, check_ends, unreadable
+from pinglow.extras import import_extra
+
+_REPEATED: Final = 8  # images of one shape after which OpenVINO compiles for it
+_MOST_STATIC: Final = 4  # shapes that it does so for
+
+
+class OpenVinoBackend(Backend):
+    """Runs an ONNX model or an OpenVINO model.
+
+    Args:
+        content: An ONNX model, or the path of an OpenVINO model.
+        source: Names it in errors.
+
+    Raises:
+        ModelError: The content is no model that the installed OpenVINO understands.
+        MissingExtraError: OpenVINO is not installed.
+    """
+
+    name = "openvino"
+
+    def __init__(self, content: bytes | Path, source: str) -> None:
+        openvino = import_extra("openvino", "export", "the backend openvino")
+        self._core = openvino.Core()
+        self._seen: Counter[tuple[int, ...]] = Counter()
+        self._static: dict[tuple[int, ...], Any] = {}
+        try:
+            self._model = self._core.read_model(content)
+            self._request = self._compile(self._model)
+        except Exception as error:  # RuntimeError, mostly
+            raise unreadable(source, "OpenVINO", error) from error
+        outputs = _ends(self._model.outputs)
+        check_ends(source, _ends(self._model.inputs), outputs)
+        self._count = outputs["gates"][1] or 0
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return CPU
+
+    def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
+        """See `Backend`."""
+        feed: dict[str, Any] = {"image": images.numpy()}
+        if gates is None:
+            request = self._request_for(tuple(images.shape))
+        else:
+            request = self._gated
+            feed |= {GATES_INPUT: gates.numpy(), OWN_INPUT: np.zeros((), dtype=np.float32)}
+        return torch.from_numpy(np.array(request.infer(feed)["probability"]))
+
+    def run_gates(self, images: Tensor) -> Tensor:
+        """See `Backend`."""
+        # By the request that the tiles will need: each holds memory of its own.
+        own = np.ones((), dtype=np.float32)
+        none = np.zeros((1, self._count), dtype=np.float32)
+        feed = {"image": images.numpy(), GATES_INPUT: none, OWN_INPUT: own}
+        return torch.from_numpy(np.array(self._gated.infer(feed)["gates"]))
+
+    def metadata(self, key: str) -> str | None:
+        """What the model's metadata has under a key."""
+        for place in ([key], ["framework", key]):  # its own files; ONNX files
+            if self._model.has_rt_info(place):
+                return str(self._model.get_rt_info(place).value)
+        return None
+
+    def _request_for(self, shape: tuple[int, ...]) -> Any:
+        """What computes this shape: compiled for it alone if it comes again and again."""
+        self._seen[shape] += 1
+        if self._seen[shape] == _REPEATED and len(self._static) < _MOST_STATIC:
+            model = self._model.clone()
+            model.reshape({"image": list(shape)})
+            self._static[shape] = self._compile(model)
+        return self._static.get(shape, self._request)
+
+    @functools.cached_property
+    def _gated(self) -> Any:
+        """The model with the inputs that OpenVINO takes for constants: they have defaults."""
+        openvino = import_extra("openvino", "export", "the backend openvino")
+        model = self._model.clone()
+        parameters = []
+        for node in model.get_ops():
+            if node.get_friendly_name() in (GATES_INPUT, OWN_INPUT):
+                end = node.output(0)
+                parameter = openvino.opset13.parameter(end.get_partial_shape(), np.float32)
+                parameter.output(0).set_names({node.get_friendly_name()})
+                for target in end.get_target_inputs():
+                    target.replace_source_output(parameter.output(0))
+                parameters.append(parameter)
+        model.add_parameters(parameters)
+        return self._compile(model)
+
+    def _compile(self, model: Any) -> Any:
+        # Exactness first: some processors would compute in 16 bits by default.
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        return self._core.compile_model(model, "CPU", settings).create_infer_request()
+
+
+def _ends(ends: Any) -> dict[str, list[int | None]]:
+    """Names and shapes of an OpenVINO model's inputs or outputs; None is any size."""
+    shapes = {}
+    for end in ends:
+        shape = end.get_partial_shape()
+        sides = [] if shape.rank.is_dynamic else list(shape)
+        name = end.get_any_name() if end.get_names() else ""
+        shapes[name] = [None if side.is_dynamic else side.get_length() for side in sides]
+    return shapes
