@@ -102,11 +102,8 @@ def test_torchrun_starts_processes_too_and_goes_on_with_what_one_began(
 def test_a_batch_that_cannot_be_shared_is_refused(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class ThreeOf(World):
-        def __init__(self) -> None:
-            self.device, self.rank, self.size = torch.device("cpu"), 0, 3
-
-    monkeypatch.setattr("pinglow.training.fit.open_world", lambda *_: ThreeOf())
+    three = World(torch.device("cpu"), 0, 3)
+    monkeypatch.setattr("pinglow.training.fit.open_world", lambda *_: three)
     with pytest.raises(RecipeError, match="which 3 processes cannot share evenly; set it to 6"):
         train(make_recipe(batch_size=4), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
@@ -128,12 +125,8 @@ def test_impossible_numbers_of_devices_are_refused(monkeypatch: pytest.MonkeyPat
 def test_shares_are_gathered_in_their_first_order() -> None:
     items = list(range(11))
 
-    class One(World):
-        def __init__(self, rank: int, size: int) -> None:
-            self.rank, self.size = rank, size
-
     for size in (1, 2, 3, 12):
-        shares = [One(rank, size).share(items) for rank in range(size)]
+        shares = [World(torch.device("cpu"), rank, size).share(items) for rank in range(size)]
         assert sorted(itertools.chain(*shares)) == items
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

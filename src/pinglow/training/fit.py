@@ -41,14 +41,12 @@ class Machine:
         device: See `pinglow.inference.device.choose_device`.
         devices: How many of them, with a process each.
         minutes: End after so many, validated and saved, even if steps are left; None: never.
-        graph: Replay steps as CUDA graphs, on one card.
         compiled: Fuse operations by torch.compile, on a card.
     """
 
     device: str = "auto"
     devices: int = 1
     minutes: float | None = None
-    graph: bool = True
     compiled: bool = False
 
 
@@ -168,7 +166,7 @@ def fit_task(
         batches,
         device,
         bfloat16=_in_bfloat16(recipe, device),
-        graph=machine.graph and world.size == 1,
+        graph=world.size == 1,
         compiled=machine.compiled,
     )
     if machine.minutes is not None:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from pinglow.errors import OptionError
@@ -33,11 +32,8 @@ class World:
         size: How many there are.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
-        self.device = fabric.device
-        self.rank: int = fabric.global_rank
-        self.size: int = fabric.world_size
-        self._group = distributed.group.WORLD if self.size > 1 else None
+    def __init__(self, device: torch.device, rank: int = 0, size: int = 1) -> None:
+        self.device, self.rank, self.size = device, rank, size
 
     @property
     def main(self) -> bool:
@@ -111,22 +107,21 @@ def open_world(device: str = "auto", devices: int = 1) -> World:
             f"--devices is {devices}, but this machine has {torch.cuda.device_count()} CUDA "
             "devices: use at most as many"
         )
-    several = devices * nodes > 1
-    if several and chosen.index:
+    if devices * nodes == 1:
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        return World(chosen)
+    if chosen.index:
         raise OptionError(
             f"--device {device} is one device and --devices asks for {devices}: leave out its "
             "number, and choose with CUDA_VISIBLE_DEVICES"
         )
-    single = [chosen.index or 0] if chosen.type == "cuda" else 1
-    with quiet_lightning():
-        fabric = Fabric(
-            accelerator=chosen.type,
-            devices=devices if several else single,
-            num_nodes=nodes,
-            strategy="ddp" if several else "auto",
-        )
+    with _quiet_lightning():
+        from lightning.fabric import Fabric  # seconds, which one process saves
+
+        fabric = Fabric(accelerator=chosen.type, devices=devices, num_nodes=nodes, strategy="ddp")
         fabric.launch()
-    return World(fabric)
+    return World(fabric.device, fabric.global_rank, fabric.world_size)
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -186,7 +181,7 @@ def share_norms(network: nn.Module) -> None:
 
 
 @contextmanager
-def quiet_lightning() -> Iterator[None]:
+def _quiet_lightning() -> Iterator[None]:
     """Keep Lightning from telling what it has found on the machine."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
     levels = [logger.level for logger in loggers]
