@@ -37,7 +37,8 @@ from pinglow.errors import OptionError
 from pinglow.inference.device import choose_device
 from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
 from pinglow.training.cuts import cut_validation
-from pinglow.training.recipe import Recipe, load_recipe
+from pinglow.training.recipe import Recipe
+from pinglow.training.recipe_file import load_recipe
 from pinglow.training.step import Step
 from pinglow.training.task import SegmentationTask
 from plain_loop import plain_loop

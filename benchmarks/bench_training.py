@@ -23,7 +23,8 @@ from torch.profiler import ProfilerActivity, profile
 from pinglow.data.synthetic import SENSORS, SceneSpec, write_dataset
 from pinglow.training.batches import TrainingBatches, collect_frames
 from pinglow.training.cuts import cut_validation
-from pinglow.training.recipe import Recipe, load_recipe
+from pinglow.training.recipe import Recipe
+from pinglow.training.recipe_file import load_recipe
 from pinglow.training.step import Step
 from pinglow.training.task import SegmentationTask
 from plain_loop import SIDE, plain_loop

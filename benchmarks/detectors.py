@@ -31,7 +31,7 @@ from pinglow.detection.recipe import DetectorRecipe
 from pinglow.detection.task import train_detector
 from pinglow.inference.weights import write_atomically
 from pinglow.nn import fold_kernels
-from pinglow.training.recipe import load_run_recipe
+from pinglow.training.recipe_file import load_run_recipe
 
 DETECTORS = ("yolov8n-p2", "retinanet-small")
 FIGURES = ("ap50", "ap", "pd", "fa", "false_alarms_per_image", "f1")

@@ -27,7 +27,7 @@ from pinglow.inference.weights import load_network, save_model
 from pinglow.metrics import PROTOCOLS
 from pinglow.nn import fold_kernels
 from pinglow.training.checkpoint import load_checkpoint
-from pinglow.training.recipe import load_recipe
+from pinglow.training.recipe_file import load_recipe
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("iou", "niou", "pd", "fa", "precision", "f1", "false_alarms_per_image")

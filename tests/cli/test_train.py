@@ -15,7 +15,8 @@ from pinglow.data.pack_write import write_pack
 from pinglow.data.synthetic import SceneSpec, write_dataset
 from pinglow.errors import RecipeError
 from pinglow.training.fit import Machine
-from pinglow.training.recipe import Recipe, load_recipe
+from pinglow.training.recipe import Recipe
+from pinglow.training.recipe_file import load_recipe
 from pinglow.training.run import TrainingInterruptedError
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pinglow.data.synthetic import SceneSpec, write_dataset
 from pinglow.detection.recipe import DetectorRecipe
-from pinglow.training.recipe import parse_recipe
+from pinglow.training.recipe_file import parse_recipe
 
 
 @pytest.fixture(scope="module", autouse=True)

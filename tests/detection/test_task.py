@@ -21,7 +21,7 @@ from pinglow.detection.recipe import DetectorRecipe
 from pinglow.detection.task import DetectionTask, train_detector
 from pinglow.errors import DataError, RecipeError
 from pinglow.inference.weights import read_card
-from pinglow.training.recipe import load_recipe, load_run_recipe
+from pinglow.training.recipe_file import load_recipe, load_run_recipe
 from pinglow.training.run import TrainingInterruptedError
 
 pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")

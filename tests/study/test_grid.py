@@ -10,7 +10,7 @@ import pytest
 from pinglow.errors import RecipeError
 from pinglow.study.grid import load_study, plan_runs
 from pinglow.study.results import read_results
-from pinglow.training.recipe import load_recipe
+from pinglow.training.recipe_file import load_recipe
 
 STUDY = """
 name = "small"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pinglow.data.synthetic import SceneSpec, write_dataset
-from pinglow.training.recipe import Recipe, parse_recipe
+from pinglow.training.recipe import Recipe
+from pinglow.training.recipe_file import parse_recipe
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -26,7 +26,8 @@ from pinglow.inference.weights import read_card
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.checkpoint import load_checkpoint
 from pinglow.training.fit import train
-from pinglow.training.recipe import Recipe, load_recipe, parse_recipe
+from pinglow.training.recipe import Recipe
+from pinglow.training.recipe_file import load_recipe, parse_recipe
 from pinglow.training.run import TrainingInterruptedError
 
 MakeRecipe = Callable[..., Recipe]

@@ -10,7 +10,8 @@ import tomli_w
 
 from pinglow.errors import RecipeError
 from pinglow.inference.weights import bundled_models, read_card
-from pinglow.training.recipe import Recipe, load_recipe, parse_recipe
+from pinglow.training.recipe import Recipe
+from pinglow.training.recipe_file import load_recipe, parse_recipe
 
 BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 MINIMAL: dict[str, Any] = {

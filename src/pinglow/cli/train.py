@@ -125,7 +125,7 @@ def fit_run(
 
     from rich.console import Console
 
-    from pinglow.training.recipe import bundled_recipes, load_run_recipe
+    from pinglow.training.recipe_file import bundled_recipes, load_run_recipe
     from pinglow.training.run import TrainingInterruptedError
     from pinglow.training.task import LABELS
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pinglow.errors import RecipeError
-from pinglow.training.recipe import Recipe, explain_fault, load_recipe, read_toml
+from pinglow.training.recipe import Recipe
+from pinglow.training.recipe_file import explain_fault, load_recipe, read_toml
 
 _RESERVED: Final = ("name", "seed", "data.root")  # the study's own business
 _WHOLE: Final = ("loss.options",)  # a table that is a value

@@ -29,7 +29,7 @@ from pinglow.study.results import (
 )
 from pinglow.training.checkpoint import load_checkpoint
 from pinglow.training.fit import Machine, train
-from pinglow.training.recipe import load_recipe
+from pinglow.training.recipe_file import load_recipe
 from pinglow.training.run import CHECKPOINT, TrainingInterruptedError
 from pinglow.training.task import SegmentationTask
 

@@ -79,7 +79,7 @@ def run_steps(
     recipe, device = task.recipe, world.device
     parameters = [each for each in task.network.parameters() if each.requires_grad]
     alone = world.size == 1
-    every = 1 if device.type == "cpu" and alone else _NOTE_EVERY
+    every = 1 if device.type == "cpu" else _NOTE_EVERY
     noted = torch.zeros(every, 2, device=device)  # loss and gradient norm of the last steps
     done, waiting = start, 0
     if keeper.stop_asked and alone:

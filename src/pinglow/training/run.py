@@ -30,7 +30,8 @@ from pinglow.inference.weights import WEIGHTS, ModelCard, save_model, write_atom
 from pinglow.training.checkpoint import save_checkpoint
 from pinglow.training.cuts import Cut
 from pinglow.training.progress import StepsBar
-from pinglow.training.recipe import RunRecipe, load_run_recipe
+from pinglow.training.recipe import RunRecipe
+from pinglow.training.recipe_file import load_run_recipe
 from pinglow.training.task import LABELS, TrainingTask
 
 CHECKPOINT: Final = "last.ckpt"
