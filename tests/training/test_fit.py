@@ -25,10 +25,14 @@ from pinglow.inference.predictor import Predictor
 from pinglow.inference.weights import read_card
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.checkpoint import load_checkpoint
-from pinglow.training.fit import train
-from pinglow.training.recipe import Recipe
+from pinglow.training.fit import Machine, train
+from pinglow.training.loop import Deadline, count_steps
+from pinglow.training.processes import World
+from pinglow.training.recipe import Recipe, RunRecipe
 from pinglow.training.recipe_file import load_recipe, parse_recipe
 from pinglow.training.run import TrainingInterruptedError
+from pinglow.training.step import Step
+from pinglow.training.task import SegmentationTask
 
 MakeRecipe = Callable[..., Recipe]
 AT: dict[int, Callable[[], object]] = {}
@@ -444,3 +448,61 @@ def test_weights_of_another_network_are_no_start_and_leave_no_run(
     with pytest.raises(ModelError, match="neither a file nor a bundled model"):
         train(make_recipe(init="nothing"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_run_ends_with_its_minutes_and_goes_on_to_the_same_result(
+    make_recipe: MakeRecipe, finished: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe, run = recipe_with(make_recipe, "adamw"), tmp_path / "run"
+    task = train(recipe, run, progress=False, machine=Machine("cpu", minutes=1e-6))
+    assert task.steps_done == 1  # it does not stand still, however short the time
+    assert [row["step"] for row in rows(run)] == ["1"]
+    assert read_card(run / "weights.safetensors").training["best_step"] == 1
+    for steps in (2, 3):
+        short = Machine("cpu", minutes=1e-6)
+        task = train(recipe, run, resume=True, progress=False, machine=short)
+        assert task.steps_done == steps
+    train(recipe, run, resume=True, progress=False)
+    one, two = (load_checkpoint(path / "last.ckpt") for path in (run, finished["adamw"]))
+    for key in ("global_step", "task", "optimizer"):
+        assert_equal(one[key], two[key], key)
+    assert [row["step"] for row in rows(run)] == ["1", "2", "3", "5", "10"]
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_steps_may_be_counted_by_the_minutes(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+
+    def count(task: SegmentationTask, step: Step, deadline: Deadline, world: World) -> int:
+        before = {name: value.clone() for name, value in task.state_dict().items()}
+        counted.append(count_steps(task, step, deadline, world))
+        assert_equal(before, dict(task.state_dict()))
+        return 23
+
+    monkeypatch.setattr("pinglow.training.fit.count_steps", count)
+    phases = [{"share": 0.5}, {"share": 0.5, "crop": 64}]
+    recipe = make_recipe(steps="minutes", phases=phases)
+    seen: list[RunRecipe] = []
+    task = train(
+        recipe,
+        tmp_path / "run",
+        progress=False,
+        machine=Machine("cpu", minutes=5),
+        on_start=lambda recipe, cuts: seen.append(recipe),
+    )
+    assert counted[0] > 100
+    assert task.steps_done == seen[0].steps == 20  # whole stretches between validations
+    stored = load_recipe(tmp_path / "run" / "recipe.toml")
+    assert stored.steps == 20
+    card = read_card(tmp_path / "run" / "weights.safetensors")
+    assert card.training["steps"] == 20
+    assert parse_recipe(Recipe, tomllib.loads(card.recipe), "card") == stored
+    with pytest.raises(RecipeError, match="say how many with --minutes"):
+        train(recipe, tmp_path / "other", progress=False)
+    monkeypatch.undo()
+    with pytest.raises(RecipeError, match=r"not one step fits .* give more with --minutes"):
+        train(recipe, tmp_path / "other", progress=False, machine=Machine("cpu", minutes=1e-3))
+    assert not (tmp_path / "other").exists()
