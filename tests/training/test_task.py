@@ -208,3 +208,18 @@ def test_a_teachers_probabilities_are_learnt_beside_the_masks(
     assert (losses[1] - losses[0]).item() == pytest.approx(3 * distance.item(), rel=1e-3)
     losses[1].backward()
     assert all(each.grad is None for each in task._teachers[0].parameters())
+
+
+def test_frames_are_scored_where_the_network_is(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = SegmentationTask(make_recipe()).to("meta")
+    asked: list[torch.device] = []
+
+    def fastest(network: nn.Module, device: torch.device) -> TorchBackend:
+        asked.append(device)
+        return TorchBackend(network)
+
+    monkeypatch.setattr(TorchBackend, "fastest", fastest)
+    assert task.score_frames([]) == []
+    assert asked == [torch.device("meta")]

@@ -210,7 +210,8 @@ class SegmentationTask(TrainingTask):
 
     def score_frames(self, frames: Sequence[ValidationFrame]) -> list[Scorer]:
         """See `TrainingTask`."""
-        backend = TorchBackend.fastest(self.trained_network.eval())
+        network = self.trained_network.eval()
+        backend = TorchBackend.fastest(network, next(network.parameters()).device)
         rule, scorers = self.recipe.input_rule, [Scorer(PROTOCOLS["strict"]) for _ in frames]
         # Neighbors of one size are computed together.
         order = sorted(range(len(frames)), key=lambda place: frames[place].counts.shape)
