@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F  # noqa: N812
 
+from pinglow.backends.base import bring_back, enlarge
 from pinglow.backends.torch import TorchBackend, tf32
-from pinglow.inference.weights import load_network
+from pinglow.inference.weights import build_network, load_network
 
 needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -89,6 +91,16 @@ def test_the_fastest_form_leaves_the_network_as_it_is(small_model: Path) -> None
     after = network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_on_a_card_nothing_is_left_on_the_cpu(small_model: Path) -> None:
+    config = load_network(small_model)[1].network
+    with FakeTensorMode(), torch.no_grad():  # shapes and devices, without numbers
+        with torch.device("cuda"):
+            network = build_network(config).eval()
+        batch = enlarge(torch.empty(2, 1, 37, 50, device="cuda"), (74, 100))
+        found = bring_back(TorchBackend(network).run(batch, None), (37, 50))
+    assert (found.device.type, found.shape) == ("cuda", (2, 1, 37, 50))
 
 
 @needs_card

@@ -11,6 +11,7 @@ from typing import Final
 
 import torch
 
+from pinglow.backends.base import CPU
 from pinglow.errors import MissingExtraError, OptionError
 from pinglow.extras import import_extra, is_installed
 
@@ -29,20 +30,25 @@ def choose_device(name: str = "auto", runtimes: Sequence[str] = ("torch",)) -> t
     Raises:
         OptionError: The name is unknown, or none of the runtimes can use that card.
     """
-    card = _CARD.fullmatch(name)
     if name == "cpu":
-        return torch.device("cpu")
-    if card is None and name != "auto":
+        return CPU
+    if name == "auto":
+        return _first_card(runtimes)
+    card = _CARD.fullmatch(name)
+    if card is None:
         raise OptionError(f"device {name!r} is unknown: use cpu, cuda, cuda:N or auto")
-    index = int(card[1] or 0) if card else 0
+    index = int(card[1] or 0)
     reason = None
     for runtime in runtimes:
         reason = why_not(runtime, index)
         if reason is None:
             return torch.device("cuda", index)
-    if name == "auto":
-        return torch.device("cpu")
     raise OptionError(f"device {name!r} cannot be used: {reason}, or use cpu")
+
+
+def _first_card(runtimes: Sequence[str]) -> torch.device:
+    usable = any(why_not(runtime, 0) is None for runtime in runtimes)
+    return torch.device("cuda", 0) if usable else CPU
 
 
 def why_not(runtime: str, index: int) -> str | None:

@@ -220,8 +220,8 @@ def _find(
     for frame in frames:
         try:
             found: _Found | FrameError = predict(frame)
-        except FrameError as error:
-            found = error
+        except FrameError as error:  # without what led to it, which may hold a card's memory
+            found = FrameError(str(error))
         yield found
 
 
