@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import signal
+import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,7 +113,8 @@ def test_the_machine_is_passed_on_and_over_minutes_are_said(calls: Calls, tmp_pa
     result = run("fast", *options, "--run", tmp_path / "a run")
     assert result.exit_code == 0, result.output
     machine = calls[0][2]["machine"]
-    assert machine == Machine("cpu", 2, 9.0, compiled=True)
+    assert replace(machine, begun=None) == Machine("cpu", 2, 9.0, compiled=True)
+    assert 0 < machine.begun <= time.monotonic()
     steps = load_recipe("fast").steps
     assert f"the 9 minutes are over at step 700 of {steps}, everything is saved" in result.stderr
     assert f"go on with: pinglow train --resume '{tmp_path}/a run'" in result.stderr
@@ -123,9 +126,13 @@ def test_the_machine_is_passed_on_and_over_minutes_are_said(calls: Calls, tmp_pa
 
 def test_of_several_processes_one_speaks(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     calls.error = RecipeError("a mistake")
+    monkeypatch.setenv("RANK", "1")  # as some clusters do, whoever runs
     monkeypatch.setenv("LOCAL_RANK", "1")
+    assert "a mistake" in run("fast").stderr
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("NODE_RANK", "0")
     result = run("fast")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (2, "")
     monkeypatch.setenv("LOCAL_RANK", "0")
     result = run("fast")
     assert result.exit_code == 2

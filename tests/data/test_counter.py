@@ -41,7 +41,7 @@ def test_a_draw_depends_on_its_own_key_alone() -> None:
         whole = draw(keys, 30)
         assert torch.equal(draw(keys[7:9], 30), whole[7:9])
         assert torch.equal(draw(keys, 20), whole[:, :20])
-        assert len(whole.unique()) == whole.numel()
+        assert len(whole.unique()) >= whole.numel() - 2  # of 2^23 and 2^53 values
 
 
 @pytest.mark.parametrize(

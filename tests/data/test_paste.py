@@ -169,9 +169,12 @@ def test_light_rises_with_clutter_up_to_four_times(clutter: float, gain: float) 
     assert 0.8 * gain <= added.median() <= 1.35 * gain
 
 
-def test_without_room_nothing_changes() -> None:
-    frames, masks = np.zeros((9, 12, 12), dtype=np.float32), np.zeros((9, 12, 12), dtype=np.bool_)
-    images, truths, _, there = paste(bar_patch(), frames, masks, side=5)
+@pytest.mark.parametrize(("whole", "side"), [(12, 5), (5, 5), (7, 7)])
+def test_without_room_nothing_changes(whole: int, side: int) -> None:
+    # Also where the patch, 6 x 9, is larger than all that is kept of a window.
+    shape = (9, whole, whole)
+    frames, masks = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
+    images, truths, _, there = paste(bar_patch(), frames, masks, side=side)
     assert not there.any()
     assert not images.any()
     assert not truths.any()

@@ -146,3 +146,9 @@ def test_a_recipe_beside_the_study_is_found(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(recipe.to_toml())
     study = load_study(write(tmp_path, STUDY.replace('"fast"', '"mine.toml"')))
     assert plan_runs(study)[0].recipe.batch_size == 3
+
+
+def test_runs_that_are_compared_need_one_number_of_steps(tmp_path: Path) -> None:
+    text = STUDY.replace("steps = 2000", 'steps = "minutes"')
+    with pytest.raises(RecipeError, match='arm plain has steps = "minutes"'):
+        plan_runs(load_study(write(tmp_path, text)))

@@ -480,6 +480,9 @@ def test_steps_may_be_counted_by_the_minutes(
         before = {name: value.clone() for name, value in task.state_dict().items()}
         counted.append(count_steps(task, step, deadline, world))
         assert_equal(before, dict(task.state_dict()))
+        # What was captured wrote into gradients that are gone.
+        assert (step._key, step._replay) == (None, None)
+        assert all(each.grad is None for each in task.network.parameters())
         return 23
 
     monkeypatch.setattr("pinglow.training.fit.count_steps", count)

@@ -63,6 +63,37 @@ def test_a_batch_that_does_not_fit_says_which_one_does(
         step(0)
 
 
+def test_a_batch_that_is_shared_is_not_tried(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, _ = open_step(make_recipe(batch_size=24), alone=False)
+    calls = []
+
+    def full(images: torch.Tensor, *_: Any) -> torch.Tensor:
+        calls.append(len(images))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(step, "_loss_of", full)
+    with pytest.raises(OptionError, match="use --set batch_size=12"):
+        step(0)
+    assert calls == [24]
+
+
+def test_a_machine_without_a_compiler_is_told(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    step, _ = open_step(make_recipe())
+
+    def fail(*_: Any) -> torch.Tensor:
+        raise TorchDynamoException("no working C++ compiler found")
+
+    monkeypatch.setattr(step, "_loss_of", fail)
+    with pytest.raises(OptionError, match=r"--compile does not work here .* leave it out"):
+        step(0)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("resident", [True, False])
 def test_a_captured_step_is_the_plain_one(make_recipe: MakeRecipe, resident: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from pinglow.cli.evaluate import TARGET_LINES, score_table, told_broken
 from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.cli.predict import Device, End, Every, Out, ResumeJob, Sources, Start, Tile, Track
-from pinglow.cli.train import Changes, Data, Devices, Minutes, Resume, Run
+from pinglow.cli.train import Changes, Data, Minutes, Resume, Run
 
 if TYPE_CHECKING:
     from pinglow.metrics.boxes import BoxReport
@@ -60,7 +60,6 @@ def train(
     run: Run = None,
     resume: Resume = None,
     device: Device = "auto",
-    devices: Devices = 1,
     minutes: Minutes = None,
 ) -> None:
     """Train a detector; the run folder gets weights, curves and lists.
@@ -89,7 +88,7 @@ def train(
         changes,
         run,
         resume,
-        Machine(device, devices, minutes),
+        Machine(device, minutes=minutes),
         boxes,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pinglow.training.recipe import RunRecipe
     from pinglow.training.task import TrainingTask
 
+
+_BEGUN = time.monotonic()  # as near to the command's beginning as can be
 
 Data = Annotated[
     list[str] | None,
@@ -87,7 +90,7 @@ def train(
     from pinglow.training.fit import train as fit
     from pinglow.training.recipe import Recipe
 
-    machine = Machine(device, devices, minutes, compiled=compiled)
+    machine = Machine(device, devices, minutes, compiled=compiled, begun=_BEGUN)
     fit_run(Recipe, fit, recipe, data, list(changes or []), run, resume, machine)
 
 
@@ -119,7 +122,6 @@ def fit_run(
         OptionError: The options do not fit together.
     """
     import math
-    import os
     import shlex
     import sys
 
@@ -147,7 +149,7 @@ def fit_run(
         changes = [*changes, f"data.sets=[{', '.join(tables)}]"]
     plain = load_run_recipe(kind, recipe, changes)
     folder = resume or run or Path("runs") / plain.name
-    follower = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) > 0
+    follower = _rank() > 0
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, quiet=follower)
     command = shlex.join(["pinglow", *sys.argv[1:]])
 
@@ -174,7 +176,7 @@ def fit_run(
         raise typer.Exit(128 + stop.signal_number) from stop
     except PinglowError as error:
         if follower:  # the first process says it, of all
-            raise typer.Exit from error
+            raise typer.Exit(2) from error
         raise
     if task.steps_done < task.recipe.steps:
         console.print(
@@ -186,6 +188,16 @@ def fit_run(
         f"last validation {LABELS[task.figures[0]]} {task.score:.3f}; weights of the best "
         f"validation: {folder / 'weights.safetensors'}; curves: {folder / 'curves.png'}"
     )
+
+
+def _rank() -> int:
+    """This process's number among those that torchrun, or --devices, has started."""
+    import os
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["RANK"])
+    started = {"MASTER_ADDR", "NODE_RANK", "LOCAL_RANK"} <= os.environ.keys()
+    return int(os.environ["LOCAL_RANK"]) if started else 0
 
 
 def _as_table(item: str, options: dict[str, str]) -> str:

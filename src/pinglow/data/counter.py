@@ -42,9 +42,11 @@ def normal(keys: Tensor, count: int) -> Tensor:
     In 32 bits: of these there is one a pixel.
     """
     x = torch.arange(count, dtype=torch.int32, device=keys.device) + keys[:, None].int()
+    other = (keys >> 32)[:, None].int()  # else all rows would be windows of one sequence
     for bits, factor in _MIX_32:
         x ^= _shift(x, bits)
         x *= factor
+        x ^= other
     x ^= _shift(x, 16)
     share = _shift(x, 9).float().add_(0.5).mul_(2.0**-22).sub_(1)  # in (-1, 1), both ends out
     return share.erfinv_().mul_(math.sqrt(2))

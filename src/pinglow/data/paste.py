@@ -208,7 +208,9 @@ def paste_targets(
         tall, wide = torch.where(turned, width, height), torch.where(turned, height, width)
         top = (down * (side - tall + 1)).long().clamp(min=0)
         left = (right * (side - wide + 1)).long().clamp(min=0)
+        free = used & (side >= tall) & (side >= wide)
         inside = (steps < tall[:, None])[:, :, None] & (steps < wide[:, None])[:, None]
+        inside &= free[:, None, None]
         at = (top[:, None] + steps)[:, :, None] * stride + (left[:, None] + steps)[:, None]
         at = torch.where(inside, at, 0).flatten(1)  # (B, n): of what is outside, nothing is added
         inside = inside.flatten(1)
@@ -220,11 +222,10 @@ def paste_targets(
         column = torch.where(flip_columns[:, None, None], width[:, None, None] - 1 - column, column)
         source = pasting.start[patch][:, None, None] + row * width[:, None, None] + column
         source = torch.where(inside, source.flatten(1), 0)
-        free = used & (side >= tall) & (side >= wide)
         free &= ~((taken.gather(1, at) > 0) & inside).any(dim=1)
         add = inside & free[:, None]
         seen = pixels.gather(1, at).double()
-        area = inside.sum(1)
+        area = inside.sum(1).clamp(min=1)
         mean = (seen * inside).sum(1) / area
         clutter = (((seen - mean[:, None]) ** 2 * inside).sum(1) / area).sqrt()
         gain = (clutter / pasting.clutter[patch].clamp(min=1e-3)).clamp(1, _MOST_GAIN) * vary

@@ -94,7 +94,8 @@ def train_detector(
     Raises:
         MissingExtraError: The detector's library is not installed.
     """
-    begun, machine = time.monotonic(), machine or Machine()
+    machine = machine or Machine()
+    begun = time.monotonic() if machine.begun is None else machine.begun
     import_extra("faster_coco_eval", "detect", "Training of detectors")  # not after hours
     world = open_world(machine.device, machine.devices)
     check_machine(recipe, machine, world)

@@ -164,7 +164,7 @@ def plan_runs(study: Study, root: Path | None = None) -> list[PlannedRun]:
         root: Where the data lies; None: as the recipe says.
 
     Raises:
-        RecipeError: An arm does not make a valid recipe.
+        RecipeError: An arm does not make a valid recipe, or one with steps that are counted.
     """
     seeds = sorted({seed for arm in study.arms for seed in arm.seeds or study.seeds})
     place = {} if root is None else {"data.root": str(root)}
@@ -179,5 +179,10 @@ def plan_runs(study: Study, root: Path | None = None) -> list[PlannedRun]:
                     recipe = load_recipe(study.recipe, changes)
                 except RecipeError as error:
                     raise RecipeError(f"arm {arm.name}: {error}") from error
+                if not recipe.steps:
+                    raise RecipeError(
+                        f'arm {arm.name} has steps = "minutes": runs that are compared need one '
+                        "number of steps"
+                    )
                 runs.append(PlannedRun(arm, seed, recipe))
     return runs

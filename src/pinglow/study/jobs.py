@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from pinglow.errors import PinglowError
 from pinglow.study.grid import PlannedRun
-from pinglow.study.results import RunResult
+from pinglow.study.results import RunResult, write_table
 from pinglow.study.run import match_results, run_study
 from pinglow.training.run import TrainingInterruptedError
+
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_jobs(
@@ -55,24 +57,29 @@ def run_jobs(
         TrainingInterruptedError: A signal asked to stop; everything is saved.
         PinglowError: What `run_study` raises, or a process ended without saying why.
     """
+    left = len(plan) - len(match_results(plan, folder))
+    jobs = max(1, min(jobs, len(plan) if retry_failed else left))
     context = multiprocessing.get_context("spawn")
     told: Any = context.Queue()
     options = {"retry_failed": retry_failed, "device": device}
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     given = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = given or threads
+    _block_signals(True)  # also in the processes, until they can say what stopped them
     try:
         processes = [
             context.Process(target=_work, args=(told, plan, folder, work, options))
             for _ in range(jobs)
         ]
-        for process in processes:
-            process.start()
+        with _passing_on_signals(processes) as passed:
+            for process in processes:
+                process.start()
+            _block_signals(False)
+            failures = _listen(told, processes, plan, on_start, on_end)
     finally:
+        _block_signals(False)
         if given is None:
             del os.environ["OMP_NUM_THREADS"]
-    with _passing_on_signals(processes) as passed:
-        failures = _listen(told, processes, plan, on_start, on_end)
     for process in processes:
         if process.exitcode and -process.exitcode in passed:  # it was not training yet, or no more
             failures.append(TrainingInterruptedError("stopped", -process.exitcode))
@@ -88,7 +95,10 @@ def run_jobs(
     if failures:
         raise failures[0]
     matched = match_results(plan, folder)
-    return [matched[run.name] for run in plan if run.name in matched]
+    results = [matched[run.name] for run in plan if run.name in matched]
+    if results:
+        write_table(folder, results)  # the last of several that wrote it may not have seen all
+    return results
 
 
 def _listen(
@@ -123,6 +133,7 @@ def _work(
     if hasattr(os, "setpgrp"):  # Ctrl-C comes once, from the first process
         os.setpgrp()
     try:
+        _block_signals(False)
         run_study(
             plan,
             folder,
@@ -140,6 +151,13 @@ def _work(
         told.put(("failed", str(error)))
 
 
+def _block_signals(block: bool) -> None:
+    """Hold back the signals that stop a study, or let them come."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        how = signal.SIG_BLOCK if block else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, _STOP_SIGNALS)
+
+
 @contextmanager
 def _passing_on_signals(processes: list[Any]) -> Iterator[set[int]]:
     """While it lasts, SIGINT and SIGTERM reach the processes and do not end this one.
@@ -152,11 +170,10 @@ def _passing_on_signals(processes: list[Any]) -> Iterator[set[int]]:
     def pass_on(number: int, _: FrameType | None) -> None:
         passed.add(number)
         for process in processes:
-            if process.is_alive():
+            if process.pid and process.is_alive():
                 os.kill(process.pid, number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, pass_on) for number in numbers}
+    before = {number: signal.signal(number, pass_on) for number in _STOP_SIGNALS}
     try:
         yield passed
     finally:

@@ -36,8 +36,8 @@ _ALIKE: Final = 8  # views that a processor cuts at a time
 class TrainingBatches:
     """The batches of a run: number n depends on the seed and n alone, whatever the device.
 
-    That is what makes a resumed run equal to an uninterrupted one. Of several processes each makes
-    its own slice of a batch.
+    (To the rounding of its sums, which no two devices do alike.) That is what makes a resumed run
+    equal to an uninterrupted one. Of several processes each makes its own slice of a batch.
 
     Args:
         recipe: Phases, augmentation, seed.

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from pinglow.data.datasets import KNOWN_DATASETS
-from pinglow.errors import ModelError, RecipeError
+from pinglow.errors import ModelError, OptionError, RecipeError
 from pinglow.inference.weights import ModelCard, load_network
 from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
 from pinglow.training.checkpoint import load_checkpoint
@@ -41,13 +41,15 @@ class Machine:
         device: See `pinglow.inference.device.choose_device`.
         devices: How many of them, with a process each.
         minutes: End after so many, validated and saved, even if steps are left; None: never.
-        compiled: Fuse operations by torch.compile, on a card.
+        compiled: Fuse operations by torch.compile.
+        begun: `time.monotonic` when the command began, from which the minutes count; None: now.
     """
 
     device: str = "auto"
     devices: int = 1
     minutes: float | None = None
     compiled: bool = False
+    begun: float | None = None
 
 
 def train(
@@ -85,7 +87,8 @@ def train(
         OptionError: The device is not there, or a batch does not fit on it.
         TrainingInterruptedError: A signal asked to stop; everything is saved.
     """
-    begun, machine = time.monotonic(), machine or Machine()
+    machine = machine or Machine()
+    begun = time.monotonic() if machine.begun is None else machine.begun
     world = open_world(machine.device, machine.devices)
     check_machine(recipe, machine, world)
     start = finished_steps(run, recipe, resume)
@@ -168,6 +171,7 @@ def fit_task(
         bfloat16=_in_bfloat16(recipe, device),
         graph=world.size == 1,
         compiled=machine.compiled,
+        alone=world.size == 1,
     )
     if machine.minutes is not None:
         deadline.validation = world.largest(estimate_validation(task, frames))
@@ -190,7 +194,15 @@ def fit_task(
         describe_run(run, recipe, cuts, resume=resume)
         on_start(recipe, cuts)
     with keeper.watching(start, recipe):
-        task.steps_done = run_steps(task, step, optimizer, frames, keeper, world, deadline, start)
+        try:
+            task.steps_done = run_steps(
+                task, step, optimizer, frames, keeper, world, deadline, start
+            )
+        except torch.OutOfMemoryError:
+            raise OptionError(
+                f"training does not fit into the memory of {device}: use a smaller batch_size, or "
+                "free the card"
+            ) from None
     world.wait()  # until the first process has written all
 
 

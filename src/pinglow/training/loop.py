@@ -166,22 +166,25 @@ def count_steps(task: TrainingTask, step: Step, deadline: Deadline, world: World
     Raises:
         RecipeError: Not one does.
     """
-    recipe, seconds, at = task.recipe, 0.0, 0
+    recipe, seconds, prepared, share = task.recipe, 0.0, 0.0, 0.0
     state = {name: value.clone() for name, value in task.state_dict().items()}
     task.network.train()
-    for section in recipe.phases or (None,):
-        step(at)  # what is made once for a phase
+    for own in [section.share for section in recipe.phases] or [1.0]:
+        share += own
+        last = round(share * recipe.steps) - 1  # of the phase, past the loss's warm-up
         begun = time.monotonic()
+        float(step(last))
+        first = time.monotonic()
         for _ in range(_TIMED_STEPS):
-            float(step(at))
-        share = section.share if section else 1.0
-        seconds += share * (time.monotonic() - begun) / _TIMED_STEPS
-        at += round(share * recipe.steps)
+            float(step(last))
+        each = (time.monotonic() - first) / _TIMED_STEPS
+        seconds += own * each
+        prepared += max(0.0, first - begun - each)  # made once for a phase, and again in the run
+    step.forget()
     task.load_state_dict(state)
-    task.network.zero_grad(set_to_none=True)
     seconds *= 1.15  # for the optimizer and the average
     between = (deadline.validation + _KEEPING) / recipe.validate_every
-    steps = int(deadline.left / (seconds + between))
+    steps = int((deadline.left - prepared) / (seconds + between))
     steps = -int(world.largest(float(-steps)))  # the fewest that a process finds
     if steps < 1:
         raise RecipeError(

@@ -32,6 +32,7 @@ class Step:
         bfloat16: Whether the network computes in bfloat16; losses never do.
         graph: Replay a CUDA graph; only for a task that is ``static``, on one card.
         compiled: Let torch.compile fuse the network's and the loss's operations.
+        alone: Whether no other process shares the batch.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Step:
         bfloat16: bool,
         graph: bool,
         compiled: bool = False,
+        alone: bool = True,
     ) -> None:
         self._task, self._batches, self._device = task, batches, device
-        self._bfloat16 = bfloat16
+        self._bfloat16, self._alone = bfloat16, alone
         self._graphed = graph and task.static and device.type == "cuda"
         self._loss_of: Callable[..., Tensor] = task.batch_loss
         if compiled:
@@ -67,20 +69,37 @@ class Step:
         recipe = self._batches.recipe
         key = recipe.phase_at(number), self._task.is_warm(number)
         try:
-            if not self._graphed:
-                images, masks = (each.to(self._device) for each in self._batches.batch(number))
-                self._run(images, masks, key[1])
-                return self._loss
-            self._number.fill_(number)
-            if not self._resident:
-                self._load(number)
-            if key != self._key:
-                self._capture(*key)
-            assert self._replay is not None
-            self._replay()
-        except torch.OutOfMemoryError as error:
-            raise OptionError(self._advise(*key)) from error
-        return self._loss
+            self._make(number, *key)
+        except torch.OutOfMemoryError:
+            pass  # said below: here the failed step still holds its memory
+        except Exception as error:  # of the compiler there are many kinds, with no common base
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            raise OptionError(
+                f"--compile does not work here ({str(error).strip().splitlines()[0][:150]}): it "
+                "needs a compiler for C++, and Triton on a card; leave it out"
+            ) from error
+        else:
+            return self._loss
+        raise OptionError(self._advise(*key))
+
+    def forget(self) -> None:
+        """Capture anew at the next step, and leave no gradients: after steps that were tried."""
+        self._replay, self._key, self._batch = None, None, None
+        self._task.network.zero_grad(set_to_none=True)
+
+    def _make(self, number: int, phase: Phase, warm: bool) -> None:
+        if not self._graphed:
+            images, masks = (each.to(self._device) for each in self._batches.batch(number))
+            self._run(images, masks, warm)
+            return
+        self._number.fill_(number)
+        if not self._resident:
+            self._load(number)
+        if (phase, warm) != self._key:
+            self._capture(phase, warm)
+        assert self._replay is not None
+        self._replay()
 
     def _run(self, images: Tensor, masks: Tensor, warm: bool) -> None:
         self._task.network.zero_grad(set_to_none=True)
@@ -120,16 +139,28 @@ class Step:
         # Gradients that the capture makes are written by each replay, not added to.
         self._task.network.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            run()
+        full = False
+        try:
+            with torch.cuda.graph(graph):
+                try:
+                    run()
+                except torch.OutOfMemoryError:
+                    full = True
+                    raise
+        except RuntimeError as error:  # what ends a broken capture may raise something else
+            if full:
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
         self._replay, self._key = graph.replay, (phase, warm)
 
     def _advise(self, phase: Phase, warm: bool) -> str:
         """Say what batch fits: the largest half of half of the one that does not."""
-        self._replay = self._key = self._batch = None
-        fits = self._largest_that_fits(phase, warm)
+        self.forget()
+        fits = phase.batch_size // 2
+        if self._alone:  # else the others would wait for this one's sums
+            fits = self._largest_that_fits(phase, warm)
         hint = f"use --set batch_size={fits}" if fits else "use a smaller augmentation.crop"
         return (
             f"a batch of {phase.batch_size} views of {phase.augmentation.crop} pixels does not "
