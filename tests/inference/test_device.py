@@ -111,7 +111,9 @@ def test_a_card_of_onnx_runtime_alone_counts_for_it_alone(
     assert choose_device("cuda:1", ["onnxruntime", "torch"]) == torch.device("cuda", 1)
     assert choose_device("auto", ["torch"]) == CPU
     with pytest.raises(OptionError, match="ONNX Runtime finds cuda:0 to cuda:1 and no more"):
-        choose_device("cuda:2", ["torch", "onnxruntime"])
+        choose_device("cuda:2", ["openvino", "onnxruntime"])
+    with pytest.raises(OptionError, match="PyTorch finds no CUDA device"):
+        choose_device("cuda:2", ["torch", "onnxruntime", "openvino"])
 
 
 def test_an_onnx_runtime_that_cannot_use_a_card_says_why(

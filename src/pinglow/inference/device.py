@@ -24,8 +24,8 @@ def choose_device(name: str = "auto", runtimes: Sequence[str] = ("torch",)) -> t
     Args:
         name: "cpu", "cuda" (the first card), "cuda:N" (the card of that index), or "auto": the
             first card if one of the runtimes can use it, else the CPU.
-        runtimes: What may compute: torch, onnxruntime, openvino. The reason that the last of them
-            has is the one that is told.
+        runtimes: What may compute: torch, onnxruntime, openvino. If none of them can use the card,
+            PyTorch's reason is told, or the last one's.
 
     Raises:
         OptionError: The name is unknown, or none of the runtimes can use that card.
@@ -38,12 +38,14 @@ def choose_device(name: str = "auto", runtimes: Sequence[str] = ("torch",)) -> t
     if card is None:
         raise OptionError(f"device {name!r} is unknown: use cpu, cuda, cuda:N or auto")
     index = int(card[1] or 0)
-    reason = None
+    reasons = {}
     for runtime in runtimes:
         reason = why_not(runtime, index)
         if reason is None:
             return torch.device("cuda", index)
-    raise OptionError(f"device {name!r} cannot be used: {reason}, or use cpu")
+        reasons[runtime] = reason
+    told = reasons.get("torch", reasons[runtimes[-1]])
+    raise OptionError(f"device {name!r} cannot be used: {told}, or use cpu")
 
 
 def _first_card(runtimes: Sequence[str]) -> torch.device:

@@ -115,9 +115,9 @@ class Predictor:
         return Prediction(self.probability(frame), self.threshold)
 
     def many(self, frames: Iterable[NDArray[Any]]) -> Iterator[Prediction]:
-        """Find the targets of many frames, in their order; on a card faster than one by one.
+        """Find the targets of many frames, in their order; on a card several at once.
 
-        There, neighbors of one size are computed together, so that frames are taken somewhat ahead.
+        There, neighbors of one size are computed together, and frames are taken as far ahead.
 
         Args:
             frames: (H, W) counts, any number type, each of any size.
