@@ -282,7 +282,7 @@ def test_a_retry_goes_on_with_what_another_process_has_begun(
 
     results = run(study, other, tmp_path, retry_failed=True, on_start=start)
     assert not any(each.failure for each in results)
-    assert begun == [0, 1, 2, 3, 2, 3]  # x-0 whole, what was left of y-0
+    assert begun == [0, 1, 2, 3, 3]  # x-0 whole, what was left of y-0
 
 
 def test_results_outlive_a_kill_between_a_run_and_the_table(root: Path, tmp_path: Path) -> None:
