@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-TRAINING := tests/training tests/study tests/detection tests/plugins tests/cli/test_detect.py
+TRAINING := tests/training tests/study tests/integrations tests/cli/test_detect.py
 
 .PHONY: demo test check bench bench-gpu clean
 

@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
-from pinglow.inference.backends import BACKENDS, open_model
-from pinglow.inference.device import choose_device, why_not
+from pinglow.backends.device import choose_device, why_not
+from pinglow.backends.opening import BACKENDS, open_model
 
 BATCHES = (1, 2, 4, 8)
 WARM_UP = 3

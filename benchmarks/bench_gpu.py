@@ -32,13 +32,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from pinglow.data.synthetic import SENSORS, SceneSpec, write_dataset
+from pinglow.backends.device import choose_device
+from pinglow.data.synthetic.scenes import SENSORS, SceneSpec, write_dataset
 from pinglow.errors import OptionError
-from pinglow.inference.device import choose_device
 from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
-from pinglow.training.cuts import cut_validation
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
+from pinglow.training.splits import cut_validation
 from pinglow.training.step import Step
 from pinglow.training.task import SegmentationTask
 from plain_loop import plain_loop

@@ -25,12 +25,12 @@ from pinglow.backends.base import Backend
 from pinglow.backends.onnxruntime import OnnxRuntimeBackend
 from pinglow.backends.openvino import OpenVinoBackend
 from pinglow.backends.torch import TorchBackend
-from pinglow.data.io import find_frames, read_frame
-from pinglow.data.prepare import normalize_frame
-from pinglow.inference.conversion import convert_to_onnx
 from pinglow.inference.predictor import Predictor
-from pinglow.inference.weights import ModelCard
+from pinglow.io.frames import find_frames, read_frame
+from pinglow.models.card import ModelCard
+from pinglow.models.conversion import convert_to_onnx
 from pinglow.nn import PinwheelUNet
+from pinglow.preprocess import normalize_frame
 from pinglow.structures import Prediction
 
 SIDE = 256

@@ -20,11 +20,11 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 from torch.profiler import ProfilerActivity, profile
 
-from pinglow.data.synthetic import SENSORS, SceneSpec, write_dataset
+from pinglow.data.synthetic.scenes import SENSORS, SceneSpec, write_dataset
 from pinglow.training.batches import TrainingBatches, collect_frames
-from pinglow.training.cuts import cut_validation
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
+from pinglow.training.splits import cut_validation
 from pinglow.training.step import Step
 from pinglow.training.task import SegmentationTask
 from plain_loop import SIDE, plain_loop
@@ -59,7 +59,7 @@ def show_parts(task: SegmentationTask, supply: TrainingBatches, steps: int) -> N
     """Print where a step's wall time goes, and the operators that take most of it."""
     optimizer = task.build_optimizer(torch.device("cpu"))
     parts: dict[str, list[float]] = {
-        name: [] for name in ("batch", "forward", "loss", "backward", "optimiser")
+        name: [] for name in ("batch", "forward", "loss", "backward", "optimizer")
     }
     task.train()
 

@@ -25,12 +25,12 @@ import torch
 from scipy.stats import t as student
 
 from pinglow.data.boxes import BoxFolder
-from pinglow.detection.detector import build_detector
-from pinglow.detection.evaluation import evaluate_boxes, load_finder
-from pinglow.detection.recipe import DetectorRecipe
-from pinglow.detection.task import train_detector
-from pinglow.inference.weights import write_atomically
+from pinglow.evaluation.boxes import evaluate_boxes, load_finder
+from pinglow.files import write_whole
+from pinglow.inference.detector import build_detector
 from pinglow.nn import fold_kernels
+from pinglow.training.detection import train_detector
+from pinglow.training.detection_recipe import DetectorRecipe
 from pinglow.training.recipe_file import load_run_recipe
 
 DETECTORS = ("yolov8n-p2", "retinanet-small")
@@ -85,7 +85,7 @@ def train_arm(detector: str, gaussian: bool, seed: int, steps: int, root: Path) 
         "scores": score(str(run / "weights.safetensors"), root),
     }
     result.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(result, (json.dumps(row, indent=1) + "\n").encode())
+    write_whole(result, (json.dumps(row, indent=1) + "\n").encode())
 
 
 def is_done(run: Path, steps: int) -> bool:

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from pinglow.backends.torch import TorchBackend
-from pinglow.data.datasets import FrameFolder
-from pinglow.data.prepare import InputRule
-from pinglow.inference.evaluation import evaluate_model
+from pinglow.data.folder import FrameFolder
+from pinglow.evaluation.pixels import evaluate_model
 from pinglow.inference.predictor import predict_probability
-from pinglow.inference.weights import load_network
 from pinglow.metrics import PROTOCOLS
+from pinglow.models.weights import load_network
 from pinglow.nn import fold_kernels
+from pinglow.preprocess import InputRule
 
 RULES = [(32, 1.0), (384, 1.5), (512, 1.5), (512, 2.0), (512, 3.0), (640, 2.0), (768, 2.0)]
 

@@ -19,7 +19,7 @@ from pinglow.losses.overlap import Areas, soft_iou
 
 SIZES = (4, 20, 100)  # px
 REACH = 6.0  # times the target's area
-COLOURS = dict(
+COLORS = dict(
     zip(SCALE_VARIANTS, ("#c05000", "#0060a0", "#208020", "#a020a0", "#606060"), strict=True)
 )
 
@@ -35,7 +35,7 @@ def main() -> None:
         for variant in SCALE_VARIANTS:
             weight, product, slope = follow(area, true, variant)
             for axes, values in zip(panels[:, column], (weight, product, slope), strict=True):
-                axes.plot(area.detach() / true, values, color=COLOURS[variant], label=variant)
+                axes.plot(area.detach() / true, values, color=COLORS[variant], label=variant)
             turns, joint = (turning_points(each, area / true) for each in (weight, product))
             print(f"T = {true:3} px, {variant:9}: w turns at A/T = {turns}, w IoU at {joint}")
         iou = soft_iou(nested(area, true), 1.0).detach()

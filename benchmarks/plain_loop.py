@@ -50,8 +50,8 @@ class PlainFrames(Dataset[tuple[Tensor, Tensor]]):
         pixels = np.asarray(image.crop(box), dtype=np.float32).transpose(2, 0, 1) / 255
         pixels = (pixels - [[[0.485]], [[0.456]], [[0.406]]]) / [[[0.229]], [[0.224]], [[0.225]]]
         truth = np.asarray(mask.crop(box), dtype=np.float32)[None] / 255
-        grey = pixels[:1].astype(np.float32)  # one channel in, as for ours
-        return torch.from_numpy(grey), torch.from_numpy(truth)
+        gray = pixels[:1].astype(np.float32)  # one channel in, as for ours
+        return torch.from_numpy(gray), torch.from_numpy(truth)
 
 
 def plain_loss(logits: Tensor, mask: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from pinglow.backends.torch import TorchBackend
-from pinglow.data.io import find_frames, read_frame
 from pinglow.inference.predictor import Predictor
-from pinglow.inference.weights import load_network
+from pinglow.io.frames import find_frames, read_frame
+from pinglow.models.weights import load_network
 from pinglow.nn import fold_kernels, fold_norms
 
 DROPPED = {"tf32": 13, "bfloat16": 16}

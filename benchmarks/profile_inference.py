@@ -15,8 +15,8 @@ import openvino
 from rich.console import Console
 from rich.table import Table
 
-from pinglow.inference.conversion import convert_to_onnx
-from pinglow.inference.weights import ModelCard
+from pinglow.models.card import ModelCard
+from pinglow.models.conversion import convert_to_onnx
 from pinglow.nn import PinwheelUNet
 
 RUNS = 40

@@ -18,14 +18,14 @@ from typing import Any
 from torch import nn
 
 from pinglow.backends.torch import TorchBackend
-from pinglow.data.datasets import FrameFolder, name_folders
-from pinglow.data.prepare import InputRule
-from pinglow.inference.card_page import card_page
-from pinglow.inference.evaluation import evaluate_model
+from pinglow.data.folder import FrameFolder, name_folders
+from pinglow.evaluation.pixels import evaluate_model
 from pinglow.inference.predictor import Predictor
-from pinglow.inference.weights import load_network, save_model
 from pinglow.metrics import PROTOCOLS
+from pinglow.models.card_page import card_page
+from pinglow.models.weights import load_network, save_model
 from pinglow.nn import fold_kernels
+from pinglow.preprocess import InputRule
 from pinglow.training.checkpoint import load_checkpoint
 from pinglow.training.recipe_file import load_recipe
 
@@ -73,7 +73,7 @@ def main() -> None:
     cuts.mkdir(exist_ok=True)
     for name, path in lists.items():
         shutil.copy(path, cuts / name)
-    card = card.model_copy(update={"scores": scores, "licence": "Apache-2.0"})
+    card = card.model_copy(update={"scores": scores, "license": "Apache-2.0"})
     folder = ROOT / "src" / "pinglow" / "weights"
     stored = network.bfloat16() if arguments.bfloat16 else network
     save_model(folder / f"{card.name}.safetensors", stored, card)

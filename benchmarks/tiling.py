@@ -4,7 +4,7 @@
     python benchmarks/tiling.py --large     # time and peak memory up to 8192 x 8192, 16 bits
     python benchmarks/tiling.py --frames ../shared/data/sirst-v2-extra/images   # windows for gates
 
-Tiled frames are compared with the same frame at once. A target differs if its centre moves by more
+Tiled frames are compared with the same frame at once. A target differs if its center moves by more
 than 0.5 px, its area by more than 2 px and 10 %, or if it is found only one way. Above four
 megapixels the attention that both have, of four windows, is compared with the whole frame's.
 """
@@ -23,12 +23,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pinglow.data.backgrounds import BACKGROUNDS
-from pinglow.data.io import find_frames, read_frame
-from pinglow.data.prepare import measure_frame
-from pinglow.data.synthetic import SceneSpec, render_scene
+from pinglow.data.synthetic.backgrounds import BACKGROUNDS
+from pinglow.data.synthetic.scenes import SceneSpec, render_scene
 from pinglow.inference.predictor import Predictor
 from pinglow.inference.tiling import cut_into_tiles
+from pinglow.io.frames import find_frames, read_frame
+from pinglow.preprocess import measure_frame
 from pinglow.structures import FloatArray, Target, find_targets
 
 SIZES = ((1600, 1500), (2400, 2200))  # below and above what is computed at once by default

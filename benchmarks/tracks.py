@@ -5,8 +5,8 @@
                                           # on the clips and on simulated targets of 3 x 3 pixels
 
 Every NAME.mp4 in the folder has its boxes in NAME.csv (frame,x,y,w,h in pixels; x and y the upper
-left corner). A labelled box counts as found if the centre of a target lies inside it, widened by 3
-pixels. A track is false if none of its targets is in such a box; a switch is a labelled box whose
+left corner). A labeled box counts as found if the center of a target lies inside it, widened by 3
+pixels. A track is false if none of its targets is in such a box; a switch is a labeled box whose
 track is another than that of the box before.
 """
 
@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.progress import track as progress
 from rich.table import Table
 
-from pinglow.data.video import probe_video, read_video
 from pinglow.inference.predictor import Predictor
 from pinglow.inference.tracking import TargetTracker, make_tracker
+from pinglow.io.video import probe_video, read_video
 from pinglow.structures import Target
 
 WIDER = 3.0

@@ -19,11 +19,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pinglow.data.synthetic import SceneSpec, render_scene, target_signal
-from pinglow.data.video import read_video
-from pinglow.inference.job import predict_frames
+from pinglow.data.synthetic.scenes import SceneSpec, render_scene, target_signal
+from pinglow.inference.pipeline import predict_frames
 from pinglow.inference.predictor import Predictor
-from pinglow.inference.sinks import Clip, FrameRecord, open_sinks
+from pinglow.io.video import read_video
+from pinglow.output.sinks import FrameRecord, open_sinks
+from pinglow.structures import Clip
 
 WIDTH, HEIGHT, RATE = 640, 512, 25
 LENGTHS = (100, 1000)

@@ -1,4 +1,4 @@
-"""Write a short synthetic video: 16-bit grey, lossless, two targets before drifting clouds.
+"""Write a short synthetic video: 16-bit gray, lossless, two targets before drifting clouds.
 
 python examples/make_clip.py clip.mkv
 """
@@ -12,7 +12,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from pinglow.data.synthetic import SENSORS, SceneSpec, render_scene, target_signal
+from pinglow.data.synthetic.scenes import SENSORS, SceneSpec, render_scene, target_signal
 
 FRAMES, RATE = 75, 25
 WIDTH, HEIGHT = 320, 256

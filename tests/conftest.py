@@ -47,7 +47,8 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Loaded here, so that tests of what importing pinglow loads stay light.
     import torch
 
-    from pinglow.inference.weights import ModelCard, build_network, save_model
+    from pinglow.models.card import ModelCard
+    from pinglow.models.weights import build_network, save_model
 
     config = {"type": "PinwheelUNet", "widths": [8, 8, 16], "depths": [1, 1, 1], "patch": 2}
     torch.manual_seed(0)
@@ -91,7 +92,7 @@ def save_clip() -> Callable[..., Path]:
 @pytest.fixture(autouse=True)
 def _auto_is_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let auto be the CPU where there is a card, too, but for tests that make up cards."""
-    device = sys.modules.get("pinglow.inference.device")  # not imported for tests without it
+    device = sys.modules.get("pinglow.backends.device")  # not imported for tests without it
     if device is not None and "have_cards" not in request.fixturenames:
         monkeypatch.setattr(device, "_first_card", lambda runtimes: device.CPU)
 
@@ -101,7 +102,7 @@ def have_cards(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return what makes PyTorch and the driver show so many cards; nothing can compute on them."""
     import torch
 
-    from pinglow.inference import device
+    from pinglow.backends import device
 
     def set_up(count: int) -> None:
         monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -149,3 +150,56 @@ def card_runtime(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
     return state
+
+
+@pytest.fixture(scope="session")
+def offline_detectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep ultralytics off the network and out of the user's settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOLO_OFFLINE", "true")
+        patch.setenv("YOLO_CONFIG_DIR", str(tmp_path_factory.mktemp("ultralytics")))
+        patch.setenv("YOLO_AUTOINSTALL", "false")
+        yield
+
+
+@pytest.fixture(scope="session")
+def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder of forty small 14-bit scenes with bright targets."""
+    from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
+
+    folder = tmp_path_factory.mktemp("boxes") / "scenes"
+    spec = SceneSpec(width=64, height=64, targets=(1, 2), snr=(20, 30), length=(2, 6))
+    write_dataset(folder, 40, spec, kinds=("gradient",), seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
+    """Return a function from changes, section by section, to a tiny recipe of a detector."""
+    from pinglow.training.detection_recipe import DetectorRecipe
+    from pinglow.training.recipe_file import parse_recipe
+
+    def make(**changes: Any) -> Any:
+        content: dict[str, Any] = {
+            "name": "tiny",
+            "seed": 3,
+            "steps": 4,
+            "batch_size": 2,
+            "validate_every": 2,
+            "ema_decay": 0.9,
+            "detector": {"type": "retinanet-small"},
+            "optimizer": {"warmup_steps": 1},
+            "data": {
+                "root": str(box_scenes.parent),
+                "sets": [{"folder": "scenes", "split": "train"}],
+                "validation": 0.25,
+            },
+            "augmentation": {"crop": 32},
+            "input_rule": {"max_scale": 1.0},
+        }
+        for key, value in changes.items():
+            inner = content.get(key)
+            content[key] = inner | value if isinstance(inner, dict) else value
+        return parse_recipe(DetectorRecipe, content, "test")
+
+    return make

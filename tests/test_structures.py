@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pinglow.structures import (
     Detections,
     Prediction,
-    binarise_mask,
+    binarize_mask,
     find_targets,
     label_targets,
 )
@@ -83,7 +83,7 @@ def test_corners_connect_and_gaps_do_not() -> None:
     assert (column.x, column.y, column.bbox, column.area) == (4, 0.5, (4, 0, 1, 2), 2)
 
 
-def test_a_score_is_not_taken_from_a_neighbour_in_the_same_box() -> None:
+def test_a_score_is_not_taken_from_a_neighbor_in_the_same_box() -> None:
     ring = np.ones((5, 5), dtype=bool)
     ring[1:4, 1:4] = False
     ring[2, 2] = True  # a target inside another one's box
@@ -115,7 +115,7 @@ def test_without_a_probability_every_score_is_one() -> None:
 )
 def test_a_mask_is_cut_at_half_its_own_maximum(values: Any, expected: list[int]) -> None:
     mask = np.atleast_2d(np.asarray(values))
-    binary = binarise_mask(mask)
+    binary = binarize_mask(mask)
     assert binary.dtype == np.bool_
     assert binary.shape == mask.shape
     assert binary.ravel().tolist() == [bool(value) for value in expected]
@@ -124,8 +124,8 @@ def test_a_mask_is_cut_at_half_its_own_maximum(values: Any, expected: list[int])
 @settings(deadline=None)
 @given(mask=masks, scale=st.integers(1, 255))
 def test_a_mask_of_two_values_keeps_its_pixels(mask: NDArray[np.bool_], scale: int) -> None:
-    np.testing.assert_array_equal(binarise_mask((mask * scale).astype(np.uint8)), mask)
-    np.testing.assert_array_equal(binarise_mask(mask), mask)
+    np.testing.assert_array_equal(binarize_mask((mask * scale).astype(np.uint8)), mask)
+    np.testing.assert_array_equal(binarize_mask(mask), mask)
 
 
 @settings(deadline=None)

@@ -13,14 +13,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pinglow._version import __version__
+
 if TYPE_CHECKING:
     from pinglow import losses, nn
-    from pinglow.data.io import read_frame
     from pinglow.errors import PinglowError
     from pinglow.inference.predictor import Predictor
+    from pinglow.io.frames import read_frame
     from pinglow.structures import Prediction, Target
 
-__version__ = "0.1.0"
 __all__ = [
     "PinglowError",
     "Prediction",
@@ -37,7 +38,7 @@ _HOMES = {
     "Prediction": "pinglow.structures",
     "Predictor": "pinglow.inference.predictor",
     "Target": "pinglow.structures",
-    "read_frame": "pinglow.data.io",
+    "read_frame": "pinglow.io.frames",
 }
 
 

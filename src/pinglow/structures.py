@@ -1,6 +1,6 @@
 """Targets and predictions: the one definition of what a target is.
 
-A target is an 8-connected component of a binary mask. Coordinates are pixel indices: the centre of
+A target is an 8-connected component of a binary mask. Coordinates are pixel indices: the center of
 the top-left pixel is (0, 0), x goes right and y goes down.
 """
 
@@ -87,11 +87,24 @@ class Detections:
         object.__setattr__(self, "targets", targets)
 
 
+@dataclass(frozen=True)
+class Clip:
+    """A video that frames come from.
+
+    Attributes:
+        name: What its output files are called, unique within a job.
+        rate: Frames a second, of those that are taken.
+    """
+
+    name: str
+    rate: float
+
+
 def _box_target(box: list[float], score: float) -> Target:
     left, top, width, height = box
     (x, right), (y, bottom) = whole_pixels(left, width), whole_pixels(top, height)
     whole = (x, y, right - x, bottom - y)
-    # The centre of pixel i, which covers [i, i + 1), is at coordinate i.
+    # The center of pixel i, which covers [i, i + 1), is at coordinate i.
     return Target(
         x=left + width / 2 - 0.5,
         y=top + height / 2 - 0.5,
@@ -113,7 +126,7 @@ def whole_pixels(start: float, length: float) -> tuple[int, int]:
     return first, end
 
 
-def binarise_mask(mask: NDArray[Any]) -> BoolArray:
+def binarize_mask(mask: NDArray[Any]) -> BoolArray:
     """Turn a published (H, W) mask of any type into bool: above half its own maximum.
 
     Some published masks hold soft or compressed edges (85 of IRSTD-1k's), so "not zero" would
@@ -164,7 +177,7 @@ def find_targets(mask: BoolArray, probability: FloatArray | None = None) -> tupl
 
 
 def _split_rows(mask: BoolArray) -> list[slice]:
-    """Runs of neighbouring rows that hold a pixel of a target."""
+    """Runs of neighboring rows that hold a pixel of a target."""
     filled = np.concatenate([[False], mask.any(axis=1), [False]]).astype(np.int8)
     edges = np.flatnonzero(np.diff(filled))
     return [slice(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

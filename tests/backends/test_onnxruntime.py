@@ -15,8 +15,8 @@ from pinglow.backends import onnxruntime
 from pinglow.backends.onnxruntime import OnnxRuntimeBackend
 from pinglow.backends.torch import TorchBackend
 from pinglow.errors import MissingExtraError, ModelError
-from pinglow.inference.conversion import convert_to_onnx
-from pinglow.inference.weights import load_network
+from pinglow.models.conversion import convert_to_onnx
+from pinglow.models.weights import load_network
 
 CARD = torch.device("cuda", 1)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from pinglow.cli.data import app
 from pinglow.data.boxes import BoxFolder
-from pinglow.data.datasets import KNOWN_DATASETS, read_split
+from pinglow.data.folder import KNOWN_DATASETS, read_split
 from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 
 
@@ -220,7 +220,7 @@ def test_list_names_every_known_data_set() -> None:
     for name, info in KNOWN_DATASETS.items():
         assert name in said
         assert info.home in said
-        assert info.licence in said
+        assert info.license in said
 
 
 def test_the_module_is_light() -> None:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
-from pinglow.data.synthetic import SceneSpec, write_dataset
+from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
 
 pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
 

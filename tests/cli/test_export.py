@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pinglow import export as export_module
 from pinglow.cli.main import app
+from pinglow.deploy import export as export_module
+from pinglow.deploy.export import Accuracy, ExportReport
 from pinglow.errors import ModelError
-from pinglow.export import Accuracy, ExportReport
 
 
 def run(*arguments: str | Path) -> Any:

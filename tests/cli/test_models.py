@@ -8,7 +8,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from pinglow.cli.main import app
-from pinglow.inference.weights import ModelCard, save_model
+from pinglow.models.card import ModelCard
+from pinglow.models.weights import save_model
 
 CARD = ModelCard(
     name="tiny",
@@ -16,13 +17,13 @@ CARD = ModelCard(
     parameters=12345,
     threshold=0.4,
     data=[
-        {"name": "clouds", "licence": "none stated", "frames": 3},
-        {"name": "sea", "licence": "CC0 [1.0]"},
+        {"name": "clouds", "license": "none stated", "frames": 3},
+        {"name": "sea", "license": "CC0 [1.0]"},
     ],
     scores=[{"data": "clouds", "protocol": "strict", "iou": 0.71234, "pd": None}],
-    recipe="[optimiser]\nname = 'adamw'",
+    recipe="[optimizer]\nname = 'adamw'",
     command="pinglow train fast",
-    licence="Apache-2.0",
+    license="Apache-2.0",
 )
 
 
@@ -30,7 +31,7 @@ CARD = ModelCard(
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "tiny.safetensors"
     save_model(path, nn.Linear(1, 1), CARD)
-    monkeypatch.setattr("pinglow.inference.weights.bundled_models", lambda: {"tiny": path})
+    monkeypatch.setattr("pinglow.models.weights.bundled_models", lambda: {"tiny": path})
     monkeypatch.setenv("COLUMNS", "100")
     return path
 
@@ -63,7 +64,7 @@ def test_json_is_the_card_itself(weights: Path) -> None:
 
 
 def test_no_bundled_models_is_an_empty_list(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pinglow.inference.weights.bundled_models", dict)
+    monkeypatch.setattr("pinglow.models.weights.bundled_models", dict)
     assert json.loads(run("--json")) == []
 
 

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
-from pinglow.data.pack_png import PngStream
-from pinglow.data.synthetic import SceneSpec, write_dataset
+from pinglow.data.pack.png import PngStream
+from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_there_and_back(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "frames.pack"
-    said = run_well("data", "pack", scenes, "--out", out, "--licence", "CC0-1.0")
+    said = run_well("data", "pack", scenes, "--out", out, "--license", "CC0-1.0")
     before, after = sum(map(len, content(scenes).values())), out.stat().st_size
     assert after < 0.9 * before
     assert said == (
@@ -55,7 +55,7 @@ def test_there_and_back(scenes: Path, tmp_path: Path) -> None:
     )
     said = run_well("data", "unpack", out, "--out", tmp_path / "deep" / "out")
     assert content(tmp_path / "deep" / "out" / "scenes") == content(scenes)
-    assert said == (f"{tmp_path}/deep/out/scenes: {len(content(scenes))} files; licence: CC0-1.0\n")
+    assert said == (f"{tmp_path}/deep/out/scenes: {len(content(scenes))} files; license: CC0-1.0\n")
 
 
 def test_other_bytes_are_said_once(

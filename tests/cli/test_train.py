@@ -13,8 +13,8 @@ import tomli_w
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
-from pinglow.data.pack_write import write_pack
-from pinglow.data.synthetic import SceneSpec, write_dataset
+from pinglow.data.pack.writer import write_pack
+from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
 from pinglow.errors import RecipeError
 from pinglow.training.fit import Machine
 from pinglow.training.recipe import Recipe

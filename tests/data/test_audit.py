@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.data.audit import audit_folder
-from pinglow.data.backgrounds import cloud
+from pinglow.data.synthetic.backgrounds import cloud
 from pinglow.errors import DataError
 
 

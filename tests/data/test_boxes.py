@@ -19,13 +19,13 @@ from pinglow.data.boxes import (
     BoxFolder,
     convert_boxes,
     fill_boxes,
-    grey_8_bits,
+    gray_8_bits,
     mask_boxes,
 )
-from pinglow.data.datasets import FrameFolder, read_split
-from pinglow.data.io import read_only_frame
-from pinglow.data.prepare import normalize_frame
+from pinglow.data.folder import FrameFolder, read_split
 from pinglow.errors import DataError, FrameError, OptionError, PinglowError
+from pinglow.io.frames import read_only_frame
+from pinglow.preprocess import normalize_frame
 from pinglow.structures import Detections, find_targets
 
 NAMES = ["a", "Misc_1", "s/scene.1"]
@@ -261,7 +261,7 @@ def test_a_frame_is_read_once_for_its_boxes(folder: Path, monkeypatch: pytest.Mo
         return read_only_frame(path)
 
     convert_boxes(folder, ["all"], "voc", folder)
-    monkeypatch.setattr("pinglow.data.datasets.read_only_frame", count)
+    monkeypatch.setattr("pinglow.data.folder.read_only_frame", count)
     frames = BoxFolder(folder, "all", "voc")
     frames.frame(1)
     frames.boxes(1)
@@ -311,7 +311,7 @@ def test_yolo_is_what_its_trainer_reads(folder: Path, tmp_path: Path) -> None:
     for index, name in enumerate(NAMES):
         image = np.asarray(Image.open(out / "images" / f"{name}.png"))
         assert image.dtype == np.uint8
-        assert (image == grey_8_bits(frames.frame(index))).all()
+        assert (image == gray_8_bits(frames.frame(index))).all()
 
 
 def test_an_interrupted_conversion_to_yolo_can_be_made_again(folder: Path, tmp_path: Path) -> None:
@@ -490,11 +490,11 @@ Make = Callable[[np.random.Generator], NDArray[np.generic]]
 def test_8_bits_keep_the_order_and_a_dim_target(make: Make) -> None:
     frame = make(np.random.default_rng(0))
     value = np.asarray(normalize_frame(frame), dtype=np.float64)
-    grey = grey_8_bits(frame)
-    assert grey.dtype == np.uint8
-    assert (np.diff(grey.ravel()[np.argsort(frame, axis=None)].astype(int)) >= 0).all()
+    gray = gray_8_bits(frame)
+    assert gray.dtype == np.uint8
+    assert (np.diff(gray.ravel()[np.argsort(frame, axis=None)].astype(int)) >= 0).all()
     # Half a level away at most, where it is in the range.
-    back = grey * (11 / 255) - 4
+    back = gray * (11 / 255) - 4
     inside = (value > -4) & (value < 7)
     assert inside.all()
     assert np.abs(back - value).max() <= 5.5 / 255 + 1e-6
@@ -503,15 +503,15 @@ def test_8_bits_keep_the_order_and_a_dim_target(make: Make) -> None:
 def test_8_bits_of_extreme_and_flat_frames() -> None:
     frame = np.random.default_rng(0).normal(8000, 10, (50, 60)).astype(np.uint16)
     frame[3, 4], frame[5, 6] = 0, 16383
-    grey = grey_8_bits(frame)
-    assert grey[3, 4] == 0
-    assert grey[5, 6] == grey.max() > 240
-    usual = np.delete(grey.ravel(), [3 * 60 + 4, 5 * 60 + 6])
+    gray = gray_8_bits(frame)
+    assert gray[3, 4] == 0
+    assert gray[5, 6] == gray.max() > 240
+    usual = np.delete(gray.ravel(), [3 * 60 + 4, 5 * 60 + 6])
     assert np.unique(usual).size > 30
-    assert (grey_8_bits(np.full((4, 5), 700, np.uint16)) == 93).all()
+    assert (gray_8_bits(np.full((4, 5), 700, np.uint16)) == 93).all()
     holed = frame.astype(np.float32)
     holed[0, 0] = np.nan
-    assert grey_8_bits(holed)[0, 0] == 93
+    assert gray_8_bits(holed)[0, 0] == 93
 
 
 def test_labels_that_lie_elsewhere_are_not_taken_for_frames_without_targets(folder: Path) -> None:

@@ -88,7 +88,7 @@ def test_constant_frames_are_never_grouped() -> None:
     np.testing.assert_array_equal(group_near_duplicates(frames), [0, 1])
 
 
-def test_a_mostly_saturated_frame_is_still_recognised() -> None:
+def test_a_mostly_saturated_frame_is_still_recognized() -> None:
     frame = np.maximum(clouds(9), 0.8)
     assert np.median(frame) == 0.8
     assert same(frame, frame * 3)

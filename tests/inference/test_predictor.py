@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pinglow.backends.opening import open_model
 from pinglow.backends.torch import TorchBackend
-from pinglow.data.prepare import InputRule, normalize_frame
-from pinglow.data.synthetic import SceneSpec, render_scene, target_signal
+from pinglow.data.synthetic.scenes import SceneSpec, render_scene, target_signal
 from pinglow.errors import FrameError, ModelError, OptionError
-from pinglow.inference.backends import open_model
 from pinglow.inference.predictor import Predictor, predict_probabilities, predict_probability
-from pinglow.inference.weights import ModelCard, build_network, load_network, save_model
+from pinglow.models.card import ModelCard
+from pinglow.models.weights import build_network, load_network, save_model
+from pinglow.preprocess import InputRule, normalize_frame
 
 CONFIG: dict[str, Any] = {
     "type": "PinwheelUNet",
@@ -59,7 +60,7 @@ def make_frame(height: int, width: int, seed: int = 0) -> NDArray[np.uint16]:
 
 
 class Brightness(nn.Module):
-    """Finds what stands out: logits from the normalised value of the pixel alone."""
+    """Finds what stands out: logits from the normalized value of the pixel alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, H, W) to the same shape."""
@@ -81,7 +82,7 @@ def test_the_output_has_the_size_of_the_frame(shape: tuple[int, int], max_scale:
     assert (probability <= 1).all()
 
 
-def test_at_scale_1_it_is_the_network_on_the_normalised_frame() -> None:
+def test_at_scale_1_it_is_the_network_on_the_normalized_frame() -> None:
     network, frame = make_network(), make_frame(70, 90)
     found = predict_probability(TorchBackend(network), frame, InputRule(max_scale=1))
     with torch.inference_mode():
@@ -134,7 +135,7 @@ def test_a_loaded_model_is_folded_and_equal(tmp_path: Path, attention: str) -> N
     network, card = load_network(path)
     frame = make_frame(50, 61)
     unfolded = Predictor(TorchBackend(network), card).probability(frame)
-    # Kernels and batch normalisation: a float32's rounding, through all layers.
+    # Kernels and batch normalization: a float32's rounding, through all layers.
     np.testing.assert_allclose(
         Predictor.load(path, backend="torch").probability(frame), unfolded, atol=1e-5
     )

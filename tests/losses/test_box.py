@@ -226,7 +226,7 @@ def test_a_box_without_area_is_drawn_to_the_target(loss: BoxLoss) -> None:
     true = torch.tensor([square(8)] * 2)
     predicted = torch.tensor([square(0, x=30), [34.0, 14, 26, 6]], requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(predicted, true).sum(), predicted)
-    assert (gradient[:, 0] + gradient[:, 2] > 0).all()  # a step down moves its centre left
+    assert (gradient[:, 0] + gradient[:, 2] > 0).all()  # a step down moves its center left
     assert gradient[1, 2] > gradient[1, 0]  # and brings corners in the wrong order together
 
 

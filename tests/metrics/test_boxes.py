@@ -1,4 +1,4 @@
-"""Box scores against pycocotools, and by centres against trying every permutation."""
+"""Box scores against pycocotools, and by centers against trying every permutation."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pinglow.metrics import report as report_module
 from pinglow.metrics.report import draw_images
 
 Array = NDArray[np.float64]
-CENTRE_KEYS = ["pd", "fa", "precision", "recall", "f1", "false_alarms_per_image"]
-KEYS = ["ap50", "ap", *CENTRE_KEYS]
+CENTER_KEYS = ["pd", "fa", "precision", "recall", "f1", "false_alarms_per_image"]
+KEYS = ["ap50", "ap", *CENTER_KEYS]
 NOTHING = np.zeros((0, 4))
 
 # Average precision is the work of an optional package.
@@ -203,7 +203,7 @@ def test_without_faster_coco_eval_the_message_says_what_to_install(
     assert report_of([Frame(NOTHING, np.zeros(0), NOTHING)]).ap is None
 
 
-# --- by centres ----------------------------------------------------------------------------------
+# --- by centers ----------------------------------------------------------------------------------
 
 
 def brute_force(frames: list[Frame], threshold: float) -> dict[str, float | None]:
@@ -217,7 +217,7 @@ def brute_force(frames: list[Frame], threshold: float) -> dict[str, float | None
         slots = [*range(len(predicted)), *[None] * len(frame.true)]
         for choice in set(itertools.permutations(slots, len(frame.true))):
             pairs = [(i, j) for i, j in enumerate(choice) if j is not None]
-            distances = [math.dist(centre(frame.true[i]), centre(predicted[j])) for i, j in pairs]
+            distances = [math.dist(center(frame.true[i]), center(predicted[j])) for i, j in pairs]
             if any(distance >= 3 for distance in distances):
                 continue
             area = sum(predicted[j, 2] * predicted[j, 3] for _, j in pairs)
@@ -245,19 +245,19 @@ def brute_force(frames: list[Frame], threshold: float) -> dict[str, float | None
     }
 
 
-def centre(box: Array) -> tuple[float, float]:
+def center(box: Array) -> tuple[float, float]:
     return box[0] + box[2] / 2, box[1] + box[3] / 2
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 10**6), max_size=3), st.sampled_from([0.0, 0.25, 0.5]))
-def test_scores_by_centres_equal_trying_all_permutations(
+def test_scores_by_centers_equal_trying_all_permutations(
     seeds: list[int], threshold: float
 ) -> None:
     frames = [coarse_frame(seed) for seed in seeds]
     report = report_of(frames, threshold=threshold)
     expected = brute_force(frames, threshold)
-    for key in CENTRE_KEYS:
+    for key in CENTER_KEYS:
         wanted = expected[key]
         assert getattr(report, key) == (None if wanted is None else pytest.approx(wanted)), key
 

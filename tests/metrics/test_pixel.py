@@ -19,7 +19,7 @@ masks = hnp.arrays(np.bool_, (6, 9), elements=st.booleans())
 @settings(max_examples=200, deadline=None)
 @given(st.floats(0, 0.999), st.sampled_from([np.float16, np.float32, np.float64]))
 def test_comparison_is_exact_in_every_type(threshold: float, dtype: DTypeLike) -> None:
-    # The threshold rounded to the type, and its neighbours: where a rounded comparison errs.
+    # The threshold rounded to the type, and its neighbors: where a rounded comparison errs.
     rounded = np.asarray(threshold, dtype=dtype)
     down, up = np.nextafter(rounded, dtype(-1)), np.nextafter(rounded, dtype(1))
     values = np.array([[down, rounded, up]], dtype=dtype)

@@ -41,11 +41,11 @@ def flood_fill(pixels: frozenset[tuple[int, int]]) -> list[set[tuple[int, int]]]
 
 
 def distance(first: set[tuple[int, int]], second: set[tuple[int, int]]) -> float:
-    centres = [
+    centers = [
         [sum(pixel[axis] for pixel in component) / len(component) for axis in (0, 1)]
         for component in (first, second)
     ]
-    return math.sqrt(sum((a - b) * (a - b) for a, b in zip(*centres, strict=True)))
+    return math.sqrt(sum((a - b) * (a - b) for a, b in zip(*centers, strict=True)))
 
 
 def exhaustive(true: list[Any], predicted: list[Any]) -> dict[int, int]:
@@ -361,7 +361,7 @@ def test_refuses_to_merge_other_rules(other: Scorer) -> None:
     "probability",
     [
         np.array([[-3.0, 4.0]]),  # logits
-        np.array([[0, 255]], dtype=np.uint8),  # grey levels
+        np.array([[0, 255]], dtype=np.uint8),  # gray levels
         np.array([[0.2, np.nan]]),
         np.array([[0.2, np.inf]]),
     ],

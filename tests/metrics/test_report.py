@@ -258,7 +258,7 @@ def test_roc_area_of_perfect_and_blind_predictions() -> None:
 
 
 def test_roc_area_counts_the_best_pd_that_fewer_false_pixels_reach() -> None:
-    # At the lower threshold both targets are one component, with its centre on neither.
+    # At the lower threshold both targets are one component, with its center on neither.
     mask = np.zeros((1000, 1000), dtype=bool)
     mask[10, 10] = mask[10, 30] = True
     probability = np.zeros((1000, 1000), dtype=np.float32)

@@ -31,7 +31,7 @@ masks = hnp.arrays(
 
 @settings(max_examples=300, deadline=None)
 @given(masks)
-def test_components_equal_labelling_the_whole_image(mask: NDArray[np.bool_]) -> None:
+def test_components_equal_labeling_the_whole_image(mask: NDArray[np.bool_]) -> None:
     pixels = pixels_above(mask, 0)
     found = find_components(pixels)
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
@@ -39,8 +39,8 @@ def test_components_equal_labelling_the_whole_image(mask: NDArray[np.bool_]) -> 
     assert len(found) == count
     np.testing.assert_array_equal(found.number, labels[mask] - 1)
     np.testing.assert_array_equal(found.area, [np.sum(labels == k) for k in numbers])
-    centres = np.array(ndimage.center_of_mass(mask, labels, numbers)).reshape(-1, 2)
-    np.testing.assert_allclose(np.stack([found.rows, found.columns], 1), centres, atol=1e-12)
+    centers = np.array(ndimage.center_of_mass(mask, labels, numbers)).reshape(-1, 2)
+    np.testing.assert_allclose(np.stack([found.rows, found.columns], 1), centers, atol=1e-12)
 
 
 def test_far_apart_components_keep_their_places() -> None:

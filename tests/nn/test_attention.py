@@ -184,7 +184,7 @@ def test_larger_kernels_attend_alike_in_training_and_use(size: int) -> None:
         torch.testing.assert_close(trained, used, rtol=1e-5, atol=1e-6)
 
 
-def test_several_sigmas_are_mixed_by_shares_that_are_learnt() -> None:
+def test_several_sigmas_are_mixed_by_shares_that_are_learned() -> None:
     sigmas = (0.6, 1.2, 2.5)
     mixed = GaussianPinwheelAttention(orientation="fixed", sigma=sigmas)
     mixed.shares.data = torch.tensor([0.3, -0.5, 1.0])

@@ -243,6 +243,6 @@ def test_fold_kernels_keeps_the_networks_logits(attention: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", ["fixed", "learned", "max", "steered"])
-def test_a_mask_needs_a_centre_tap(orientation: Orientation) -> None:
+def test_a_mask_needs_a_center_tap(orientation: Orientation) -> None:
     with pytest.raises(ValueError, match="odd"):
         GaussianConv2d(4, 8, (3, 4), orientation=orientation)

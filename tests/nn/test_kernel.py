@@ -36,7 +36,7 @@ def tap_distances(size: int, theta: float, arms: int) -> list[list[float]]:
 
 
 def bar(degrees: float, size: int = 7) -> Tensor:
-    """Draw a bright bar of this angle through the centre, cut off at a disc."""
+    """Draw a bright bar of this angle through the center, cut off at a disc."""
     distance = torch.tensor(tap_distances(size, math.radians(degrees), arms=1))
     y, x = torch.meshgrid(*[torch.arange(size) - size // 2] * 2, indexing="ij")
     return torch.exp(-((distance / 0.6) ** 2)) * (y**2 + x**2 <= (size // 2) ** 2)
@@ -84,7 +84,7 @@ def test_a_tap_belongs_to_an_arm_closer_than_half_a_pixel(
 @given(theta=angles, arms=st.integers(1, 6))
 def test_mask_has_the_pinwheels_symmetry(theta: float, arms: int) -> None:
     mask = mask_of(7, theta, arms)
-    assert torch.equal(mask, mask.rot90(2))  # every arm goes through the centre
+    assert torch.equal(mask, mask.rot90(2))  # every arm goes through the center
     distance = arm_distances((7, 7), torch.tensor(theta, dtype=torch.float64), arms).amin(0)
     if ((distance - 0.5).abs() > 1e-4).all():
         assert torch.equal(mask, mask_of(7, theta + math.pi / arms, arms))
@@ -115,7 +115,7 @@ def _arms_tie(theta: float, arms: int) -> bool:
         return False
     first, second = distance.flatten(1).sort(0).values[:2]
     close = second - first < 1e-9
-    close[12] = False  # the centre is on every arm and gives theta no gradient
+    close[12] = False  # the center is on every arm and gives theta no gradient
     return bool(close.any())
 
 
@@ -156,7 +156,7 @@ def test_gradients_reach_every_scalar(arms: int, clip: bool) -> None:
 def test_a_bar_pulls_theta_to_its_angle(degrees: int) -> None:
     target = bar(degrees)
     kernel = GaussianPinwheelKernel((7, 7), "learned", arms=1, clip=True)
-    optimiser = torch.optim.Adam([kernel.theta], lr=0.02)
+    optimizer = torch.optim.Adam([kernel.theta], lr=0.02)
 
     def response() -> Tensor:
         weight = kernel()[0, 0]
@@ -164,9 +164,9 @@ def test_a_bar_pulls_theta_to_its_angle(degrees: int) -> None:
 
     before = response().item()
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (-response()).backward()
-        optimiser.step()
+        optimizer.step()
     found = math.degrees(kernel.theta.item())
     apart = abs((found - degrees + 90) % 180 - 90)  # a bar repeats after half a turn
     assert apart < 8

@@ -68,7 +68,7 @@ def test_the_whole_path_has_to_match() -> None:
 
 def test_what_cannot_be_shaped_is_named() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 4))
-    with pytest.raises(ValueError, match="0: kernel_size \\(4, 4\\) has no centre tap"):
+    with pytest.raises(ValueError, match="0: kernel_size \\(4, 4\\) has no center tap"):
         shape_convolutions(network, "0", orientation="learned")
 
 

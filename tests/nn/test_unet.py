@@ -181,13 +181,13 @@ def test_a_few_steps_learn_one_image() -> None:
     mask = torch.zeros_like(x)
     mask[0, 0, 10:13, 20:23] = mask[1, 0, 22:25, 5:8] = 1
     x = 0.2 * x + 0.8 * mask
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     losses = []
     for _ in range(40):
         loss = nn.functional.binary_cross_entropy_with_logits(network(x), mask)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pinglow.data.synthetic import SceneSpec, write_dataset
+from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
 from pinglow.errors import DataError, PinglowError, RecipeError
 from pinglow.study.grid import PlannedRun, Study, plan_runs
 from pinglow.study.jobs import run_jobs
@@ -338,9 +338,9 @@ def test_data_sets_are_compared_each_by_itself(root: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out" / "s-differences.png").exists()
     for name in ("s-curves.png", "s-roc.png"):  # all arms in one panel
         with Image.open(tmp_path / "out" / name) as picture:
-            colours = {c for _, c in picture.convert("RGB").getcolors(1 << 20) or []}
-        assert any(red > 2 * blue for red, _, blue in colours)
-        assert any(blue > 2 * red for red, _, blue in colours)
+            colors = {c for _, c in picture.convert("RGB").getcolors(1 << 20) or []}
+        assert any(red > 2 * blue for red, _, blue in colors)
+        assert any(blue > 2 * red for red, _, blue in colors)
 
 
 def test_results_of_other_settings_are_refused(root: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pinglow.data.synthetic import SceneSpec, write_dataset
+from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import parse_recipe
 

@@ -21,8 +21,8 @@ from pinglow.training.batches import (
     pixels_of_targets,
     place_frames,
 )
-from pinglow.training.cuts import Cut, cut_validation
 from pinglow.training.recipe import Recipe
+from pinglow.training.splits import Cut, cut_validation
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -271,7 +271,7 @@ def test_each_target_has_a_pixel_of_its_own() -> None:
     mask = np.zeros((20, 20), dtype=np.bool_)
     mask[4:13, 4:13] = True
     mask[5:12, 5:12] = False  # a ring
-    mask[8, 8] = mask[1, 2] = mask[2, 1] = True  # a dot at its centre, and two pixels at a corner
+    mask[8, 8] = mask[1, 2] = mask[2, 1] = True  # a dot at its center, and two pixels at a corner
     labels, count = label_targets(mask)
     corners = pixels_of_targets(mask)
     assert sorted(labels[tuple(corners.T)]) == list(range(1, count + 1))

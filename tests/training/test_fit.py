@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from pinglow.data.datasets import FrameFolder
-from pinglow.data.pack_write import write_pack
+from pinglow.data.folder import FrameFolder
+from pinglow.data.pack.writer import write_pack
 from pinglow.errors import DataError, ModelError, RecipeError
 from pinglow.inference.predictor import Predictor
-from pinglow.inference.weights import read_card
+from pinglow.models.card import read_card
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.checkpoint import load_checkpoint
 from pinglow.training.fit import Machine, train
@@ -66,7 +66,7 @@ def recipe_with(make_recipe: MakeRecipe, optimizer: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def finished(make_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return an uninterrupted run with each optimiser."""
+    """Return an uninterrupted run with each optimizer."""
     folder = tmp_path_factory.mktemp("finished")
     for optimizer in ("adamw", "adagrad"):
         train(recipe_with(make_recipe, optimizer), folder / optimizer, progress=False)
@@ -227,7 +227,7 @@ def test_a_run_folder_is_complete(
     assert card.upright is not recipe.augmentation_of(recipe.data.sets[0]).rotate
     assert parse_recipe(Recipe, tomllib.loads(card.recipe), "card") == recipe
     (data,) = card.data
-    assert (data["name"], data["split"], data["licence"]) == (
+    assert (data["name"], data["split"], data["license"]) == (
         "scenes", "train", "not known to pinglow",
     )  # fmt: skip
     assert data["frames"] + data["held out for validation"] == len(FrameFolder(scenes, "train"))
@@ -409,7 +409,7 @@ def test_a_folder_of_another_name_may_be_a_known_data_set(
     recipe = make_recipe(steps=1, validate_every=1, data={"sets": sets})
     train(recipe, tmp_path / "run", progress=False)
     (row,) = read_card(tmp_path / "run" / "weights.safetensors").data
-    assert (row["name"], row["licence"]) == ("IRSTD-1k", "MIT")
+    assert (row["name"], row["license"]) == ("IRSTD-1k", "MIT")
     sets[0]["known_as"] = "irstd"
     with pytest.raises(RecipeError, match="'irstd' is none of the known data sets, sirst, "):
         make_recipe(data={"sets": sets})

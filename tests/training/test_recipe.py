@@ -9,7 +9,7 @@ import pytest
 import tomli_w
 
 from pinglow.errors import RecipeError
-from pinglow.inference.weights import bundled_models, read_card
+from pinglow.models.card import bundled_models, read_card
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe, parse_recipe
 
@@ -84,7 +84,7 @@ def test_a_recipe_survives_its_own_toml(tmp_path: Path, make_recipe: Callable[..
     ("change", "unknown", "nearest"),
     [
         ("stepz=3", "stepz", "steps"),
-        ("optimiser.name=adamw", "optimiser", "optimizer"),
+        ("optimizer.name=adamw", "optimizer", "optimizer"),
         ("optimizer.learning_rat=0.1", "optimizer.learning_rat", "learning_rate"),
         ("network.width=[8, 16]", "network.width", "widths"),
         ("loss.bce=1", "loss.bce", "bce_weight"),

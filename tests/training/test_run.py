@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from pinglow.errors import DataError, RecipeError
-from pinglow.inference.weights import ModelCard
-from pinglow.training.cuts import cut_validation
+from pinglow.models.card import ModelCard
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
 from pinglow.training.run import RunKeeper, check_run, describe_run, draw_curves
+from pinglow.training.splits import cut_validation
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -8,8 +8,8 @@ import torch
 
 from pinglow.errors import OptionError
 from pinglow.training.batches import TrainingBatches, collect_frames
-from pinglow.training.cuts import cut_validation
 from pinglow.training.recipe import Recipe
+from pinglow.training.splits import cut_validation
 from pinglow.training.step import Step
 from pinglow.training.task import SegmentationTask
 

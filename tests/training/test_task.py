@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from pinglow.backends.torch import TorchBackend
 from pinglow.inference.predictor import predict_probability
-from pinglow.inference.weights import load_network
 from pinglow.losses import ScaleLoss, SoftIoULoss
 from pinglow.metrics import PROTOCOLS, Scorer
+from pinglow.models.weights import load_network
 from pinglow.training.recipe import Recipe
 from pinglow.training.task import SegmentationTask, ValidationFrame, learning_rate
 
@@ -82,7 +82,7 @@ def test_the_learning_rate_over_the_steps(
 @pytest.mark.parametrize(
     ("name", "kind"), [("adamw", torch.optim.AdamW), ("adagrad", torch.optim.Adagrad)]
 )
-def test_the_optimiser_holds_the_network_and_nothing_else(
+def test_the_optimizer_holds_the_network_and_nothing_else(
     make_recipe: MakeRecipe, name: str, kind: type
 ) -> None:
     task = SegmentationTask(make_recipe(optimizer={"name": name, "weight_decay": 0.03}))
@@ -190,7 +190,7 @@ def test_every_target_counts_alike_where_the_recipe_says_so(
     assert found[0] != pytest.approx(found[1], rel=1e-4)
 
 
-def test_a_teachers_probabilities_are_learnt_beside_the_masks(
+def test_a_teachers_probabilities_are_learned_beside_the_masks(
     make_recipe: MakeRecipe, small_model: Path
 ) -> None:
     plain = SegmentationTask(make_recipe(loss={"warmup_steps": 0}))

@@ -25,7 +25,7 @@ class Backend:
     """
 
     name: ClassVar[str]
-    """As in `pinglow.inference.backends.BACKENDS`."""
+    """As in `pinglow.backends.opening.BACKENDS`."""
 
     @property
     def device(self) -> torch.device:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from pinglow.backends.base import CPU, Backend
-from pinglow.backends.graph import GATES_INPUT, OWN_INPUT, check_ends, last_line, unreadable
 from pinglow.errors import MissingExtraError
 from pinglow.extras import import_extra, is_installed
+from pinglow.models.graph import GATES_INPUT, OWN_INPUT, check_ends, last_line, unreadable
 from pinglow.structures import FloatArray
 
 _Provider = tuple[str, dict[str, Any]]

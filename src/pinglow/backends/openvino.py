@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pinglow.backends.base import CPU, Backend
-from pinglow.backends.graph import GATES_INPUT, OWN_INPUT, check_ends, unreadable
 from pinglow.extras import import_extra
+from pinglow.models.graph import GATES_INPUT, OWN_INPUT, check_ends, unreadable
 
 _REPEATED: Final = 8  # images of one shape after which OpenVINO compiles for it
 _MOST_STATIC: Final = 4  # shapes that it does so for

@@ -55,9 +55,9 @@ def bench(
     from rich.console import Console
     from rich.table import Table
 
+    from pinglow.backends.opening import BACKENDS
     from pinglow.cli.progress import frame_progress
-    from pinglow.inference.backends import BACKENDS
-    from pinglow.inference.benchmark import draw_timings, measure_speed
+    from pinglow.deploy.benchmark import draw_timings, measure_speed
 
     names = [name.strip() for name in models.split(",") if name.strip()]
     chosen = [name.strip() for name in backends.split(",") if name.strip()]

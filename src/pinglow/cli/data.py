@@ -89,8 +89,8 @@ def synth(
     from dataclasses import replace
 
     from pinglow.cli.progress import frame_progress
-    from pinglow.data.backgrounds import BACKGROUNDS
-    from pinglow.data.synthetic import SENSORS, TRUTH, SceneSpec, write_dataset
+    from pinglow.data.synthetic.backgrounds import BACKGROUNDS
+    from pinglow.data.synthetic.scenes import SENSORS, TRUTH, SceneSpec, write_dataset
 
     if bits not in SENSORS:
         raise OptionError(f"--bits {bits} is not offered; use 8, 14 or 16")
@@ -162,7 +162,7 @@ def convert(
 
     from pinglow.cli.progress import frame_progress
     from pinglow.data.boxes import BOX_FORMATS, BOX_SOURCES, convert_boxes
-    from pinglow.data.datasets import read_split
+    from pinglow.data.folder import read_split
 
     if to not in BOX_FORMATS:
         raise OptionError(f"--to {to} is unknown: choose from {', '.join(BOX_FORMATS)}")
@@ -203,7 +203,7 @@ def convert(
 def pack(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Data folders.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The pack to write.")],
-    licence: Annotated[
+    license: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
@@ -226,7 +226,7 @@ def pack(
     from functools import partial
 
     from pinglow.cli.progress import frame_progress
-    from pinglow.data.pack_write import list_files, write_pack
+    from pinglow.data.pack.writer import list_files, write_pack
 
     check_output_file("--out", out)
     with frame_progress() as progress:
@@ -234,7 +234,7 @@ def pack(
         done = write_pack(
             folders,
             out,
-            licence=licence,
+            license=license,
             overwrite=overwrite,
             on_file=partial(progress.advance, task),
         )
@@ -267,7 +267,7 @@ def unpack(
     from functools import partial
 
     from pinglow.cli.progress import frame_progress
-    from pinglow.data.pack import Pack, unpack_folders
+    from pinglow.data.pack.reader import Pack, unpack_folders
 
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file: name a folder")
@@ -282,18 +282,18 @@ def unpack(
             err=True,
         )
     for folder in folders:
-        typer.echo(f"{out / folder.name}: {len(folder.files)} files; licence: {folder.licence}")
+        typer.echo(f"{out / folder.name}: {len(folder.files)} files; license: {folder.license}")
 
 
 @app.command("list")
 def list_datasets() -> None:
-    """Known public data sets, with their licences and how to get them."""
+    """Known public data sets, with their licenses and how to get them."""
     from rich.console import Console
     from rich.table import Table
 
-    from pinglow.data.datasets import KNOWN_DATASETS
+    from pinglow.data.folder import KNOWN_DATASETS
 
-    table = Table("name", "title", "frames", "size", "lists", "licence")
+    table = Table("name", "title", "frames", "size", "lists", "license")
     for name, info in KNOWN_DATASETS.items():
         table.add_row(
             name,
@@ -301,7 +301,7 @@ def list_datasets() -> None:
             str(info.frames),
             info.size,
             ", ".join(f"{split}: {size}" for split, size in info.splits.items()) or "-",
-            info.licence,
+            info.license,
         )
     Console().print(table)
     # Outside the table, where no cell cuts an address.

@@ -71,8 +71,8 @@ def train(
     Example: pinglow detect train --data my-frames:train --detector retinanet-small
     """
     from pinglow.cli.train import fit_run
-    from pinglow.detection.recipe import DetectorRecipe
-    from pinglow.detection.task import train_detector
+    from pinglow.training.detection import train_detector
+    from pinglow.training.detection_recipe import DetectorRecipe
     from pinglow.training.fit import Machine
 
     changes = list(changes or [])
@@ -126,9 +126,9 @@ def predict(
     Example: pinglow detect predict flight/ --model runs/detector/weights.safetensors
     """
     from pinglow.cli.predict import choose_sinks, run_job
-    from pinglow.detection.detector import DetectorPredictor
-    from pinglow.inference.job import Selection
-    from pinglow.inference.sinks import PIXEL_SINKS, SINKS
+    from pinglow.inference.detector import DetectorPredictor
+    from pinglow.inference.pipeline import Selection
+    from pinglow.output.sinks import PIXEL_SINKS, SINKS
 
     run_job(
         sources,
@@ -173,9 +173,9 @@ def evaluate(
         typer.Option(help="Also write the scores to this file, as fractions.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Score boxes: average precision by COCO's rules, and Pd and Fa by their centres.
+    """Score boxes: average precision by COCO's rules, and Pd and Fa by their centers.
 
-    A target is found if a box's centre is less than 3 px from its box's centre. Fa counts the area
+    A target is found if a box's center is less than 3 px from its box's center. Fa counts the area
     of false boxes, so it cannot be compared with that of pixels. A frame or label that cannot be
     read is listed at the end, the others are scored, and the exit code is 2.
 
@@ -185,7 +185,7 @@ def evaluate(
 
     from pinglow.cli.progress import frame_progress
     from pinglow.data.boxes import BoxFolder
-    from pinglow.detection.evaluation import evaluate_boxes, load_finder
+    from pinglow.evaluation.boxes import evaluate_boxes, load_finder
 
     check_output_file("--json", json)
     frames = BoxFolder(data, split, boxes)

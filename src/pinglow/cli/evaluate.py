@@ -16,8 +16,8 @@ from pinglow.errors import DataError, FrameError, OptionError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pinglow.data.datasets import FrameFolder
-    from pinglow.inference.evaluation import Pair
+    from pinglow.data.folder import FrameFolder
+    from pinglow.evaluation.pixels import Pair
     from pinglow.metrics import Report
     from pinglow.metrics.boxes import BoxReport
 
@@ -81,8 +81,8 @@ def evaluate(
     """
     from rich.console import Console
 
-    from pinglow.data.datasets import FrameFolder
-    from pinglow.inference.evaluation import evaluate_model, evaluate_saved
+    from pinglow.data.folder import FrameFolder
+    from pinglow.evaluation.pixels import evaluate_model, evaluate_saved
     from pinglow.metrics import PROTOCOLS
 
     names = list(dict.fromkeys(protocol or ["strict"]))

@@ -10,7 +10,7 @@ import typer
 from pinglow.errors import OptionError
 
 if TYPE_CHECKING:
-    from pinglow.export import Accuracy
+    from pinglow.deploy.export import Accuracy
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
 ) -> None:
     """Write a model as one file that runs without pinglow.
 
-    The file takes any batch and size, and holds the card: normalisation, input
+    The file takes any batch and size, and holds the card: normalization, input
     rule, threshold. It is compared with the original before it is kept, and is
     itself a model name for predict, evaluate and bench.
 
@@ -45,7 +45,7 @@ def export(
     """
     from rich.console import Console
 
-    from pinglow.export import FORMATS, TOLERANCE, export_model
+    from pinglow.deploy.export import FORMATS, TOLERANCE, export_model
 
     if form not in FORMATS:
         raise OptionError(f"--format {form!r} is unknown: use {' or '.join(FORMATS)}")

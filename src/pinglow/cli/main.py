@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pinglow import __version__
+from pinglow._version import __version__
 from pinglow.cli import data, detect
 from pinglow.cli.bench import bench
 from pinglow.cli.evaluate import evaluate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pinglow.inference.weights import ModelCard
+    from pinglow.models.card import ModelCard
 
 
 def models(
@@ -22,7 +22,7 @@ def models(
 ) -> None:
     """List the bundled models, or show the card of one.
 
-    A card says what the model was trained on, under which licences, how to
+    A card says what the model was trained on, under which licenses, how to
     train it again, and what it scored by which protocol.
 
     Example: pinglow models pinglow-fast
@@ -30,9 +30,9 @@ def models(
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from pinglow.inference.backends import open_model
-    from pinglow.inference.card_page import card_page
-    from pinglow.inference.weights import EXPORTED, bundled_models, read_card
+    from pinglow.backends.opening import open_model
+    from pinglow.models.card import EXPORTED, bundled_models, read_card
+    from pinglow.models.card_page import card_page
 
     if name is not None:
         exported = Path(name).suffix.lower() in EXPORTED
@@ -54,14 +54,14 @@ def models(
 def _print_list(console: Any, cards: list[ModelCard]) -> None:
     from rich.table import Table
 
-    table = Table("model", "parameters", "threshold", "trained on", "licence")
+    table = Table("model", "parameters", "threshold", "trained on", "license")
     for card in cards:
         table.add_row(
             card.name,
             f"{card.parameters:,}",
             f"{card.threshold:g}",
             ", ".join(str(entry["name"]) for entry in card.data),
-            card.licence,
+            card.license,
         )
     console.print(table)
     console.print("pinglow models NAME shows the whole card.", highlight=False)

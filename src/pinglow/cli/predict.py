@@ -13,7 +13,7 @@ from pinglow.errors import FrameError, OptionError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pinglow.inference.job import Selection
+    from pinglow.inference.pipeline import Selection
     from pinglow.structures import Detections, Prediction
 
 
@@ -120,9 +120,9 @@ def predict(
 
     Example: pinglow predict clip.mp4 --track --save overlay,jsonl
     """
-    from pinglow.inference.job import Selection
+    from pinglow.inference.pipeline import Selection
     from pinglow.inference.predictor import Predictor
-    from pinglow.inference.sinks import SINKS
+    from pinglow.output.sinks import SINKS
 
     run_job(
         sources,
@@ -185,13 +185,13 @@ def run_job(
         FrameError: No frame could be read.
     """
     from pinglow.cli.progress import frame_progress
-    from pinglow.data.io import FRAME_SUFFIXES, find_frames
-    from pinglow.data.pack_cache import open_images
-    from pinglow.data.video import VIDEO_SUFFIXES
-    from pinglow.inference.job import predict_frames
-    from pinglow.inference.job_log import JobLog
-    from pinglow.inference.sinks import OverlaySink, open_sinks, printable
+    from pinglow.data.pack.cache import open_images
+    from pinglow.inference.pipeline import predict_frames
     from pinglow.inference.tracking import make_tracker
+    from pinglow.io.frames import FRAME_SUFFIXES, find_frames
+    from pinglow.io.video import VIDEO_SUFFIXES
+    from pinglow.output.job_log import JobLog
+    from pinglow.output.sinks import OverlaySink, open_sinks, printable
 
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file: name a folder")

@@ -13,9 +13,9 @@ from pinglow.cli.predict import Device
 from pinglow.errors import DataError, OptionError, PinglowError
 
 if TYPE_CHECKING:
-    from pinglow.training.cuts import Cut
     from pinglow.training.fit import Machine
     from pinglow.training.recipe import RunRecipe
+    from pinglow.training.splits import Cut
     from pinglow.training.task import TrainingTask
 
 
@@ -223,7 +223,7 @@ def _as_table(item: str, options: dict[str, str]) -> str:
 
 def _is_data(path: str) -> bool:
     """Whether a path means a folder, in a pack or not; what is wrong with a pack is said later."""
-    from pinglow.data.pack_cache import open_data
+    from pinglow.data.pack.cache import open_data
 
     try:
         return open_data(path).is_dir()

@@ -1,1 +1,1 @@
-"""Frames and masks: reading, preparing, augmenting, auditing, making them."""
+"""Data folders: frames, masks and lists; split, audit, make, augment and pack them."""

@@ -15,20 +15,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.data.datasets import (
+from pinglow.data.duplicates import group_near_duplicates
+from pinglow.data.folder import (
     find_mask,
     fit_mask,
     frame_path,
     list_splits,
     read_image,
     read_split,
-    strip_suffix,
 )
-from pinglow.data.duplicates import group_near_duplicates
-from pinglow.data.io import find_frames, read_only_frame
-from pinglow.data.pack_cache import open_data
+from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, FrameError
-from pinglow.structures import TARGET_SIZES, BoolArray, binarise_mask, find_targets
+from pinglow.io.frames import find_frames, read_only_frame, strip_suffix
+from pinglow.structures import TARGET_SIZES, BoolArray, binarize_mask, find_targets
 
 # Words of lists' names.
 _TESTS: Final = frozenset({"test", "holdout"})
@@ -98,7 +97,7 @@ def audit_folder(folder: Path, on_frame: Callable[[], object] = lambda: None) ->
     A broken file is listed and does not stop the audit.
 
     Args:
-        folder: Holds images/ and usually masks/ and lists, as ``pinglow.data.datasets`` knows.
+        folder: Holds images/ and usually masks/ and lists, as ``pinglow.data.folder`` knows.
         on_frame: Called once for each image file, to show progress.
 
     Raises:
@@ -188,7 +187,7 @@ def _inspect_mask(audit: Audit, folder: Path, name: str) -> tuple[Path, BoolArra
         return None
     if np.any((mask != 0) & (mask != mask.max())):
         audit.non_binary_masks.append(name)
-    target_pixels = binarise_mask(mask)
+    target_pixels = binarize_mask(mask)
     targets = find_targets(target_pixels)
     if not targets:
         audit.target_free.append(name)

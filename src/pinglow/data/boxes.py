@@ -1,7 +1,7 @@
 """Boxes around targets: from masks and back, of a data folder, and from one format to another.
 
 A box is (left, top, width, height) in pixels, where pixel i covers [i, i + 1): the same as
-``Target.bbox`` and COCO. `pinglow.data.box_files` says how each format holds it.
+``Target.bbox`` and COCO. `pinglow.io.labels` says how each format holds it.
 """
 
 from __future__ import annotations
@@ -18,42 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pinglow.data.box_files import (
-    BoxArray,
-    Shape,
-    check_shape,
-    read_coco,
-    read_voc,
-    read_yolo,
-    stack_boxes,
-    write_coco,
-    write_voc,
-    write_whole,
-    write_yolo,
-)
-from pinglow.data.datasets import FrameFolder, fit_mask, frame_path, list_splits, read_split
-from pinglow.data.pack_cache import open_data
-from pinglow.data.prepare import normalize_frame
+from pinglow.data.folder import FrameFolder, fit_mask, frame_path, list_splits, read_split
+from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, FrameError, OptionError
+from pinglow.files import write_whole
+from pinglow.io.labels.boxes import BoxArray, Shape, check_shape, stack_boxes
+from pinglow.io.labels.coco import read_coco, write_coco
+from pinglow.io.labels.voc import read_voc, write_voc
+from pinglow.io.labels.yolo import read_yolo, write_yolo
+from pinglow.preprocess import normalize_frame
 from pinglow.structures import BoolArray, find_targets, whole_pixels
-
-__all__ = [
-    "BOX_FORMATS",
-    "BOX_SOURCES",
-    "BoxArray",
-    "BoxFolder",
-    "Conversion",
-    "convert_boxes",
-    "fill_boxes",
-    "grey_8_bits",
-    "mask_boxes",
-    "read_coco",
-    "read_voc",
-    "read_yolo",
-    "write_coco",
-    "write_voc",
-    "write_yolo",
-]
 
 
 def mask_boxes(mask: BoolArray) -> BoxArray:
@@ -121,7 +95,7 @@ class BoxFolder(FrameFolder):
         """(H, W) counts as stored.
 
         Raises:
-            FrameError: See `pinglow.data.datasets.read_image`.
+            FrameError: See `pinglow.data.folder.read_image`.
         """
         frame = super().frame(index)
         self._shapes[index] = frame.shape
@@ -228,7 +202,7 @@ def _find_entries(path: Path, names: list[str]) -> list[tuple[Shape, BoxArray]]:
 BOX_FORMATS: Final = ("voc", "yolo", "coco")
 """What `convert_boxes` writes."""
 
-_DARKEST, _BRIGHTEST = -4.0, 7.0  # normalised values at level 0 and 255 of an 8-bit frame
+_DARKEST, _BRIGHTEST = -4.0, 7.0  # normalized values at level 0 and 255 of an 8-bit frame
 _YOLO_FILE: Final = "data.yaml"
 
 
@@ -247,7 +221,7 @@ class Conversion:
     broken: dict[str, str]
 
 
-def grey_8_bits(frame: NDArray[Any]) -> NDArray[np.uint8]:
+def gray_8_bits(frame: NDArray[Any]) -> NDArray[np.uint8]:
     """A frame of any bit depth in 8 bits, for what reads no more.
 
     `normalize_frame`, with -4 at level 0 and 7 at level 255: from 27 spreads below the median to
@@ -279,7 +253,7 @@ def convert_boxes(
 
     VOC and COCO give the boxes alone, beside the frames if ``out`` is ``folder``, whose lists then
     stay as they are. YOLO gives a folder that ultralytics' trainer takes: frames as 8-bit PNG
-    (`grey_8_bits`; that trainer would keep only the high byte of a 16-bit file), labels, lists and
+    (`gray_8_bits`; that trainer would keep only the high byte of a 16-bit file), labels, lists and
     data.yaml, in which the first list is for training, the second for validation, the third for
     testing; a single one is for training and validation.
 
@@ -346,7 +320,7 @@ def convert_boxes(
 
 def _png(frame: NDArray[Any]) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(grey_8_bits(frame)).save(content, "PNG")
+    Image.fromarray(gray_8_bits(frame)).save(content, "PNG")
     return content.getvalue()
 
 

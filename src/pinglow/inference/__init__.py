@@ -1,1 +1,1 @@
-"""From frames to targets: models, predictions, what is written, and their scores."""
+"""From frames to targets."""

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pinglow.backends.base import Backend, bring_back, enlarge
-from pinglow.data.prepare import InputRule, measure_frame
+from pinglow.backends.opening import open_model
 from pinglow.errors import FrameError, OptionError
-from pinglow.inference.backends import open_model
 from pinglow.inference.batches import fill_batches
 from pinglow.inference.tiling import choose_windows, cut_into_tiles
-from pinglow.inference.weights import ModelCard
+from pinglow.models.card import ModelCard
+from pinglow.preprocess import InputRule, measure_frame
 from pinglow.structures import FloatArray, Prediction
 
 TILE: Final = 1024
@@ -185,10 +185,10 @@ class Predictor:
 def predict_probability(
     backend: Backend, frame: NDArray[Any], rule: InputRule, tile: int | None = TILE
 ) -> FloatArray:
-    """Normalise, enlarge by the rule, run the network, bring back to the frame's size.
+    """Normalize, enlarge by the rule, run the network, bring back to the frame's size.
 
     A frame that is larger, at the network's input, than four tiles' area is computed in tiles, so
-    that memory does not grow with it. Normalisation, scale and channel attention belong to the
+    that memory does not grow with it. Normalization, scale and channel attention belong to the
     frame, so that tiles join without seams and find the same. The attention is the frame's own up
     to four megapixels, beyond that the mean of four windows' (docs/decisions/tiling.md).
 
@@ -292,7 +292,7 @@ def as_frame(frame: ArrayLike) -> NDArray[Any]:
     if frame.ndim != 2 or frame.size == 0 or frame.dtype.kind not in "buif":
         raise FrameError(
             f"a frame of shape {frame.shape} and type {frame.dtype} cannot be used; pass one "
-            "(height, width) grey frame, as pinglow.read_frame returns it"
+            "(height, width) gray frame, as pinglow.read_frame returns it"
         )
     if frame.dtype.kind == "f" and not np.isfinite(frame).any():
         raise FrameError("a frame without a single finite pixel cannot be used; export it again")
@@ -313,7 +313,7 @@ def prepare_input(frame: NDArray[Any], rule: InputRule) -> FloatArray:
 
 
 def _normalize(frame: NDArray[Any]) -> FloatArray:
-    """(H, W) counts, normalised, a tiny frame continued by reflection."""
+    """(H, W) counts, normalized, a tiny frame continued by reflection."""
     padding = [(0, max(0, SMALLEST_SIDE - side)) for side in frame.shape]
     return np.pad(measure_frame(frame)(frame), padding, mode="symmetric")
 
@@ -351,10 +351,10 @@ def _in_parts(
     if (height, width) != frame.shape:
         part_of = prepare_input(frame, rule)[0, 0].__getitem__
     else:  # a large frame: its parts one by one
-        normalise = measure_frame(frame)
+        normalize = measure_frame(frame)
 
         def part_of(place: _Place) -> FloatArray:
-            return normalise(frame[place])
+            return normalize(frame[place])
 
     probability = torch.from_numpy(_run(backend, part_of, height, width, tile))[None, None]
     rows, columns = (max(SMALLEST_SIDE, side) for side in frame.shape)

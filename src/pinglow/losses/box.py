@@ -36,7 +36,7 @@ class _Geometry(NamedTuple):
 def ciou_loss(predicted: Tensor, true: Tensor) -> Tensor:
     """1 - IoU + rho²/c² + alpha · v.
 
-    rho is the distance of the centres, c the diagonal of the smallest box around both,
+    rho is the distance of the centers, c the diagonal of the smallest box around both,
     v = 4/pi² · (atan(w/h of true) - atan(w/h of predicted))², and alpha = v / (1 - IoU + v), which
     is a constant in the backward pass.
 
@@ -134,7 +134,7 @@ def _compare(predicted: Tensor, true: Tensor) -> _Geometry:
     shared = shared_width * shared_height
     iou = _ratio(shared, predicted_area + true_area - shared)
 
-    # All four edges: the box around both then holds both centres, also of corners in wrong order.
+    # All four edges: the box around both then holds both centers, also of corners in wrong order.
     hull_width = _span(px0, px1, tx0, tx1)
     hull_height = _span(py0, py1, ty0, ty1)
     rho2 = ((px0 + px1 - tx0 - tx1) ** 2 + (py0 + py1 - ty0 - ty1) ** 2) / 4

@@ -1,6 +1,6 @@
-"""The location loss: how far the predicted centre of mass is from the true one.
+"""The location loss: how far the predicted center of mass is from the true one.
 
-Source: SLS loss, MSHNet, https://arxiv.org/abs/2403.19366. Ours: centroids are normalised by mass
+Source: SLS loss, MSHNet, https://arxiv.org/abs/2403.19366. Ours: centroids are normalized by mass
 instead of by pixel count, so that position and area are not coupled, and everything is vectorised.
 """
 
@@ -22,7 +22,7 @@ def location_terms(probability: Tensor, mask: Tensor) -> Tensor:
     """The location loss of each image, (N,); 0 where there is no target.
 
     1 - min(rho) / max(rho) + 4/pi² · (phi_p - phi_t)², with rho the length and phi the angle of
-    the centroid seen from the image's top-left corner, in coordinates of pixel centres
+    the centroid seen from the image's top-left corner, in coordinates of pixel centers
     ((i + 0.5) / H, (j + 0.5) / W).
 
     Args:
@@ -53,16 +53,16 @@ class LocationLoss(nn.Module):
 
 
 def _polar_centroid(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Length and angle of the centre of mass of (N, 1, H, W) weights, each (N,)."""
+    """Length and angle of the center of mass of (N, 1, H, W) weights, each (N,)."""
     height, width = weight.shape[-2:]
     rows = weight.sum(dim=(1, 3))  # (N, H)
     columns = weight.sum(dim=(1, 2))  # (N, W)
     area = rows.sum(1) + _EPSILON
     # Not a matrix product: autocast would take that in half precision.
-    y = ((rows * _centres(height, weight)).sum(1) / area).clamp(min=_CORNER)
-    x = ((columns * _centres(width, weight)).sum(1) / area).clamp(min=_CORNER)
+    y = ((rows * _centers(height, weight)).sum(1) / area).clamp(min=_CORNER)
+    x = ((columns * _centers(width, weight)).sum(1) / area).clamp(min=_CORNER)
     return torch.hypot(x, y), torch.atan2(y, x)
 
 
-def _centres(count: int, like: Tensor) -> Tensor:
+def _centers(count: int, like: Tensor) -> Tensor:
     return (torch.arange(count, dtype=like.dtype, device=like.device) + 0.5) / count

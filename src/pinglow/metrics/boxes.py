@@ -1,11 +1,11 @@
-"""Scores of boxes: average precision by COCO's rules, and Pd and Fa by the centres of boxes.
+"""Scores of boxes: average precision by COCO's rules, and Pd and Fa by the centers of boxes.
 
 Boxes are (left, top, width, height) in pixels, where pixel i covers [i, i + 1), as in
 ``Target.bbox`` and COCO.
 
 - Average precision: COCO's, https://cocodataset.org/#detection-eval, over all areas, of the 100
   boxes with the highest scores of each frame; faster-coco-eval counts it.
-- Pd and Fa: at one threshold of the scores, matched as in the strict protocol, with the centre of a
+- Pd and Fa: at one threshold of the scores, matched as in the strict protocol, with the center of a
   box in the place of a centroid.
 """
 
@@ -225,20 +225,20 @@ def _check_boxes(boxes: NDArray[Any], kind: str) -> FloatArray:
     return checked
 
 
-# --- by centres ----------------------------------------------------------------------------------
+# --- by centers ----------------------------------------------------------------------------------
 
 
 def _count(frame: _Frame, threshold: float) -> tuple[float, ...]:
     """What one frame adds, in the order in which `_ratios` takes it."""
     boxes = frame.boxes[frame.scores > threshold]
-    _, matched = match_optimal(_centres(frame.true), _centres(boxes))
+    _, matched = match_optimal(_centers(frame.true), _centers(boxes))
     areas = np.delete(_areas_inside(boxes, frame.shape), matched)
     height, width = frame.shape
     return height * width, len(frame.true), len(boxes), len(matched), math.fsum(areas), 1
 
 
 def _ratios(sums: FloatArray) -> dict[str, FloatArray]:
-    """Every score by centres from (..., 6) sums of what `_count` gives."""
+    """Every score by centers from (..., 6) sums of what `_count` gives."""
     pixels, targets, boxes, matches, false_area, images = np.moveaxis(sums, -1, 0)
     return target_ratios(
         pixels=pixels,
@@ -250,8 +250,8 @@ def _ratios(sums: FloatArray) -> dict[str, FloatArray]:
     )
 
 
-def _centres(boxes: FloatArray) -> Components:
-    """Boxes as components whose centroids are their centres; areas, in whole pixels, break ties."""
+def _centers(boxes: FloatArray) -> Components:
+    """Boxes as components whose centroids are their centers; areas, in whole pixels, break ties."""
     left, top, width, height = boxes.T
     return Components(
         number=np.arange(len(boxes)),
@@ -272,13 +272,13 @@ def _areas_inside(boxes: FloatArray, shape: tuple[int, int]) -> FloatArray:
 def _matches_gained(frame: _Frame) -> NDArray[np.int64]:
     """(n,) by how much each box, highest score first, raises the number of matches: 0 or 1."""
     gains = np.zeros(len(frame.boxes), dtype=np.int64)
-    true, boxes = _centres(frame.true), _centres(frame.boxes)
+    true, boxes = _centers(frame.true), _centers(frame.boxes)
     down = np.abs(boxes.rows[:, None] - true.rows)
     right = np.abs(boxes.columns[:, None] - true.columns)
     near = np.flatnonzero(((down < MAX_DISTANCE) & (right < MAX_DISTANCE)).any(axis=1))
     found = 0
     for count, number in enumerate(near, start=1):  # the others can change nothing
-        matches = len(match_optimal(true, _centres(frame.boxes[near[:count]]))[0])
+        matches = len(match_optimal(true, _centers(frame.boxes[near[:count]]))[0])
         gains[number] = matches - found
         found = matches
     return gains

@@ -75,7 +75,7 @@ def check_probability(probability: NDArray[Any], shape: tuple[int, ...]) -> NDAr
     """Return a probability map as a floating (H, W) array if it fits its mask.
 
     Raises:
-        DataError: Its shape is not the mask's, or a value is outside [0, 1] (logits, grey levels)
+        DataError: Its shape is not the mask's, or a value is outside [0, 1] (logits, gray levels)
             or not a number.
     """
     if probability.shape != shape or probability.ndim != 2:
@@ -89,6 +89,6 @@ def check_probability(probability: NDArray[Any], shape: tuple[int, ...]) -> NDAr
     if not (low >= 0 and high <= 1):  # NaN lands here too
         raise DataError(
             f"A probability map holds values from {low:.4g} to {high:.4g}: bring it into [0, 1] "
-            "(sigmoid of logits, grey levels / 255) before scoring."
+            "(sigmoid of logits, gray levels / 255) before scoring."
         )
     return probability

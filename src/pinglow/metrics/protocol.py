@@ -17,7 +17,7 @@ from pinglow.errors import OptionError
 from pinglow.metrics.pixel import IntArray, check_probability, pixels_above, shared_pixels
 from pinglow.metrics.report import ImageCounts, Report, SizeCounts, make_report
 from pinglow.metrics.target import MATCHINGS, Components, Pairs, false_area, find_components
-from pinglow.structures import TARGET_SIZES, binarise_mask
+from pinglow.structures import TARGET_SIZES, binarize_mask
 
 THRESHOLDS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
 """Thresholds of the ROC: closer at both ends, where trained networks put their probabilities."""
@@ -128,7 +128,7 @@ class Scorer:
         Raises:
             DataError: The shapes differ, or a probability is outside [0, 1].
         """
-        truth = binarise_mask(mask)
+        truth = binarize_mask(mask)
         pixels = pixels_above(check_probability(probability, truth.shape), self._levels[0])
         true_pixels = pixels_above(truth, 0)
         true = find_components(true_pixels)

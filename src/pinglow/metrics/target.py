@@ -72,7 +72,7 @@ def find_components(pixels: Pixels) -> Components:
 
 
 def _close_gaps(lines: IntArray) -> IntArray:
-    """Renumber the occupied lines so that neighbours stay neighbours and gaps shrink to one."""
+    """Renumber the occupied lines so that neighbors stay neighbors and gaps shrink to one."""
     kept = np.zeros(lines.max(initial=0) + 2, dtype=np.bool_)
     kept[lines] = True
     kept[lines + 1] = True

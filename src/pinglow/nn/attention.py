@@ -68,7 +68,7 @@ def blocked_conv2d(x: Tensor, weight: Tensor) -> Tensor:
 
 @functools.cache
 def _block_index(size: int) -> Tensor:
-    """Tap of a (size, size) kernel between each pixel of a block and of its 3 x 3 neighbours.
+    """Tap of a (size, size) kernel between each pixel of a block and of its 3 x 3 neighbors.
 
     Returns:
         (16 to, 16 from, 3, 3) int64; size² where the kernel does not reach.
@@ -108,7 +108,7 @@ class FreeSpatialAttention(nn.Module):
 
 
 class GaussianPinwheelAttention(nn.Module):
-    """Spatial attention with one normalised Gaussian × pinwheel kernel instead of free taps.
+    """Spatial attention with one normalized Gaussian × pinwheel kernel instead of free taps.
 
     The kernel is the same for the channel mean and the channel maximum, so their sum is convolved
     once; 98 weights become 1 to 3.

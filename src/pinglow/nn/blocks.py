@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
 
 
 def fold_norms(model: nn.Module) -> nn.Module:
-    """A copy of a network in which batch normalisation is part of the convolutions before it.
+    """A copy of a network in which batch normalization is part of the convolutions before it.
 
     Args:
         model: In eval mode; with plain convolutions in its residual blocks, as `fold_kernels`

@@ -4,10 +4,10 @@ Source: Li and Zhuo, "Revisiting the Scale Loss Function and Gaussian-Shape Conv
 Infrared Small Target Detection", https://arxiv.org/abs/2604.09991. The bounds of sigma and tau and
 the bank modes (max, steered) are ours.
 
-A k × k grid of offsets (i down, j right) about the centre carries
+A k × k grid of offsets (i down, j right) about the center carries
 
     gaussian = exp(-(i² + j²) / (2 sigma²))
-    mask     = 1 on n arms through the centre, at angles theta + a·pi/n, half a pixel wide each side
+    mask     = 1 on n arms through the center, at angles theta + a·pi/n, half a pixel wide each side
 
 Angles are measured from the x axis (right) towards the y axis (down).
 """
@@ -33,7 +33,7 @@ _TAU_START: Final = 0.1
 
 
 def arm_distances(kernel_size: tuple[int, int], theta: Tensor, arms: int) -> Tensor:
-    """Distance in pixels of every tap to each of n lines through the centre.
+    """Distance in pixels of every tap to each of n lines through the center.
 
     Args:
         kernel_size: (kh, kw), taps.
@@ -101,7 +101,7 @@ class GaussianPinwheelKernel(nn.Module):
         if orientation not in ORIENTATIONS:
             raise ValueError(f"orientation is {orientation!r}; use one of {ORIENTATIONS}")
         if orientation != "none" and not all(size % 2 for size in kernel_size):
-            raise ValueError(f"kernel_size {kernel_size} has no centre tap; use odd sizes")
+            raise ValueError(f"kernel_size {kernel_size} has no center tap; use odd sizes")
         if arms < 1:
             raise ValueError(f"arms is {arms}; use at least 1")
         starts = [sigma] * channels if isinstance(sigma, float | int) else list(sigma)
@@ -138,7 +138,7 @@ class GaussianPinwheelKernel(nn.Module):
         return _tau(self.tau_logit)
 
     def forward(self) -> Tensor:
-        """Return (bank, channels, kh, kw), not normalised."""
+        """Return (bank, channels, kh, kw), not normalized."""
         mask = self._masks()  # (bank, kh, kw)
         if self.clip:
             mask = mask * (self._squares() <= (min(self.kernel_size) // 2) ** 2)
@@ -183,7 +183,7 @@ class GaussianPinwheelKernel(nn.Module):
         return f"{self.kernel_size}, {self.orientation}, arms={self.arms}, clip={self.clip}"
 
     def _squares(self) -> Tensor:
-        """(kh, kw) squared distances to the centre, in taps."""
+        """(kh, kw) squared distances to the center, in taps."""
         i, j = _offsets(self.kernel_size, self.log_sigma)
         return i**2 + j**2
 
@@ -237,7 +237,7 @@ def steer(responses: Tensor, sharpness: Tensor) -> Tensor:
 
 
 def _offsets(kernel_size: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Offsets of the taps from the centre: i (kh, 1) down and j (1, kw) right."""
+    """Offsets of the taps from the center: i (kh, 1) down and j (1, kw) right."""
     height, width = kernel_size
     i = torch.arange(height, dtype=like.dtype, device=like.device) - (height - 1) / 2
     j = torch.arange(width, dtype=like.dtype, device=like.device) - (width - 1) / 2

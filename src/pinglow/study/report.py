@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from pinglow.errors import DataError
-from pinglow.inference.weights import write_atomically
+from pinglow.files import write_whole
 from pinglow.study.contrast import Difference, contrast_arms
 from pinglow.study.grid import PlannedRun, Study, plan_runs
 from pinglow.study.results import FIGURES, RunResult
@@ -19,7 +19,7 @@ from pinglow.study.run import match_results
 _UNITS: Final = {"iou": ("IoU", 100), "niou": ("nIoU", 100), "pd": ("Pd", 100), "fa": ("Fa", 1e6)}
 _NOTHING: Final = 1e-9  # rounding, where the arms are equal in every frame
 _PANELS: Final = 3  # side by side
-_COLOURS: Final = ("#c05000", "#0060a0", *(f"C{n}" for n in range(2, 10)))
+_COLORS: Final = ("#c05000", "#0060a0", *(f"C{n}" for n in range(2, 10)))
 
 
 def write_report(study: Study, folder: Path) -> Path:
@@ -77,7 +77,7 @@ def write_report(study: Study, folder: Path) -> Path:
     _draw_curves(done, panels, folder / f"{study.name}-curves.png")
     _draw_rocs(done, panels, folder / f"{study.name}-roc.png")
     page = folder / f"{study.name}.md"
-    write_atomically(page, ("\n\n".join(blocks) + "\n").encode())
+    write_whole(page, ("\n\n".join(blocks) + "\n").encode())
     return page
 
 
@@ -257,9 +257,9 @@ def _draw_differences(effects: list[_Effect], path: Path) -> None:
     for place, (_, _, differences) in enumerate(effects):
         difference = differences["iou"]
         low, high = (100 * end for end in difference.interval)
-        colour = "#c05000" if difference.shown else "#808080"
-        axes.plot([low, high], [place, place], color=colour, linewidth=2)
-        axes.plot(100 * difference.value, place, "o", color=colour)
+        color = "#c05000" if difference.shown else "#808080"
+        axes.plot([low, high], [place, place], color=color, linewidth=2)
+        axes.plot(100 * difference.value, place, "o", color=color)
         axes.plot(
             [100 * value for value in difference.by_seed.values()],
             [place] * len(difference.by_seed),
@@ -276,11 +276,11 @@ def _draw_differences(effects: list[_Effect], path: Path) -> None:
 def _draw_curves(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: Path) -> None:
     figure, all_axes = _make_panels(len(panels))
     for axes, arms in zip(all_axes, panels, strict=False):
-        for arm, colour in zip(arms, cycle(_COLOURS)):
+        for arm, color in zip(arms, cycle(_COLORS)):
             for number, run in enumerate(each for each in done if each.arm == arm):
                 steps = [int(row["step"]) for row in run.curve]
                 scores = [100 * float(row["val_score"]) for row in run.curve]
-                axes.plot(steps, scores, color=colour, label=None if number else arm)
+                axes.plot(steps, scores, color=color, label=None if number else arm)
         axes.set(xlabel="step", ylabel="validation IoU, %")
         if axes.lines:
             axes.legend(fontsize=8)
@@ -290,7 +290,7 @@ def _draw_curves(done: list[RunResult], panels: Sequence[tuple[str, ...]], path:
 def _draw_rocs(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: Path) -> None:
     figure, all_axes = _make_panels(len(panels))
     for axes, arms in zip(all_axes, panels, strict=False):
-        for arm, colour in zip(arms, cycle(_COLOURS)):
+        for arm, color in zip(arms, cycle(_COLORS)):
             rocs = [
                 (each.report["roc"]["fa"], each.report["roc"]["pd"])
                 for run in done
@@ -300,7 +300,7 @@ def _draw_rocs(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: P
             ]
             if rocs:
                 fa, pd = np.array(rocs, dtype=np.float64).mean(axis=0)
-                axes.plot(1e6 * fa, 100 * pd, ".-", color=colour, label=arm)
+                axes.plot(1e6 * fa, 100 * pd, ".-", color=color, label=arm)
         axes.set(xlabel="Fa, 1e-6", ylabel="Pd, %", xscale="symlog")
         if axes.lines:
             axes.legend(fontsize=8)

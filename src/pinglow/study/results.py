@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pinglow.errors import DataError
-from pinglow.inference.weights import write_atomically
+from pinglow.files import write_whole
 from pinglow.metrics import ImageCounts
 
 FIGURES: Final = ("iou", "niou", "pd", "fa")
@@ -133,7 +133,7 @@ def write_result(folder: Path, result: RunResult) -> None:
     """Keep a result; a file appears only when it is whole."""
     path = result_path(folder, f"{result.arm}-{result.seed}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(result.model_dump(mode="json")).encode() + b"\n")
+    write_whole(path, json.dumps(result.model_dump(mode="json")).encode() + b"\n")
 
 
 def write_table(folder: Path, results: Sequence[RunResult]) -> None:
@@ -144,7 +144,7 @@ def write_table(folder: Path, results: Sequence[RunResult]) -> None:
     writer = csv.DictWriter(text, [*columns, "failure"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(folder / "results.csv", text.getvalue().encode())
+    write_whole(folder / "results.csv", text.getvalue().encode())
 
 
 def _short(value: float | None) -> float | str:

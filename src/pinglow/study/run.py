@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
-from pinglow.data.pack_cache import open_data
+from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, ModelError, PinglowError, RecipeError
-from pinglow.inference.weights import write_atomically
+from pinglow.files import write_whole
 from pinglow.study.grid import PlannedRun, digest_recipe
 from pinglow.study.results import (
     RunResult,
@@ -61,7 +61,7 @@ def run_study(
         on_start: Called with a run and its number in the plan, from 1.
         on_end: Called with all results so far, in the plan's order, after each run.
         progress: Show each run's progress bar.
-        device: See `pinglow.inference.device.choose_device`.
+        device: See `pinglow.backends.device.choose_device`.
 
     Returns:
         All results, in the plan's order.
@@ -214,7 +214,7 @@ def _can_resume(run: PlannedRun, work: Path) -> bool:
         return False
     if steps >= run.recipe.steps:  # done, but killed before its result was kept
         return False
-    write_atomically(stored, run.recipe.to_toml().encode())  # the data may lie elsewhere now
+    write_whole(stored, run.recipe.to_toml().encode())  # the data may lie elsewhere now
     return True
 
 

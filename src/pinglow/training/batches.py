@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from pinglow.data import counter
-from pinglow.data.augment import FrameBank, cut_views, draw_views
-from pinglow.data.paste import Pasting, TargetPatch, lift_target
-from pinglow.data.prepare import normalize_frame
+from pinglow.data.augment import counter
+from pinglow.data.augment.paste import Pasting, TargetPatch, lift_target
+from pinglow.data.augment.views import FrameBank, cut_views, draw_views
+from pinglow.preprocess import normalize_frame
 from pinglow.structures import BoolArray, FloatArray, find_targets, label_targets
-from pinglow.training.cuts import Cut
 from pinglow.training.recipe import Phase, RunRecipe
+from pinglow.training.splits import Cut
 
 _logger = logging.getLogger("pinglow")
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 
 from pinglow.errors import ModelError
-from pinglow.inference.weights import write_atomically
+from pinglow.files import write_whole
 
 _HEADER: Final = b"pinglow checkpoint 2\n"
 _OLDER: Final = b"pinglow checkpoint 1\n"
@@ -27,7 +27,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     content = buffer.getvalue()
-    write_atomically(path, _HEADER + hashlib.sha256(content).digest() + content)
+    write_whole(path, _HEADER + hashlib.sha256(content).digest() + content)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import torch
 
-from pinglow.data.datasets import KNOWN_DATASETS
+from pinglow.data.folder import KNOWN_DATASETS
 from pinglow.errors import ModelError, OptionError, RecipeError
-from pinglow.inference.weights import ModelCard, load_network
+from pinglow.models.card import ModelCard
+from pinglow.models.weights import load_network
 from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
 from pinglow.training.checkpoint import load_checkpoint
-from pinglow.training.cuts import Cut, cut_validation
 from pinglow.training.loop import (
     Deadline,
     count_steps,
@@ -27,6 +27,7 @@ from pinglow.training.loop import (
 from pinglow.training.processes import World, open_world, share_norms
 from pinglow.training.recipe import Recipe, RunRecipe
 from pinglow.training.run import CHECKPOINT, RunKeeper, check_run, describe_run
+from pinglow.training.splits import Cut, cut_validation
 from pinglow.training.step import Step
 from pinglow.training.task import SegmentationTask, TrainingTask, ValidationFrame
 
@@ -38,7 +39,7 @@ class Machine:
     """On what a run is made, and for how long; of no effect on its batches.
 
     Attributes:
-        device: See `pinglow.inference.device.choose_device`.
+        device: See `pinglow.backends.device.choose_device`.
         devices: How many of them, with a process each.
         minutes: End after so many, validated and saved, even if steps are left; None: never.
         compiled: Fuse operations by torch.compile.
@@ -300,7 +301,7 @@ def describe_model(
                 "split": cut.dataset.split,
                 "frames": len(cut.training),
                 "held out for validation": len(cut.validation),
-                "licence": known.licence if known else "not known to pinglow",
+                "license": known.license if known else "not known to pinglow",
             }
         )
     training: dict[str, Any] = {

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from pinglow.backends.device import choose_device
 from pinglow.errors import OptionError
-from pinglow.inference.device import choose_device
 
 Item = TypeVar("Item")
 

@@ -25,12 +25,12 @@ from pydantic import (
     model_validator,
 )
 
-from pinglow.data.augment import Augmentation
-from pinglow.data.datasets import KNOWN_DATASETS
-from pinglow.data.prepare import InputRule
+from pinglow.data.augment.views import Augmentation
+from pinglow.data.folder import KNOWN_DATASETS
 from pinglow.errors import ModelError, RecipeError
-from pinglow.inference.weights import build_network
 from pinglow.losses import LOSSES
+from pinglow.models.weights import build_network
+from pinglow.preprocess import InputRule
 
 _Positive = Annotated[int, Field(gt=0)]
 
@@ -67,14 +67,14 @@ class LossSection(Section):
 
 
 class DistillSection(Section):
-    """A trained model whose probabilities are learnt, beside the masks."""
+    """A trained model whose probabilities are learned, beside the masks."""
 
     model: str = Field(description="a bundled model or a weights file")
     weight: float = Field(default=1.0, gt=0, description="of the cross entropy with them")
 
 
 class OptimizerSection(Section):
-    """The optimiser and its learning rate over the steps."""
+    """The optimizer and its learning rate over the steps."""
 
     name: Literal["adamw", "adagrad"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0)

@@ -126,7 +126,7 @@ def _change(content: dict[str, Any], key: str, value: Any) -> None:
 
 def explain_fault(error: ValidationError, source: str, kind: type[BaseModel]) -> str:
     """One sentence about the first fault in a TOML file of a kind; ``source`` names it."""
-    # A misspelt key is often a missing one, too: the unknown key says more.
+    # A misspelled key is often a missing one, too: the unknown key says more.
     fault = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     location = [str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":

@@ -26,12 +26,14 @@ from typing import Any, Final, NoReturn
 import torch
 
 from pinglow.errors import DataError, PinglowError, RecipeError
-from pinglow.inference.weights import WEIGHTS, ModelCard, save_model, write_atomically
+from pinglow.files import write_whole
+from pinglow.models.card import WEIGHTS, ModelCard
+from pinglow.models.weights import save_model
 from pinglow.training.checkpoint import save_checkpoint
-from pinglow.training.cuts import Cut
 from pinglow.training.progress import StepsBar
 from pinglow.training.recipe import RunRecipe
 from pinglow.training.recipe_file import load_run_recipe
+from pinglow.training.splits import Cut
 from pinglow.training.task import LABELS, TrainingTask
 
 CHECKPOINT: Final = "last.ckpt"
@@ -97,9 +99,9 @@ def describe_run(run: Path, recipe: RunRecipe, cuts: list[Cut], resume: bool) ->
                     "list); bring the frames back, or start a new run"
                 )
             if not (resume and path.is_file()):
-                write_atomically(path, names.encode())
+                write_whole(path, names.encode())
     if not resume:
-        write_atomically(run / "recipe.toml", recipe.to_toml().encode())
+        write_whole(run / "recipe.toml", recipe.to_toml().encode())
 
 
 class RunKeeper:
@@ -304,7 +306,7 @@ class RunKeeper:
             if len(row) == len(rows[0]) and int(row[0]) <= step
         ]
         if kept:
-            write_atomically(path, "".join(f"{line}\n" for line in [lines[0], *kept]).encode())
+            write_whole(path, "".join(f"{line}\n" for line in [lines[0], *kept]).encode())
         else:
             path.unlink(missing_ok=True)
 

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from pinglow.backends.torch import TorchBackend
 from pinglow.inference.predictor import predict_probabilities
-from pinglow.inference.weights import build_network, load_network
 from pinglow.losses import LOSSES, SoftIoULoss, target_weights
 from pinglow.metrics import PROTOCOLS, Scorer
+from pinglow.models.weights import build_network, load_network
 from pinglow.nn import PinwheelUNet, fold_kernels, fold_norms
 from pinglow.training.recipe import OptimizerSection, Recipe, RunRecipe
 

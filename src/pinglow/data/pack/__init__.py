@@ -1,0 +1,1 @@
+"""Packs: a data folder in one file, lossless."""

@@ -1,0 +1,1 @@
+"""Make a model ready for other programs and machines."""

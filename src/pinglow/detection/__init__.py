@@ -1,1 +1,0 @@
-"""Detectors: boxes instead of pixels, with the same data, runs and output as segmentation."""

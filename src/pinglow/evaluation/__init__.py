@@ -1,0 +1,1 @@
+"""From a model, or saved maps, to a report."""

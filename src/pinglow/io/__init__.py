@@ -1,0 +1,1 @@
+"""Read frames and labels: one module a format."""

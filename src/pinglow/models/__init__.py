@@ -1,0 +1,1 @@
+"""Model files: cards, weights, and how a name becomes a network."""

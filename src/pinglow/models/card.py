@@ -1,0 +1,133 @@
+"""Cards and model files: what a file says about its model, and where files are. Without torch."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+
+from pinglow.errors import ModelError
+from pinglow.preprocess import NORMALIZATION, InputRule
+
+CARD_KEY: Final = "pinglow"
+"""Where the card stands in the metadata of every kind of model file."""
+
+WEIGHTS: Final = "weights.safetensors"
+"""The file in a run folder that has the weights of its best validation."""
+
+EXPORTED: Final = (".onnx", ".xml")
+"""Suffixes of models that `pinglow export` has written."""
+
+
+class ModelCard(BaseModel):
+    """What a model is, how it reads frames, where it comes from and what it reaches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    network: dict[str, Any] = Field(description="type (a key of NETWORKS) and its arguments")
+    parameters: int
+    normalization: str = NORMALIZATION
+    input_rule: InputRule = InputRule()
+    threshold: float = Field(default=0.5, ge=0, lt=1)
+    upright: bool = Field(
+        default=False,
+        description="some training frames were never turned, so --flips mirrors left to right only",
+    )
+    precision: str = Field(default="float32", description="int8: wide convolutions in 8 bits")
+    data: list[dict[str, Any]] = Field(default=[], description="name, split, frames, license")
+    training: dict[str, Any] = Field(default={}, description="steps, minutes, machine, ...")
+    scores: list[dict[str, Any]] = Field(default=[], description="data, protocol and figures")
+    recipe: str = Field(default="", description="the recipe, TOML")
+    command: str = Field(default="", description="the command that trained it")
+    license: str = Field(default="not stated", description="of the weights")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _respell(cls, content: Any) -> Any:
+        """Read the keys of earlier cards, which were spelled otherwise."""
+        return _respell(content)
+
+
+_RESPELLED: Final = {"normalisation": "normalization", "licence": "license"}
+
+
+def _respell(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {_RESPELLED.get(key, key): _respell(value) for key, value in content.items()}
+    return [_respell(value) for value in content] if isinstance(content, list) else content
+
+
+def bundled_models() -> dict[str, Path]:
+    """The weights that come with pinglow, by name."""
+    folder = Path(str(resources.files("pinglow"))) / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def read_card(name_or_path: str | Path) -> ModelCard:
+    """The card of a bundled model or of a weights file.
+
+    Raises:
+        ModelError: The name is unknown, or the file is damaged or not pinglow's.
+    """
+    path = find_model(name_or_path)
+    if path.suffix.lower() in EXPORTED:
+        raise ModelError(f"{path} is an exported model; name the weights file that it came from")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{path} is not a readable safetensors file ({error}); a run's weights are in {WEIGHTS}"
+        ) from error
+    if CARD_KEY not in metadata:
+        raise ModelError(f"{path} has no pinglow card; use weights that pinglow train has written")
+    return parse_card(metadata[CARD_KEY], path)
+
+
+def parse_card(text: str, path: Path) -> ModelCard:
+    """A card from its JSON; ``path`` names the file in errors.
+
+    Raises:
+        ModelError: This version does not understand it.
+    """
+    try:
+        card = ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        raise ModelError(
+            f"{path} has a card that this version of pinglow does not understand "
+            f"({error.error_count()} faults); update pinglow or train again"
+        ) from error
+    if card.normalization != NORMALIZATION:
+        raise ModelError(
+            f"{path} wants normalization {card.normalization!r}, this version has "
+            f"{NORMALIZATION!r}; use the version of pinglow that wrote it"
+        )
+    return card
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The file of a bundled model, of a run folder's weights, or the path given.
+
+    Raises:
+        ModelError: It is neither.
+    """
+    bundled = bundled_models()
+    if str(name_or_path) in bundled:
+        return bundled[str(name_or_path)]
+    given = Path(name_or_path)
+    path = given / WEIGHTS if given.is_dir() else given
+    if path.is_file():
+        return path
+    names = ", ".join(bundled) or "none"
+    if given.is_dir():
+        for name in sorted(given.iterdir()):
+            if name.suffix.lower() in EXPORTED:
+                raise ModelError(f"{given} is a folder: name the exported model in it, {name}")
+        raise ModelError(f"{given} has no {WEIGHTS}: name a run folder, or a model of {names}")
+    raise ModelError(
+        f"model {str(given)!r} is neither a file nor a bundled model; bundled: {names}"
+    )

@@ -1,0 +1,37 @@
+"""The examples of docs/detectors.md run as they are written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pinglow.inference.detector import build_detector
+from pinglow.models.card import ModelCard
+from pinglow.models.weights import save_model
+
+pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
+pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
+
+_PAGE = Path(__file__).parents[2] / "docs" / "detectors.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", _PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_page_has_an_example_for_each_detector_and_for_export() -> None:
+    assert len(EXAMPLES) == 3
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_runs(
+    number: int, yolo_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(yolo_set.parent, tmp_path / "my-yolo")
+    yaml = tmp_path / "my-yolo" / "data.yaml"
+    yaml.write_text(yaml.read_text().replace(str(yolo_set.parent), str(yaml.parent)))
+    config = {"type": "retinanet-small"}
+    card = ModelCard(name="d", network=config, parameters=1)
+    save_model(tmp_path / "runs/detector/weights.safetensors", build_detector(config), card)
+    monkeypatch.chdir(tmp_path)
+    exec(EXAMPLES[number], {})

@@ -1,0 +1,62 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pinglow.files import write_whole
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_whole_content_is_on_the_disk_before_the_name_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed writer leaves: until the rename, the old file; the new one is whole by then."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    seen: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def look_at_fsync(number: int) -> None:
+        assert path.read_bytes() == b"old"
+        seen.append("fsync")
+        fsync(number)
+
+    def look_at_replace(source: Path, target: Path) -> None:
+        assert path.read_bytes() == b"old"
+        assert source.read_bytes() == b"new"
+        assert source.parent == target.parent  # a rename, not a copy
+        seen.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", look_at_fsync)
+    monkeypatch.setattr(os, "replace", look_at_replace)
+    write_whole(path, b"new")
+    assert seen == ["fsync", "replace"]
+    assert path.read_bytes() == b"new"
+
+
+def test_folders_are_made_on_the_way(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a" / "b" / "file", b"x")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"x"

@@ -1,0 +1,191 @@
+"""Training runs of detectors: what they leave, and that they can be gone on with."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pinglow.data.boxes import BoxFolder, convert_boxes, mask_boxes
+from pinglow.errors import DataError, RecipeError
+from pinglow.inference.detector import DetectorPredictor
+from pinglow.io.frames import read_frame
+from pinglow.models.card import read_card
+from pinglow.training.detection import DetectionTask, train_detector
+from pinglow.training.detection_recipe import DetectorRecipe
+from pinglow.training.recipe_file import load_recipe, load_run_recipe
+from pinglow.training.run import TrainingInterruptedError
+
+pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
+
+pytestmark = pytest.mark.usefixtures("one_thread", "offline_detectors")
+
+Make = Callable[..., DetectorRecipe]
+
+
+@pytest.mark.parametrize("kind", ["retinanet-small", "yolov8n"])
+def test_a_run_leaves_weights_that_find_boxes(
+    kind: str, make_detector_recipe: Make, box_scenes: Path, tmp_path: Path
+) -> None:
+    recipe = make_detector_recipe(detector={"type": kind, "gaussian": True, "box_loss": "diff"})
+    task = train_detector(recipe, tmp_path / "run", progress=False, command="pinglow detect train")
+    card = read_card(tmp_path / "run" / "weights.safetensors")
+    assert card.network == {"type": kind, "gaussian": True, "box_loss": "diff"}
+    assert card.threshold == task.threshold
+    assert card.scores[0]["protocol"] == "boxes"
+    assert card.data[0]["frames"] + card.data[0]["held out for validation"] == 28
+    predictor = DetectorPredictor.load(tmp_path / "run" / "weights.safetensors")
+    found = predictor.candidates(read_frame(next((box_scenes / "images").glob("*.png"))))
+    assert found.boxes.shape[1] == 4
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert {"scenes_ap50", "scenes_pd", "train_loss"} <= rows[0].keys()
+    assert (tmp_path / "run" / "curves.png").is_file()
+    assert load_run_recipe(DetectorRecipe, tmp_path / "run" / "recipe.toml") == recipe
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    make_detector_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_detector_recipe(detector={"type": "yolov8n"})
+    whole = train_detector(recipe, tmp_path / "whole", progress=False)
+
+    report, validations = DetectionTask.report, [0]
+
+    def interrupt(task: DetectionTask) -> object:
+        validations[0] += 1
+        if validations[0] == 1:  # after step 2 of 4
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionTask, "report", interrupt)
+        with pytest.raises(TrainingInterruptedError, match="pinglow detect train --resume"):
+            train_detector(recipe, tmp_path / "parts", progress=False)
+    parts = train_detector(recipe, tmp_path / "parts", resume=True, progress=False)
+    for key, value in whole.trained_network.state_dict().items():
+        torch.testing.assert_close(
+            parts.trained_network.state_dict()[key], value, rtol=0, atol=0, msg=key
+        )
+
+
+def test_training_lowers_the_loss_and_finds_the_targets(
+    make_detector_recipe: Make, tmp_path: Path
+) -> None:
+    recipe = make_detector_recipe(
+        steps=150,
+        validate_every=150,
+        batch_size=4,
+        augmentation={"crop": 64, "target_bias": 1.0},
+        optimizer={"learning_rate": 3e-3, "warmup_steps": 5},
+    )
+    task = train_detector(recipe, tmp_path / "run", progress=False)
+    (report,) = task.reports.values()
+    assert report.targets > 0
+    assert report.pd is not None
+    assert report.pd >= 0.7
+    assert report.false_alarms_per_image is not None
+    assert report.false_alarms_per_image <= 1
+
+
+@pytest.mark.parametrize("source", ["voc", "coco"])
+def test_boxes_without_masks_train_on_filled_boxes(
+    source: str, make_detector_recipe: Make, box_scenes: Path, tmp_path: Path
+) -> None:
+    """The weights are those of a run on masks that hold these boxes, to the bit."""
+    boxed, filled = tmp_path / "boxed", tmp_path / "filled"
+    convert_boxes(box_scenes, ["train"], source, boxed)
+    (boxed / "images").symlink_to(box_scenes / "images")
+    (filled / "masks").mkdir(parents=True)
+    (filled / "images").symlink_to(box_scenes / "images")
+    shutil.copy(box_scenes / "train.txt", filled / "train.txt")
+    frames = BoxFolder(box_scenes, "train")
+    for index, name in enumerate(frames.names):
+        mask = np.zeros(frames.frame(index).shape, np.uint8)
+        for left, top, width, height in frames.boxes(index).astype(int):
+            mask[top : top + height, left : left + width] = 255
+        Image.fromarray(mask).save(filled / "masks" / f"{name}.png")
+    states = []
+    for folder in (boxed, filled):
+        data = {"root": str(tmp_path), "sets": [{"folder": folder.name, "split": "train"}]}
+        run = tmp_path / f"run-{folder.name}"
+        task = train_detector(make_detector_recipe(data=data), run, progress=False)
+        states.append(task.trained_network.state_dict())
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=0, atol=0, msg=key)
+
+
+def test_a_broken_label_is_said_before_the_run_begins(
+    make_detector_recipe: Make, box_scenes: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "boxed"
+    convert_boxes(box_scenes, ["train"], "voc", folder)
+    (folder / "images").symlink_to(box_scenes / "images")
+    broken = sorted((folder / "boxes").glob("*.xml"))[-1]
+    broken.write_text("<annotation><object></object></annotation>")
+    data = {"root": str(tmp_path), "sets": [{"folder": "boxed", "split": "train"}]}
+    with pytest.raises(DataError, match=broken.name):
+        train_detector(make_detector_recipe(data=data), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_views_boxes_are_those_of_their_masks(
+    make_detector_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = DetectionTask(make_detector_recipe())
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, 0, 3:5, 10:14] = 1
+    masks[0, 0, 20, 20] = 1
+    seen: list[list[torch.Tensor]] = []
+
+    def loss(images: torch.Tensor, boxes: list[torch.Tensor]) -> torch.Tensor:
+        seen.append(boxes)
+        return images.sum()
+
+    monkeypatch.setattr(task.network, "loss", loss)
+    task.batch_loss(torch.zeros(2, 1, 32, 32), masks, False)
+    assert seen[0][0].tolist() == [[10, 3, 14, 5], [20, 20, 21, 21]]
+    assert seen[0][1].shape == (0, 4)
+    np.testing.assert_array_equal(mask_boxes(masks[0, 0].bool().numpy())[0], [10, 3, 4, 2])
+
+
+def test_impossible_recipes_are_refused(make_detector_recipe: Make) -> None:
+    with pytest.raises(RecipeError, match=r"detector\.type is 'yolov9'; use one of yolov8n"):
+        make_detector_recipe(detector={"type": "yolov9"})
+    with pytest.raises(RecipeError, match="crop is 40; detectors need a multiple of 32"):
+        make_detector_recipe(augmentation={"crop": 40})
+    with pytest.raises(RecipeError, match=r"key 'detector\.gauss' is unknown; did you mean"):
+        make_detector_recipe(detector={"gauss": True})
+    with pytest.raises(
+        RecipeError, match=r"'data\.sets\.0\.boxs' is unknown; did you mean 'boxes'"
+    ):
+        make_detector_recipe(data={"sets": [{"folder": "scenes", "boxs": "voc"}]})
+    with pytest.raises(RecipeError, match="BatchNorm cannot take"):
+        make_detector_recipe(batch_size=1)
+
+
+def test_a_run_of_the_other_kind_is_not_gone_on_with(
+    make_detector_recipe: Make, tmp_path: Path
+) -> None:
+    train_detector(make_detector_recipe(), tmp_path / "run", progress=False)
+    with pytest.raises(RecipeError, match="of another kind; use pinglow detect train"):
+        load_recipe(tmp_path / "run" / "recipe.toml")
+    with pytest.raises(RecipeError, match="of another kind; use pinglow train"):
+        load_run_recipe(DetectorRecipe, make_recipe_file(tmp_path))
+    with pytest.raises(RecipeError, match="has done all of its 4 steps"):
+        train_detector(make_detector_recipe(), tmp_path / "run", resume=True, progress=False)
+
+
+def make_recipe_file(folder: Path) -> Path:
+    path = folder / "segmentation.toml"
+    path.write_text(load_recipe("fast").to_toml())
+    return path
