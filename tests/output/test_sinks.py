@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,10 @@ def test_an_interrupted_image_leaves_nothing_behind(
     sink.write(make_record("a"))
     before = (tmp_path / "masks" / "a_mask.png").read_bytes()
 
-    def interrupt(image: Image.Image, path: Path, kind: str) -> None:
-        Path(path).write_bytes(b"half")
+    def interrupt(source: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", interrupt)
+    monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         sink.write(make_record("a", (5, 6, 0.9)))
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["a_mask.png"]

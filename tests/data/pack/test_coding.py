@@ -17,7 +17,6 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from pinglow.data.pack import png as pack_png
 from pinglow.data.pack.coding import Encoded, StoredFile, decode_file, encode_file
 from pinglow.data.pack.png import DamageError, PngStream, make_idat, split_png
 
@@ -354,23 +353,6 @@ def test_parts_that_are_too_short_are_damage() -> None:
     encoded = assert_taken_apart(write_png(smooth()))
     with pytest.raises(DamageError):
         decode_file(encoded.file, b"", encoded.blob)
-
-
-def test_what_worked_last_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[int] = []
-    deflate = PngStream.deflate
-    monkeypatch.setattr(
-        PngStream,
-        "deflate",
-        lambda self, rows: (tried.append(self.memory), deflate(self, rows))[1],
-    )
-    monkeypatch.setattr(pack_png, "_worked", {})
-    content = several_blocks(memory=8)
-    assert split_png(content, 10**6) is not None
-    assert tried[0] == 9  # Pillow's
-    tried.clear()
-    assert split_png(content, 10**6) is not None
-    assert set(tried) == {8}
 
 
 @pytest.mark.parametrize("path", ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\0", "."])

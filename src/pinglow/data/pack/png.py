@@ -174,7 +174,10 @@ def make_idat(pixels: Pixels, stream: PngStream, filters: bytes, raw: bytes, exa
 
 
 def _find_parameters(rows: bytes, stream: bytes, chunks: list[int]) -> PngStream | None:
-    """Try what zlib can have been told, by what the stream's header says of it."""
+    """Try what zlib can have been told, by what the stream's header says of it.
+
+    Always in one order: several may give the same stream, and equal folders make equal packs.
+    """
     header = int.from_bytes(stream[:2], "big")
     speed = header >> 6 & 3
     stated = max(9, (header >> 12) + 8)
@@ -185,19 +188,12 @@ def _find_parameters(rows: bytes, stream: bytes, chunks: list[int]) -> PngStream
         for level in ((1,), (5, 4, 3, 2), (6,), (9, 8, 7))[speed]
         for strategy in ((1, 0) if speed else (3, 1, 0, 2))
     ]
-    if header in _worked:
-        guesses.insert(0, _worked[header])
     given = {"header": header, "check": int.from_bytes(stream[-4:], "big"), "chunks": chunks}
     for guess in guesses:
         found = PngStream.model_validate(given | guess)
         if _makes(found, rows, stream):
-            _worked[header] = guess
             return found
     return None
-
-
-_worked: dict[int, dict[str, int]] = {}
-"""The last parameters that were right, by the stream's header."""
 
 
 def _makes(found: PngStream, rows: bytes, stream: bytes) -> bool:
