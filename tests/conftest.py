@@ -163,6 +163,23 @@ def offline_detectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture(scope="session")
+def detector_weights(tmp_path_factory: pytest.TempPathFactory, offline_detectors: None) -> Path:
+    """Return the weights of a small detector that is not trained, and finds boxes everywhere."""
+    pytest.importorskip("torchvision", reason="needs torchvision: pip install 'pinglow[detect]'")
+    import torch
+
+    from pinglow.inference.detector import build_detector
+    from pinglow.models.card import ModelCard
+    from pinglow.models.weights import save_model
+
+    config = {"type": "retinanet-small"}
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("detector") / "weights.safetensors"
+    save_model(path, build_detector(config), ModelCard(name="d", network=config, parameters=1))
+    return path
+
+
+@pytest.fixture(scope="session")
 def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data folder of forty small 14-bit scenes with bright targets."""
     from pinglow.data.synthetic.scenes import SceneSpec, write_dataset

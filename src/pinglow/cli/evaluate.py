@@ -1,11 +1,11 @@
-"""pinglow evaluate: score a model, or saved probability maps, against known targets."""
+"""pinglow evaluate: score a model of any kind, or saved probability maps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,17 +14,24 @@ from pinglow.cli.predict import Device, Precision
 from pinglow.errors import DataError, FrameError, OptionError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from rich.table import Table
 
     from pinglow.data.folder import FrameFolder
-    from pinglow.evaluation.pixels import Pair
-    from pinglow.metrics import Report
+    from pinglow.inference.boxes import BoxPredictor
+    from pinglow.inference.predictor import Predictor
+    from pinglow.metrics import Protocol, Report
     from pinglow.metrics.boxes import BoxReport
+
+_Truth = TypeVar("_Truth")  # a mask, or boxes
 
 
 def evaluate(
     data: Annotated[
-        Path, typer.Option(help="Folder that holds images/, masks/ and lists, or a pack of one.")
+        Path,
+        typer.Option(
+            help="Folder that holds images/, masks/ or boxes, and lists; or a pack of one."
+        ),
     ],
     split: Annotated[
         str, typer.Option(help="List to score: its name in the folder, or the path of a .txt file.")
@@ -52,20 +59,35 @@ def evaluate(
             "16-bit value / 65535."
         ),
     ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="pixels or boxes.",
+            show_default="pixels; boxes for a detector, for data without masks/ and with --boxes",
+        ),
+    ] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the true boxes are: masks, voc, yolo or coco.",
+            show_default="the first that the folder has",
+        ),
+    ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="strict, greedy, mshnet256 or basicirstd; may be given several times.",
+            help="For pixels: strict, greedy, mshnet256 or basicirstd; may be given several times.",
             show_default="strict",
         ),
     ] = None,
     threshold: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="A pixel is predicted if its probability is above this, in [0, 1). "
-            "Published numbers use 0.5."
+            help="A pixel is predicted if its probability is above this, in [0, 1), a box if its "
+            "score is. Published numbers of pixels use 0.5.",
+            show_default="0.5; for boxes the model's own",
         ),
-    ] = 0.5,
+    ] = None,
     json: Annotated[
         Path | None,
         typer.Option(help="Also write the scores to this file, as fractions.", metavar="FILE"),
@@ -73,49 +95,126 @@ def evaluate(
 ) -> None:
     """Score a model or saved probability maps on frames with known targets.
 
-    Scores of different protocols cannot be compared: the tables say which one they used, and
-    give a bootstrap 95 % interval over images. A frame or mask that cannot be used is listed at the
-    end, the others are scored, and the exit code is 2.
+    Pixels are scored by protocols, whose scores cannot be compared with each other; boxes by
+    average precision (COCO's rules), and by Pd and Fa: a target is found if a box's center is
+    less than 3 px from its box's center, and Fa counts the area of false boxes. The tables say
+    how they were made, and give a bootstrap 95 % interval over images. A frame or label that
+    cannot be used is listed at the end, the others are scored, and the exit code is 2.
 
     Example: pinglow evaluate --data sirst --split test --model pinglow-fast --json scores.json
+
+    Example: pinglow evaluate --data my-frames --model runs/detector --boxes voc
     """
+    rules = _choose_protocols(protocol)
+    if (model is None) == (predictions is None):
+        raise OptionError("give either --model or --predictions: one of the two is scored")
+    if model is None:
+        _check_saved(backend, device, precision, flips)
+    if score not in (None, "pixels", "boxes"):
+        raise OptionError(f"--score {score!r} is unknown: choose pixels or boxes")
+    if threshold is not None and not 0 <= threshold < 1:
+        raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
+    check_output_file("--json", json)
+    scored: Any = predictions
+    if model is not None:
+        from pinglow.inference.predictor import Predictor
+
+        scored = Predictor.load(
+            model,
+            backend=backend,
+            device=device,
+            precision=precision,
+            threshold=threshold,
+            flips=flips,
+        )
+    if _choose_score(score, scored, data, boxes, protocol) == "boxes":
+        _score_boxes(data, split, boxes, scored, json)
+    else:
+        _score_pixels(data, split, scored, rules, threshold, json)
+
+
+def _choose_protocols(names: list[str] | None) -> list[Protocol]:
+    """The protocols of ``--protocol``, each once.
+
+    Raises:
+        OptionError: One is unknown.
+    """
+    from pinglow.metrics import PROTOCOLS
+
+    for name in names or []:
+        if name not in PROTOCOLS:
+            raise OptionError(f"--protocol {name!r} is unknown: choose from {', '.join(PROTOCOLS)}")
+    return [PROTOCOLS[name] for name in dict.fromkeys(names or ["strict"])]
+
+
+def _check_saved(backend: str, device: str, precision: str, flips: bool) -> None:
+    """Refuse what is for a model, where saved maps are scored.
+
+    Raises:
+        OptionError: An option does not fit.
+    """
+    if backend != "auto":
+        raise OptionError(f"--backend {backend} is for a model: saved predictions need none")
+    if (device, precision) != ("auto", "float32"):
+        raise OptionError("--device and --precision are for a model: saved predictions need none")
+    if flips:
+        raise OptionError("--flips is for a model: saved predictions are what they are")
+
+
+def _choose_score(
+    wanted: str | None,
+    scored: Predictor | BoxPredictor | Path,
+    data: Path,
+    boxes: str | None,
+    protocol: list[str] | None,
+) -> str:
+    """What is scored, "pixels" or "boxes": ``--score``, or by the model, the data and options.
+
+    Raises:
+        OptionError: Options do not fit what is scored.
+    """
+    from pinglow.data.pack.cache import open_data
+
+    if isinstance(scored, Path):
+        if wanted == "boxes" or boxes is not None:
+            raise OptionError("--score boxes and --boxes are for a model: saved maps are pixels")
+        return "pixels"
+    if wanted is None:
+        without_masks = open_data(data).is_dir() and not (open_data(data) / "masks").is_dir()
+        by_boxes = boxes is not None or without_masks
+        wanted = "boxes" if by_boxes else scored.kind
+    if wanted == "pixels" and scored.kind == "boxes":
+        raise OptionError("--score pixels is not for a detector: it finds boxes, leave it out")
+    if wanted == "pixels" and boxes is not None:
+        raise OptionError("--boxes is for --score boxes: leave one of the two out")
+    if wanted == "boxes" and protocol:
+        raise OptionError("--protocol is for pixels, and boxes are scored: leave it out")
+    return wanted
+
+
+def _score_pixels(
+    data: Path,
+    split: str,
+    scored: Predictor | Path,
+    rules: list[Protocol],
+    threshold: float | None,
+    json: Path | None,
+) -> None:
+    """Score a model, or a folder of saved maps, by pixels, and show it."""
     from rich.console import Console
 
     from pinglow.data.folder import FrameFolder
     from pinglow.evaluation.pixels import evaluate_model, evaluate_saved
     from pinglow.metrics import PROTOCOLS
 
-    names = list(dict.fromkeys(protocol or ["strict"]))
-    for name in names:
-        if name not in PROTOCOLS:
-            raise OptionError(f"--protocol {name!r} is unknown: choose from {', '.join(PROTOCOLS)}")
-    if (model is None) == (predictions is None):
-        raise OptionError("give either --model or --predictions: one of the two is scored")
-    if model is None and backend != "auto":
-        raise OptionError(f"--backend {backend} is for a model: saved predictions need none")
-    if model is None and (device, precision) != ("auto", "float32"):
-        raise OptionError("--device and --precision are for a model: saved predictions need none")
-    if model is None and flips:
-        raise OptionError("--flips is for a model: saved predictions are what they are")
-    if not 0 <= threshold < 1:
-        raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
-    check_output_file("--json", json)
-
-    rules = [PROTOCOLS[name] for name in names]
     frames = FrameFolder(data, split)
     broken: list[str] = []
-    pairs = _with_progress(frames, broken)
-    if model is not None:
-        from pinglow.inference.predictor import Predictor
-
-        predictor = Predictor.load(
-            model, backend=backend, device=device, precision=precision, flips=flips
-        )
-        reports = evaluate_model(pairs, predictor.probabilities, rules, threshold, broken.append)
+    pairs = _with_progress(frames, frames.pair, broken)
+    threshold = 0.5 if threshold is None else threshold
+    if isinstance(scored, Path):
+        reports = evaluate_saved(pairs, scored, rules, threshold)
     else:
-        assert predictions is not None
-        reports = evaluate_saved(pairs, predictions, rules, threshold)
-
+        reports = evaluate_model(pairs, scored.probabilities, rules, threshold, broken.append)
     with told_broken(broken, len(frames)):
         scores = [report.to_dict() for report in reports]
         write_json(json, scores[0] if len(scores) == 1 else scores)
@@ -124,7 +223,47 @@ def evaluate(
             _print_report(console, report, PROTOCOLS[report.protocol].summary)
 
 
-def _with_progress(frames: FrameFolder, broken: list[str]) -> Iterator[Pair]:
+def _score_boxes(
+    data: Path,
+    split: str,
+    source: str | None,
+    predictor: Predictor | BoxPredictor,
+    json: Path | None,
+) -> None:
+    """Score a model by boxes, and show it."""
+    from functools import partial
+
+    from rich.console import Console
+
+    from pinglow.data.boxes import BoxFolder
+    from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
+    from pinglow.inference.predictor import Predictor
+
+    frames = BoxFolder(data, split, source)
+    broken: list[str] = []
+    pairs = _with_progress(frames, frames.boxed, broken)
+    find = (
+        partial(target_boxes, predictor)
+        if isinstance(predictor, Predictor)
+        else predictor.candidates
+    )
+    report = evaluate_boxes(pairs, find, predictor.threshold, broken.append)
+    with told_broken(broken, len(frames)):
+        write_json(json, report.to_dict())
+        console = Console()
+        console.print(
+            f"images: {report.images}, targets: {report.targets}, boxes from {frames.source}, "
+            f"threshold: {report.threshold:g}",
+            highlight=False,
+        )
+        console.print(score_table(report, _BOX_LINES))
+
+
+def _with_progress(
+    frames: FrameFolder,
+    read: Callable[[int], tuple[NDArray[Any], _Truth]],
+    broken: list[str],
+) -> Iterator[tuple[str, NDArray[Any], _Truth]]:
     """Go through a list, with a bar on stderr if a person is looking at it.
 
     Why a frame cannot be used goes into ``broken``.
@@ -134,11 +273,11 @@ def _with_progress(frames: FrameFolder, broken: list[str]) -> Iterator[Pair]:
     with frame_progress() as progress:
         for index in progress.track(range(len(frames)), total=len(frames)):
             try:
-                frame, mask = frames.pair(index)
+                frame, truth = read(index)
             except (FrameError, DataError) as error:
                 broken.append(str(error))
             else:
-                yield frames.names[index], frame, mask
+                yield frames.names[index], frame, truth
 
 
 @contextmanager
@@ -173,6 +312,14 @@ TARGET_LINES = (
     ("false_alarms_per_image", "false alarms", 1, "per image", 3),
 )
 """Key in the report, how it is called, its factor and unit in print, decimals."""
+
+_BOX_LINES = (
+    ("ap50", "mAP50", 100, "%", 2),
+    ("ap", "mAP50:95", 100, "%", 2),
+    ("pd", "Pd", 100, "%", 2),
+    ("fa", "Fa (boxes)", 1e6, "1e-6", 2),
+    *TARGET_LINES,
+)
 
 _LINES = (
     ("iou", "IoU", 100, "%", 2),

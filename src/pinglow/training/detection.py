@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pinglow.data.boxes import BoxFolder, mask_boxes
 from pinglow.extras import import_extra
-from pinglow.inference.detector import Detector, build_detector, find_boxes
+from pinglow.inference.boxes import find_boxes
+from pinglow.inference.detector import Detector, build_detector
 from pinglow.io.labels.boxes import BoxArray
 from pinglow.metrics.boxes import BoxReport, BoxScorer
 from pinglow.training.detection_recipe import BoxDataSet, DetectorRecipe

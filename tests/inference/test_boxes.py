@@ -10,13 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pinglow.errors import FrameError, ModelError, OptionError
-from pinglow.inference.detector import (
-    DETECTORS,
-    DetectorPredictor,
-    build_detector,
-    find_boxes,
-    load_detector,
-)
+from pinglow.inference.boxes import BoxPredictor, find_boxes
+from pinglow.inference.detector import DETECTORS, build_detector, load_detector
+from pinglow.inference.predictor import Predictor
 from pinglow.models.card import ModelCard
 from pinglow.models.weights import build_network, save_model
 from pinglow.nn import fold_kernels
@@ -124,7 +120,7 @@ def test_what_is_no_frame_is_refused() -> None:
 
 def test_pixels_that_a_masked_array_hides_are_no_targets() -> None:
     card = ModelCard(name="stars", network={}, parameters=0, threshold=0.3, input_rule=AS_IT_IS)
-    predictor = DetectorPredictor(BrightPixels(), card)
+    predictor = BoxPredictor(BrightPixels(), card)
     frame = starry(80, 120, [(20, 100), (50, 7)])
     hidden = np.zeros(frame.shape, dtype=np.bool_)
     hidden[50, 7] = True
@@ -142,6 +138,10 @@ class OutOfMemory(BrightPixels):
 def test_a_frame_that_does_not_fit_into_memory_is_left_out() -> None:
     with pytest.raises(FrameError, match="64 x 64 pixels does not fit into memory"):
         find_boxes(OutOfMemory(), starry(64, 64, []), AS_IT_IS)
+    card = ModelCard(name="stars", network={}, parameters=0, input_rule=AS_IT_IS)
+    (found,) = BoxPredictor(OutOfMemory(), card).candidates([starry(64, 64, [])])
+    assert isinstance(found, FrameError)
+    assert found.__traceback__ is None
 
 
 def test_half_precision_around_it_does_not_round_boxes() -> None:
@@ -178,12 +178,29 @@ def test_weights_load_folded_and_find_the_same(weights: Path) -> None:
 
 
 def test_the_predictor_takes_the_cards_threshold(weights: Path) -> None:
-    assert DetectorPredictor.load(weights).threshold == 0.3
-    predictor = DetectorPredictor.load(weights, threshold=0.0)
+    assert Predictor.load(weights).threshold == 0.3
+    predictor = Predictor.load(weights, threshold=0.0)
     frame = starry(64, 64, [(20, 30)])
-    assert len(predictor(frame).boxes) == len(predictor.candidates(frame).boxes)
+    found, (candidates,) = predictor(frame), predictor.candidates([frame])
+    assert len(found.boxes) == len(candidates.boxes)
+    (again,) = predictor.many([frame])
+    np.testing.assert_array_equal(found.boxes, again.boxes)
     with pytest.raises(OptionError, match=r"threshold is 1\.0"):
-        DetectorPredictor.load(weights, threshold=1.0)
+        Predictor.load(weights, threshold=1.0)
+
+
+def test_the_card_says_which_kind_of_model_a_file_is(weights: Path, small_model: Path) -> None:
+    assert isinstance(Predictor.load(weights), BoxPredictor)
+    assert Predictor.load(weights).kind == "boxes"
+    assert Predictor.load(small_model, backend="torch").kind == "pixels"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("flips", True), ("backend", "onnxruntime"), ("precision", "tf32")]
+)
+def test_what_a_detector_cannot_do_is_refused(weights: Path, option: str, value: object) -> None:
+    with pytest.raises(OptionError, match=f"{option} .* is not for .*detector.safetensors"):
+        Predictor.load(weights, **{option: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -196,7 +213,7 @@ def test_a_real_card_finds_the_boxes_that_the_cpu_finds(kind: str, tmp_path: Pat
     save_model(path, build_detector(config), card)
     frame = starry(96, 64, [(20, 30), (50, 60)])
     found, wanted = (
-        DetectorPredictor.load(path, device=name).candidates(frame) for name in ("cuda", "cpu")
+        next(Predictor.load(path, device=name).candidates([frame])) for name in ("cuda", "cpu")
     )
     np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-2)
     np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-4)
@@ -220,7 +237,7 @@ def test_a_detector_exports_to_onnx_and_computes_the_same(kind: str, tmp_path: P
 
 
 def test_models_of_the_other_kind_are_refused(weights: Path, small_model: Path) -> None:
-    with pytest.raises(ModelError, match="is not a detector; use pinglow predict"):
+    with pytest.raises(ModelError, match="is not a detector"):
         load_detector(small_model)
     _, card = load_detector(weights)
     with pytest.raises(ModelError, match="pinglow detect"):
