@@ -48,7 +48,8 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from pinglow.models.card import ModelCard
-    from pinglow.models.weights import build_network, save_model
+    from pinglow.models.registry import build_network
+    from pinglow.models.weights import save_model
 
     config = {"type": "PinwheelUNet", "widths": [8, 8, 16], "depths": [1, 1, 1], "patch": 2}
     torch.manual_seed(0)

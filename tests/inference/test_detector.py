@@ -18,7 +18,8 @@ from pinglow.inference.detector import (
     load_detector,
 )
 from pinglow.models.card import ModelCard
-from pinglow.models.weights import build_network, save_model
+from pinglow.models.registry import build_network
+from pinglow.models.weights import save_model
 from pinglow.nn import fold_kernels
 from pinglow.preprocess import InputRule
 

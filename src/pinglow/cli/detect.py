@@ -1,4 +1,4 @@
-"""pinglow detect: train, use and score box detectors."""
+"""pinglow detect: use and score box detectors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pinglow.cli.evaluate import TARGET_LINES, score_table, told_broken
+from pinglow.cli.evaluate import TARGET_SCORES, score_table, told_broken
 from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.cli.predict import Device, End, Every, Out, ResumeJob, Sources, Start, Tile, Track
-from pinglow.cli.train import Changes, Data, Minutes, Resume, Run
+from pinglow.errors import OptionError
 
 if TYPE_CHECKING:
     from pinglow.metrics.boxes import BoxReport
@@ -20,76 +20,18 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def detect() -> None:
-    """Box detectors (YOLOv8, RetinaNet): train, predict, evaluate.
+    """Box detectors (YOLOv8, RetinaNet): predict, evaluate.
 
     They need ultralytics or torchvision: pip install 'pinglow\\[detect]'. ultralytics is AGPL-3.0.
     """
-    import os
-
-    # ultralytics looks for the network when it is imported, and speaks of its settings.
-    os.environ.setdefault("YOLO_OFFLINE", "true")
-    os.environ.setdefault("YOLO_VERBOSE", "false")
 
 
-@app.command()
-def train(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="A recipe file, or the bundled recipe detect.", show_default="detect"),
-    ] = None,
-    data: Data = None,
-    detector: Annotated[
-        str | None,
-        typer.Option(
-            help="yolov8n, yolov8n-p2, yolov8s-p2, retinanet-small or retinanet-resnet50.",
-            show_default="the recipe's, yolov8n-p2",
-        ),
-    ] = None,
-    gaussian: Annotated[
-        bool,
-        typer.Option("--gaussian", help="Put Gaussian convolutions into the first layers."),
-    ] = False,
-    boxes: Annotated[
-        str | None,
-        typer.Option(
-            help="Where --data has its boxes: masks, voc, yolo or coco.",
-            show_default="the first that a folder has",
-        ),
-    ] = None,
-    changes: Changes = None,
-    run: Run = None,
-    resume: Resume = None,
-    device: Device = "auto",
-    minutes: Minutes = None,
-) -> None:
-    """Train a detector; the run folder gets weights, curves and lists.
-
-    Boxes come from masks/, else from boxes/*.xml (VOC), labels/*.txt (YOLO) or
-    annotations (COCO); all their classes are targets. Ctrl-C saves and stops
-    (exit code 130), SIGTERM too (143).
-
-    Example: pinglow detect train --data my-frames:train --detector retinanet-small
-    """
-    from pinglow.cli.train import fit_run
-    from pinglow.training.detection import train_detector
-    from pinglow.training.detection_recipe import DetectorRecipe
-    from pinglow.training.fit import Machine
-
-    changes = list(changes or [])
-    if detector is not None:
-        changes.append(f'detector.type="{detector}"')
-    if gaussian:
-        changes.append("detector.gaussian=true")
-    fit_run(
-        DetectorRecipe,
-        train_detector,
-        recipe or (None if resume else "detect"),
-        data,
-        changes,
-        run,
-        resume,
-        Machine(device, minutes=minutes),
-        boxes,
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def train() -> None:
+    """This is pinglow train now."""
+    raise OptionError(
+        "pinglow detect train is pinglow train now: pinglow train detect --data DIR "
+        "--set network.type=retinanet-small --set network.gaussian=true"
     )
 
 
@@ -97,7 +39,7 @@ def train(
 def predict(
     sources: Sources,
     model: Annotated[
-        str, typer.Option(help="The run folder of pinglow detect train, or its weights file.")
+        str, typer.Option(help="The run folder of pinglow train, or its weights file.")
     ],
     out: Out = Path("pinglow-out"),
     threshold: Annotated[
@@ -198,19 +140,10 @@ def evaluate(
         _print_report(Console(), report, f"boxes from {frames.source}")
 
 
-_LINES = (
-    ("ap50", "mAP50", 100, "%", 2),
-    ("ap", "mAP50:95", 100, "%", 2),
-    ("pd", "Pd", 100, "%", 2),
-    ("fa", "Fa (boxes)", 1e6, "1e-6", 2),
-    *TARGET_LINES,
-)
-
-
 def _print_report(console: Any, report: BoxReport, source: str) -> None:
     console.print(
         f"images: {report.images}, targets: {report.targets}, {source}, "
         f"threshold: {report.threshold:g}",
         highlight=False,
     )
-    console.print(score_table(report, _LINES))
+    console.print(score_table(report, ("ap50", "ap", "pd", "fa", *TARGET_SCORES)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pinglow.data.boxes import BoxFolder
 from pinglow.errors import DataError, FrameError
 from pinglow.extras import import_extra
-from pinglow.inference.detector import DETECTORS, DetectorPredictor
+from pinglow.inference.detector import DetectorPredictor
 from pinglow.inference.predictor import Predictor
 from pinglow.metrics.boxes import BoxReport, BoxScorer
 from pinglow.models.card import EXPORTED, find_model, read_card
@@ -62,7 +62,7 @@ def load_finder(
         OptionError: The threshold is not in [0, 1), or the device cannot be used.
     """
     exported = find_model(name_or_path).suffix.lower() in EXPORTED
-    if not exported and read_card(name_or_path).network.get("type") in DETECTORS:
+    if not exported and read_card(name_or_path).kind == "boxes":
         return DetectorPredictor.load(name_or_path, device=device, threshold=threshold)
     return _SegmentationFinder(Predictor.load(name_or_path, device=device, threshold=threshold))
 

@@ -1,9 +1,7 @@
-"""The detectors by name, and what they find in a frame."""
+"""What a detector finds in a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, Self, cast
 
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from pinglow.backends.device import choose_device
 from pinglow.backends.torch import tf32
-from pinglow.errors import ModelError, OptionError
+from pinglow.errors import OptionError
 from pinglow.extras import import_extra
 from pinglow.inference.predictor import (
     SMALLEST_SIDE,
@@ -24,10 +22,8 @@ from pinglow.inference.predictor import (
     prepare_input,
 )
 from pinglow.inference.tiling import cut_into_tiles
-from pinglow.integrations.retinanet import RetinaNetDetector
-from pinglow.integrations.yolo import YoloDetector
-from pinglow.models.card import ModelCard, find_model, read_card
-from pinglow.models.weights import fill_network
+from pinglow.models.card import ModelCard
+from pinglow.models.weights import load_network
 from pinglow.nn import fold_kernels
 from pinglow.preprocess import InputRule
 from pinglow.structures import Detections
@@ -49,33 +45,6 @@ class Detector(Protocol):
         """Loss of images (N, 1, H, W) and corners (n, 4) of each image's targets; a scalar."""
 
 
-DETECTORS: Final[dict[str, Callable[..., nn.Module]]] = {
-    "yolov8n": partial(YoloDetector, "yolov8n"),
-    "yolov8n-p2": partial(YoloDetector, "yolov8n-p2"),
-    "yolov8s-p2": partial(YoloDetector, "yolov8s-p2"),
-    "retinanet-small": partial(RetinaNetDetector, "small"),
-    "retinanet-resnet50": partial(RetinaNetDetector, "resnet50"),
-}
-"""Detectors by the name that recipes and weights use."""
-
-
-def build_detector(config: dict[str, Any]) -> nn.Module:
-    """A new detector from {"type": a key of DETECTORS, **arguments}.
-
-    Raises:
-        ModelError: The type is unknown or its arguments do not fit.
-        MissingExtraError: Its library is not installed.
-    """
-    arguments = dict(config)
-    kind = arguments.pop("type", None)
-    if kind not in DETECTORS:
-        raise ModelError(f"detector {kind!r} is unknown; use one of {', '.join(DETECTORS)}")
-    try:
-        return DETECTORS[kind](**arguments)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"detector {kind} cannot be built: {error}") from error
-
-
 def load_detector(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
     """The detector of a weights file, in eval mode with plain convolutions, and its card.
 
@@ -83,12 +52,8 @@ def load_detector(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
         ModelError: The file is no detector's, or damaged.
         MissingExtraError: Its library is not installed.
     """
-    card = read_card(name_or_path)
-    if card.network.get("type") not in DETECTORS:
-        raise ModelError(f"{name_or_path} is not a detector; use pinglow predict for it")
-    network = build_detector(card.network)
-    fill_network(network, find_model(name_or_path))
-    return fold_kernels(network.eval()), card
+    network, card = load_network(name_or_path, "boxes")
+    return fold_kernels(network), card
 
 
 def find_boxes(
