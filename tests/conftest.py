@@ -48,7 +48,8 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from pinglow.models.card import ModelCard
-    from pinglow.models.weights import build_network, save_model
+    from pinglow.models.registry import build_network
+    from pinglow.models.weights import save_model
 
     config = {"type": "PinwheelUNet", "widths": [8, 8, 16], "depths": [1, 1, 1], "patch": 2}
     torch.manual_seed(0)
@@ -168,14 +169,14 @@ def detector_weights(tmp_path_factory: pytest.TempPathFactory, offline_detectors
     pytest.importorskip("torchvision", reason="needs torchvision: pip install 'pinglow[detect]'")
     import torch
 
-    from pinglow.inference.detector import build_detector
     from pinglow.models.card import ModelCard
+    from pinglow.models.registry import build_network
     from pinglow.models.weights import save_model
 
     config = {"type": "retinanet-small"}
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("detector") / "weights.safetensors"
-    save_model(path, build_detector(config), ModelCard(name="d", network=config, parameters=1))
+    save_model(path, build_network(config), ModelCard(name="d", network=config, parameters=1))
     return path
 
 
@@ -194,6 +195,7 @@ def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
     """Return a function from changes, section by section, to a tiny recipe of a detector."""
     from pinglow.training.detection_recipe import DetectorRecipe
+
     from pinglow.training.recipe_file import parse_recipe
 
     def make(**changes: Any) -> Any:

@@ -15,7 +15,8 @@ from torch import nn
 from pinglow.errors import ModelError
 from pinglow.models import card
 from pinglow.models.card import ModelCard, read_card
-from pinglow.models.weights import build_network, load_network, save_model
+from pinglow.models.registry import build_network
+from pinglow.models.weights import load_network, save_model
 from pinglow.nn import ATTENTIONS
 from pinglow.preprocess import InputRule
 

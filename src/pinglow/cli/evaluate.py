@@ -256,7 +256,7 @@ def _score_boxes(
             f"threshold: {report.threshold:g}",
             highlight=False,
         )
-        console.print(score_table(report, _BOX_LINES))
+        console.print(score_table(report, ("ap50", "ap", "pd", "fa", *TARGET_SCORES)))
 
 
 def _with_progress(
@@ -305,29 +305,8 @@ def told_broken(broken: list[str], total: int) -> Iterator[None]:
         raise typer.Exit(2)
 
 
-TARGET_LINES = (
-    ("precision", "precision", 100, "%", 2),
-    ("recall", "recall", 100, "%", 2),
-    ("f1", "F1", 100, "%", 2),
-    ("false_alarms_per_image", "false alarms", 1, "per image", 3),
-)
-"""Key in the report, how it is called, its factor and unit in print, decimals."""
-
-_BOX_LINES = (
-    ("ap50", "mAP50", 100, "%", 2),
-    ("ap", "mAP50:95", 100, "%", 2),
-    ("pd", "Pd", 100, "%", 2),
-    ("fa", "Fa (boxes)", 1e6, "1e-6", 2),
-    *TARGET_LINES,
-)
-
-_LINES = (
-    ("iou", "IoU", 100, "%", 2),
-    ("niou", "nIoU", 100, "%", 2),
-    ("pd", "Pd", 100, "%", 2),
-    ("fa", "Fa", 1e6, "1e-6", 2),
-    *TARGET_LINES,
-)
+TARGET_SCORES = ("precision", "recall", "f1", "false_alarms_per_image")
+"""Those that count whole targets."""
 
 
 def _print_report(console: Any, report: Report, summary: str) -> None:
@@ -335,7 +314,9 @@ def _print_report(console: Any, report: Report, summary: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = score_table(report, _LINES)
+    from pinglow.metrics.scores import SCORES
+
+    table = score_table(report, ("iou", "niou", "pd", "fa", *TARGET_SCORES))
     sizes = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     sizes.add_column("true area, px")
     for column in ("targets", "detected", "Pd, %", "IoU where detected, %"):
@@ -345,11 +326,12 @@ def _print_report(console: Any, report: Report, summary: str) -> None:
             row.size,
             str(row.targets),
             str(row.detected),
-            _number(row.pd, 100, 2),
-            _number(row.iou, 100, 2),
+            SCORES["pd"].show(row.pd),
+            SCORES["iou"].show(row.iou),
         )
     roc = report.roc
-    area = f"area under Pd against Fa, up to Fa {roc.limit * 1e6:g}e-6: {_number(roc.area, 1, 4)}"
+    area = "-" if roc.area is None else f"{roc.area:.4f}"
+    area = f"area under Pd against Fa, up to Fa {roc.limit * 1e6:g}e-6: {area}"
     console.print()
     console.print(Text.assemble((f"protocol {report.protocol}", "bold"), f": {summary}"))
     console.print(
@@ -361,35 +343,20 @@ def _print_report(console: Any, report: Report, summary: str) -> None:
         console.print(block)
 
 
-def score_table(
-    report: Report | BoxReport, lines: Sequence[tuple[str, str, float, str, int]]
-) -> Table:
-    """A row a score, with its interval.
-
-    Args:
-        report: The scores.
-        lines: Key in the report, how it is called, its factor and unit in print, decimals.
-    """
+def score_table(report: Report | BoxReport, keys: Sequence[str]) -> Table:
+    """A row for each of these scores, with its interval."""
     from rich import box
     from rich.table import Table
+
+    from pinglow.metrics.scores import SCORES
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("")
     table.add_column("score", justify="right", style="bold")
     table.add_column("")
     table.add_column("95 % interval", justify="right")
-    for key, label, factor, unit, decimals in lines:
-        interval = report.ci95.get(key)
-        table.add_row(
-            label,
-            _number(getattr(report, key), factor, decimals),
-            unit,
-            "-"
-            if interval is None
-            else "[" + ", ".join(_number(end, factor, decimals) for end in interval) + "]",
-        )
+    for key in keys:
+        score, interval = SCORES[key], report.ci95.get(key)
+        ends = "-" if interval is None else f"[{', '.join(map(score.show, interval))}]"
+        table.add_row(score.name, score.show(getattr(report, key)), score.unit, ends)
     return table
-
-
-def _number(value: float | None, factor: float, decimals: int) -> str:
-    return "-" if value is None else f"{value * factor:.{decimals}f}"

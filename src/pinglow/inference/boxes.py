@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self, cast
+from typing import Any, ClassVar, Final, Protocol, Self, cast
 
 import torch
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from pinglow.backends.device import choose_device
 from pinglow.backends.torch import tf32
 from pinglow.errors import FrameError, OptionError
 from pinglow.extras import import_extra
-from pinglow.inference.detector import Detector, load_detector
 from pinglow.inference.predictor import as_frame, memory_guard, prepare_input
 from pinglow.inference.tiling import (
     MARGIN,
@@ -25,6 +24,8 @@ from pinglow.inference.tiling import (
     is_untiled,
 )
 from pinglow.models.card import ModelCard
+from pinglow.models.weights import load_network
+from pinglow.nn import fold_kernels
 from pinglow.preprocess import InputRule
 from pinglow.structures import Detections
 
@@ -32,6 +33,16 @@ _SAME: Final = 0.3  # IoU of two boxes, widened, from which on they are taken fo
 _WIDER: Final = 2.0  # pixels at the network's input, on each side
 _MOST: Final = 1000  # candidates of a tile that are looked at, the best ones
 _LEAST_SCORE: Final = 0.01  # candidates below it are not looked at
+
+
+class Detector(Protocol):
+    """A network for one kind of target; an nn.Module, too."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Every candidate of images (N, 1, H, W): (N, A, 5), corners x0 y0 x1 y1 and score."""
+
+    def loss(self, images: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Loss of images (N, 1, H, W) and corners (n, 4) of each image's targets; a scalar."""
 
 
 class BoxPredictor:
@@ -106,8 +117,8 @@ class BoxPredictor:
                     f"{option} out"
                 )
         chosen = choose_device(device)
-        network, card = load_detector(name_or_path)
-        return cls(network.to(chosen), card, threshold, tile)
+        network, card = load_network(name_or_path, "boxes")
+        return cls(fold_kernels(network).to(chosen), card, threshold, tile)
 
     def __call__(self, frame: NDArray[Any]) -> Detections:
         """Find the targets of an (H, W) frame of counts, any number type.

@@ -109,7 +109,8 @@ class Predictor:
             OptionError: The backend is unknown, the device cannot be used, the threshold is not in
                 [0, 1), the tile is too small, or an option is not for detectors.
         """
-        if finds_boxes(name_or_path):
+        path = find_model(name_or_path)
+        if path.suffix.lower() not in EXPORTED and read_card(path).kind == "boxes":
             from pinglow.inference.boxes import BoxPredictor  # needs torch
 
             return BoxPredictor.load(
@@ -198,15 +199,6 @@ class Predictor:
             for total in totals:
                 total /= 1 + len(mirrors)
         return totals
-
-
-def finds_boxes(name_or_path: str | Path) -> bool:
-    """Whether a model is a detector, by its card."""
-    from pinglow.inference.detector import DETECTORS
-
-    path = find_model(name_or_path)
-    exported = path.suffix.lower() in EXPORTED
-    return not exported and read_card(path).network.get("type") in DETECTORS
 
 
 def predict_probability(
