@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pinglow.backends.torch import TorchBackend
 from pinglow.errors import FrameError, OptionError
 from pinglow.inference.pipeline import JobSummary, run
 from pinglow.inference.predictor import Predictor
-from pinglow.io.source import Selection, open_source
+from pinglow.io.source import Selection, Source, SourceFrame, open_source
 from pinglow.models.card import ModelCard
 from pinglow.output.sink import FrameRecord, Sink
 from pinglow.output.sinks import open_sinks
@@ -203,18 +203,33 @@ def test_a_selection_by_time_wants_videos(tmp_path: Path) -> None:
         run_files(find_bright, [save(tmp_path / "a.png")], [], selection=Selection(end=1.0))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"every": 0}, "every is 0"),
-        ({"start": -1.0}, "start is -1"),
-        ({"start": float("nan")}, "start is nan"),
-        ({"start": 2.0, "end": 2.0}, "end is 2.0; use more than start"),
-    ],
-)
-def test_an_impossible_selection_is_refused(values: Any, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        Selection(**values)
+def test_a_folder_and_bytes_are_sources_too(tmp_path: Path) -> None:
+    files = [save(tmp_path / "in" / f"{number}.png") for number in (1, 2, 10)]
+    memory = Memory()
+    sources = [open_source(tmp_path / "in"), open_source(files[0].read_bytes(), "upload.png")]
+    CountUp.made = []
+    summary = run(sources, find_bright, [memory], make_tracker=CountUp)
+    assert (summary.frames, summary.targets, len(CountUp.made)) == (4, 4, 2)
+    assert [record.name for record in memory.records] == ["in_1", "in_2", "in_10", "upload"]
+    assert memory.done == [str(tmp_path / "in"), "upload.png"]
+
+
+def test_a_source_without_an_end_is_predicted_until_it_has_one() -> None:
+    class Camera(Source):
+        def __init__(self) -> None:
+            super().__init__("camera", None, rate=10.0)
+
+        def select(self, selection: Selection | None = None) -> Iterator[SourceFrame]:
+            for number in range(3):
+                yield SourceFrame(number, FRAME, f"_f{number}", number / 10)
+
+    memory, progress = Memory(), []
+    summary = run(
+        [Camera()], find_bright, [memory], on_progress=lambda *done: progress.append(done)
+    )
+    assert summary.frames == 3
+    assert progress == [(1, 1), (2, 2), (3, 3)]
+    assert memory.records[-1].clip == Clip("camera", 10.0)
 
 
 def test_a_broken_video_is_noted_and_does_not_stop_the_job(
