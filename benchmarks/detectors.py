@@ -27,9 +27,9 @@ from scipy.stats import t as student
 from pinglow.data.boxes import BoxFolder
 from pinglow.evaluation.boxes import evaluate_boxes, load_finder
 from pinglow.files import write_whole
+from pinglow.models.registry import build_network
 from pinglow.nn import fold_kernels
-from pinglow.training.detection import train_detector
-from pinglow.training.detection_recipe import DetectorRecipe
+from pinglow.training.fit import train
 from pinglow.training.recipe_file import load_recipe
 
 DETECTORS = ("yolov8n-p2", "retinanet-small")

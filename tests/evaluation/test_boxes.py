@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pinglow.data.boxes import BoxFolder
 from pinglow.errors import FrameError, OptionError
 from pinglow.evaluation.boxes import evaluate_boxes, load_finder
-from pinglow.inference.detector import DetectorPredictor, build_detector
+from pinglow.inference.detector import DetectorPredictor
 from pinglow.models.card import ModelCard
+from pinglow.models.registry import build_network
 from pinglow.models.weights import save_model
 from pinglow.structures import Detections
 
@@ -90,7 +91,7 @@ def test_the_kind_of_a_model_is_told_by_its_card(tmp_path: Path) -> None:
     config = {"type": "retinanet-small"}
     path = tmp_path / "detector.safetensors"
     card = ModelCard(name="d", network=config, parameters=1, threshold=0.4)
-    save_model(path, build_detector(config), card)
+    save_model(path, build_network(config), card)
     finder = load_finder(str(path))
     assert isinstance(finder, DetectorPredictor)
     assert finder.threshold == 0.4

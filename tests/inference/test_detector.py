@@ -11,15 +11,13 @@ from torch import Tensor, nn
 
 from pinglow.errors import FrameError, ModelError, OptionError
 from pinglow.inference.detector import (
-    DETECTORS,
     DetectorPredictor,
-    build_detector,
     find_boxes,
     load_detector,
 )
 from pinglow.models.card import ModelCard
 from pinglow.models.registry import build_network
-from pinglow.models.weights import save_model
+from pinglow.models.weights import load_network, save_model
 from pinglow.nn import fold_kernels
 from pinglow.preprocess import InputRule
 
@@ -147,7 +145,7 @@ def test_a_frame_that_does_not_fit_into_memory_is_left_out() -> None:
 
 def test_half_precision_around_it_does_not_round_boxes() -> None:
     torch.manual_seed(0)
-    detector = build_detector({"type": "retinanet-small"}).eval()
+    detector = build_network({"type": "retinanet-small"}).eval()
     frame = starry(64, 600, [(20, 500)])
     wanted = find_boxes(detector, frame, AS_IT_IS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -164,7 +162,7 @@ def weights(tmp_path: Path) -> Path:
     config = {"type": "retinanet-small", "gaussian": True, "box_loss": "sdb"}
     card = ModelCard(name="d", network=config, parameters=1, threshold=0.3, input_rule=AS_IT_IS)
     path = tmp_path / "detector.safetensors"
-    save_model(path, build_detector(config), card)
+    save_model(path, build_network(config), card)
     return path
 
 
@@ -172,7 +170,7 @@ def test_weights_load_folded_and_find_the_same(weights: Path) -> None:
     network, card = load_detector(weights)
     assert not [key for key in network.state_dict() if "kernel" in key]
     torch.manual_seed(0)
-    again = build_detector(card.network).eval()
+    again = build_network(card.network).eval()
     frame = starry(64, 64, [(20, 30)])
     found, wanted = (find_boxes(each, frame, AS_IT_IS) for each in (network, again))
     np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-3)
@@ -194,7 +192,7 @@ def test_a_real_card_finds_the_boxes_that_the_cpu_finds(kind: str, tmp_path: Pat
     path = tmp_path / "detector.safetensors"
     config = {"type": kind}
     card = ModelCard(name="d", network=config, parameters=1, input_rule=AS_IT_IS)
-    save_model(path, build_detector(config), card)
+    save_model(path, build_network(config), card)
     frame = starry(96, 64, [(20, 30), (50, 60)])
     found, wanted = (
         DetectorPredictor.load(path, device=name).candidates(frame) for name in ("cuda", "cpu")
@@ -210,7 +208,7 @@ def test_a_detector_exports_to_onnx_and_computes_the_same(kind: str, tmp_path: P
         "onnxruntime", reason="needs ONNX Runtime: pip install 'pinglow[export]'"
     )
     torch.manual_seed(0)
-    detector = fold_kernels(build_detector({"type": kind, "gaussian": True}).eval())
+    detector = fold_kernels(build_network({"type": kind, "gaussian": True}).eval())
     images = torch.randn(1, 1, 64, 96)
     path = str(tmp_path / "detector.onnx")
     torch.onnx.export(detector, (images,), path, input_names=["images"], dynamo=True)
@@ -221,17 +219,7 @@ def test_a_detector_exports_to_onnx_and_computes_the_same(kind: str, tmp_path: P
 
 
 def test_models_of_the_other_kind_are_refused(weights: Path, small_model: Path) -> None:
-    with pytest.raises(ModelError, match="is not a detector; use pinglow predict"):
+    with pytest.raises(ModelError, match="finds pixels, where a model that finds boxes"):
         load_detector(small_model)
-    _, card = load_detector(weights)
-    with pytest.raises(ModelError, match="pinglow detect"):
-        build_network(card.network)
-
-
-def test_impossible_detectors_are_refused() -> None:
-    with pytest.raises(
-        ModelError, match=f"'yolov9' is unknown; use one of {next(iter(DETECTORS))}"
-    ):
-        build_detector({"type": "yolov9"})
-    with pytest.raises(ModelError, match="retinanet-small cannot be built"):
-        build_detector({"type": "retinanet-small", "color": 1})
+    with pytest.raises(ModelError, match="finds boxes, where a model that finds pixels"):
+        load_network(weights)

@@ -24,7 +24,7 @@ from pinglow.study.results import RunResult, read_results
 from pinglow.study.run import run_study
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.run import TrainingInterruptedError
-from pinglow.training.task import SegmentationTask
+from pinglow.training.segmentation import SegmentationTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +45,7 @@ def make_study(**changes: Any) -> Study:
         **{"data.validation": 0.3, "data.sets": [{"folder": "a", "split": "train"}]},
         **{"loss.warmup_steps": 0, "optimizer.warmup_steps": 0},
     }
-    arms = [{"name": "x"}, {"name": "y", "set": {"loss.options": {"variant": "penalty"}}}]
+    arms = [{"name": "x"}, {"name": "y", "set": {"loss.terms.0.options": {"variant": "penalty"}}}]
     compare = [{"first": "x", "second": "y", "question": "is x better?"}]
     content = {"name": "s", "seeds": [0, 1], "set": common, "arms": arms, "compare": compare}
     return Study.model_validate({**content, **changes})
