@@ -203,3 +203,30 @@ def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
         return parse_recipe(content, "test")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def on_card() -> Callable[..., Any]:
+    """Return what makes a backend of a network that says it is on a card, and notes batches."""
+    import torch
+    from torch import Tensor, nn
+
+    from pinglow.backends.torch import TorchBackend
+
+    class Card(TorchBackend):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__(network)
+            self.batches: list[tuple[int, ...]] = []
+
+        @property
+        def device(self) -> torch.device:
+            return torch.device("cuda", 0)
+
+        def place(self, values: Any) -> Tensor:
+            return torch.from_numpy(values)
+
+        def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
+            self.batches.append(tuple(images.shape))
+            return super().run(images, gates)
+
+    return Card

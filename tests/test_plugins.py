@@ -103,9 +103,7 @@ def test_mistakes_are_named(make_recipe: Callable[..., Recipe]) -> None:
         make_recipe(network={"type": "dots", "width": 0})
     with pytest.raises(RecipeError, match=r"loss\.terms\.0\.options\.scal' is unknown; did you"):
         make_recipe(loss={"terms": [{"name": "squares", "options": {"scal": 1}}]})
-    with pytest.raises(
-        RecipeError, match=r"use one of .*retinanet-resnet50, dots, or module:Class"
-    ):
+    with pytest.raises(RecipeError, match=r"use one of .*resnet50, dots, or module:Class"):
         make_recipe(network={"type": "dot"})
     with pytest.raises(RecipeError, match=r"use one of .*bce, squares, or module:Class"):
         find_loss("square")

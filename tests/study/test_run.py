@@ -95,7 +95,7 @@ def test_a_study_leaves_a_row_a_run_and_a_report(root: Path, tmp_path: Path) -> 
         *(("x", "0"), ("y", "0"), ("x", "1"), ("y", "1"))
     ]
     assert {row["status"] for row in rows(tmp_path)} == {"done"}
-    assert [row["loss"] for row in rows(tmp_path)][:2] == ["diff", "penalty"]
+    assert [row["loss"] for row in rows(tmp_path)][:2] == ["diff+bce", "penalty+bce"]
     frames = {result.sets["a"].frames for result in results}
     assert len(frames) == 1  # all arms and seeds
     assert len(results[0].sets["a"].counts) == len(next(iter(frames))) > 0

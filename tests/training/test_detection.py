@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pinglow.data.boxes import BoxFolder, convert_boxes, mask_boxes
+from pinglow.data.boxes import BoxFolder, mask_boxes
+from pinglow.data.convert import convert_boxes
 from pinglow.errors import DataError, ModelError, RecipeError
 from pinglow.inference.detector import DetectorPredictor
 from pinglow.io.frames import read_frame

@@ -82,7 +82,7 @@ def gaussianize(
 
 
 def _shaping(build: Any, where: str, options: dict[str, Any]) -> Any:
-    """ultralytics' ``trainer.get_model``, whose networks have shaped convolutions."""
+    """Ultralytics' ``trainer.get_model``, whose networks have shaped convolutions."""
 
     def get_model(cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
         shaped = weights is not None and any(
@@ -136,7 +136,7 @@ def use_box_loss(model: Any, name: str) -> None:
 
 
 def _criterion(network: Any, name: str) -> Any:
-    """ultralytics' loss of a network, with the named loss for boxes."""
+    """Ultralytics' loss of a network, with the named loss for boxes."""
     losses = import_extra("ultralytics.utils.loss", "detect", "YOLO")
 
     class BoxLoss(losses.BboxLoss):  # type: ignore[misc, name-defined]
