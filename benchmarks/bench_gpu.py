@@ -38,9 +38,9 @@ from pinglow.errors import OptionError
 from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
+from pinglow.training.segmentation import SegmentationTask
 from pinglow.training.splits import cut_validation
 from pinglow.training.step import Step
-from pinglow.training.task import SegmentationTask
 from plain_loop import plain_loop
 
 FORMS = ("fast", "base", "paper")

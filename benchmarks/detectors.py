@@ -29,7 +29,9 @@ from pinglow.data.boxes import BoxFolder
 from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
 from pinglow.files import write_whole
 from pinglow.inference.predictor import Predictor
+from pinglow.models.registry import build_network
 from pinglow.nn import fold_kernels
+from pinglow.training.fit import train
 from pinglow.training.recipe_file import load_recipe
 
 DETECTORS = ("yolov8n-p2", "retinanet-small")

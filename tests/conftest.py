@@ -194,8 +194,6 @@ def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
     """Return a function from changes, section by section, to a tiny recipe of a detector."""
-    from pinglow.training.detection_recipe import DetectorRecipe
-
     from pinglow.training.recipe_file import parse_recipe
 
     def make(**changes: Any) -> Any:
@@ -206,7 +204,7 @@ def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
             "batch_size": 2,
             "validate_every": 2,
             "ema_decay": 0.9,
-            "detector": {"type": "retinanet-small"},
+            "network": {"type": "retinanet-small"},
             "optimizer": {"warmup_steps": 1},
             "data": {
                 "root": str(box_scenes.parent),
@@ -219,7 +217,7 @@ def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
         for key, value in changes.items():
             inner = content.get(key)
             content[key] = inner | value if isinstance(inner, dict) else value
-        return parse_recipe(DetectorRecipe, content, "test")
+        return parse_recipe(content, "test")
 
     return make
 

@@ -31,10 +31,17 @@ from pinglow.training.processes import World
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe, parse_recipe
 from pinglow.training.run import TrainingInterruptedError
+from pinglow.training.segmentation import SegmentationTask
 from pinglow.training.step import Step
-from pinglow.training.task import SegmentationTask
 
 MakeRecipe = Callable[..., Recipe]
+LOSS: dict[str, Any] = {
+    "warmup_steps": 20,
+    "terms": [
+        {"name": "scale", "options": {"variant": "diff"}},
+        {"name": "bce", "weight": 5.0},
+    ],
+}
 AT: dict[int, Callable[[], object]] = {}
 """What happens while batch number n is made."""
 
@@ -60,7 +67,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 def recipe_with(make_recipe: MakeRecipe, optimizer: str) -> Recipe:
     return make_recipe(
         optimizer={"name": optimizer, "learning_rate": 0.01},
-        loss={"options": {"variant": "diff", "location": True}},
+        loss={"terms": [{"name": "scale", "options": {"variant": "diff", "location": True}}]},
     )
 
 
@@ -265,7 +272,7 @@ def test_a_network_learns(make_recipe: MakeRecipe, tmp_path: Path, precision: st
         batch_size=4,
         validate_every=40,
         network={"widths": [8, 16]},
-        loss={"warmup_steps": 20, "bce_weight": 5.0},
+        loss=LOSS,
         optimizer={"learning_rate": 0.02, "warmup_steps": 5},
     )
     types: set[torch.dtype] = set()
@@ -442,7 +449,7 @@ def test_weights_of_another_network_are_no_start_and_leave_no_run(
     weights = str(finished["adamw"] / "weights.safetensors")
     wider = make_recipe(init=weights, network={"widths": [8, 8]})
     with pytest.raises(
-        ModelError, match=r"init: .*weights\.safetensors has widths \[4, 8\].* \[8, 8\]"
+        ModelError, match=r"init: .*weights\.safetensors has widths \(4, 8\).* \(8, 8\)"
     ):
         train(wider, tmp_path / "run", progress=False)
     with pytest.raises(ModelError, match="neither a file nor a bundled model"):

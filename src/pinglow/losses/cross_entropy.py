@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pinglow.losses.overlap import require_one_shape
+
 
 class CrossEntropyLoss(nn.Module):
     """Mean over pixels of -log p where the mask is 1 and -log(1 - p) where it is 0."""
@@ -16,5 +18,6 @@ class CrossEntropyLoss(nn.Module):
         Raises:
             ValueError: The shapes differ.
         """
+        require_one_shape(logits, mask)
         exact = torch.promote_types(logits.dtype, torch.float32)
         return F.binary_cross_entropy_with_logits(logits.to(exact), mask.to(exact))

@@ -37,10 +37,7 @@ def image_areas(logits: Tensor, mask: Tensor) -> tuple[Areas, Tensor]:
     Raises:
         ValueError: The shapes differ.
     """
-    if logits.shape != mask.shape:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} need one shape"
-        )
+    require_one_shape(logits, mask)
     exact = torch.promote_types(logits.dtype, torch.float32)
     probability = torch.sigmoid(logits.to(exact))
     mask = mask.to(exact)
@@ -50,6 +47,18 @@ def image_areas(logits: Tensor, mask: Tensor) -> tuple[Areas, Tensor]:
         shared=(probability * mask).flatten(1).sum(1),
     )
     return areas, probability
+
+
+def require_one_shape(logits: Tensor, mask: Tensor) -> None:
+    """Check that there is a logit for every pixel of the mask.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if logits.shape != mask.shape:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} need one shape"
+        )
 
 
 def soft_iou(areas: Areas, smooth: float) -> Tensor:

@@ -23,7 +23,7 @@ class Score(NamedTuple):
     @property
     def heading(self) -> str:
         """Name and unit, for a column."""
-        return f"{self.name}, {self.unit}"
+        return f"{self.name}, {self.unit}" if self.unit else self.name
 
     def show(self, value: float | None, digits: int | None = None) -> str:
         """A value as a number in its unit; - where there is none."""
@@ -41,6 +41,6 @@ SCORES: Final = {
     "precision": Score("precision"),
     "recall": Score("recall"),
     "f1": Score("F1"),
-    "false_alarms_per_image": Score("false alarms", 1, "per image", 3),
+    "false_alarms_per_image": Score("false alarms a frame", 1, "", 3),
 }
 """Scores by the name of their field in `Report` and `BoxReport`."""
