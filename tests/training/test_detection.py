@@ -45,7 +45,8 @@ def test_a_run_leaves_weights_that_find_boxes(
     assert card.scores[0]["protocol"] == "boxes"
     assert card.data[0]["frames"] + card.data[0]["held out for validation"] == 28
     predictor = Predictor.load(tmp_path / "run" / "weights.safetensors")
-    found = predictor.candidates(read_frame(next((box_scenes / "images").glob("*.png"))))
+    frame = read_frame(next((box_scenes / "images").glob("*.png")))
+    (found,) = predictor.candidates([frame])
     assert found.boxes.shape[1] == 4
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
