@@ -84,7 +84,7 @@ def test_a_recipe_survives_its_own_toml(tmp_path: Path, make_recipe: Callable[..
     ("change", "unknown", "nearest"),
     [
         ("stepz=3", "stepz", "steps"),
-        ("optimizer.name=adamw", "optimizer", "optimizer"),
+        ("optimiser.name=adamw", "optimiser", "optimizer"),
         ("optimizer.learning_rat=0.1", "optimizer.learning_rat", "learning_rate"),
         ("network.width=[8, 16]", "network.width", "widths"),
         ("loss.warmup=1", "loss.warmup", "warmup_steps"),

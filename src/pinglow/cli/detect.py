@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True)
 def detect() -> None:
     """Box detectors (YOLOv8, RetinaNet): predict, evaluate.
 
-    They need ultralytics or torchvision: pip install 'pinglow\\[detect]'. ultralytics is AGPL-3.0.
+    They need ultralytics or torchvision: the extra detect. ultralytics is AGPL-3.0.
     """
 
 
