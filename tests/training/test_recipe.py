@@ -191,7 +191,7 @@ def test_a_recipe_of_the_earlier_form_is_read_with_one_warning(
     assert recipe == parse_recipe(today, "today") == load_recipe(file)
     assert [record.message for record in caplog.records] == [
         f"{file} is a recipe of the earlier form, read as [[loss.terms]] and [network]; "
-        "docs/recipes.md has today's"
+        "docs/reference/recipes.md has today's"
     ]
 
 
