@@ -144,3 +144,9 @@ def test_the_package_runs_as_a_module() -> None:
     wrong = subprocess.run([*call, "predikt"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "python -m pinglow" in wrong.stderr
+
+
+def test_completion_can_be_installed() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "--install-completion" in result.stdout

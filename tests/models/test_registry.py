@@ -55,7 +55,7 @@ def test_a_network_is_built_from_its_values() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ModelError, match=r"network\.type is .yolov9.; use one of PinwheelUNet"):
         find_network("yolov9")
-    with pytest.raises(ModelError, match=r"key 'network\.color' is unknown; known keys: type"):
+    with pytest.raises(ModelError, match=r"key 'network\.color' is unknown; did you mean"):
         parse_network({"type": "retinanet-small", "color": 1})
 
 

@@ -16,12 +16,12 @@ from PIL import Image
 
 from pinglow.data.boxes import BoxFolder, mask_boxes
 from pinglow.data.convert import convert_boxes
-from pinglow.errors import DataError, ModelError, RecipeError
+from pinglow.errors import DataError, ModelError, OptionError, RecipeError
 from pinglow.inference.predictor import Predictor
 from pinglow.io.frames import read_frame
 from pinglow.models.card import read_card
 from pinglow.training.detection import DetectionTask
-from pinglow.training.fit import train
+from pinglow.training.fit import Machine, train
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
 from pinglow.training.run import TrainingInterruptedError
@@ -186,6 +186,12 @@ def test_keys_of_the_other_kind_are_refused(make_detector_recipe: Make) -> None:
         load_recipe("fast", ["data.sets=[{folder = 'f', boxes = 'voc'}]"])
     with pytest.raises(RecipeError, match=r"key 'network\.widths' is unknown"):
         load_recipe("fast", ["network.type=yolov8n"])
+
+
+def test_a_detector_is_not_compiled(make_detector_recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="leave out --devices and --compile"):
+        train(make_detector_recipe(), tmp_path / "run", machine=Machine(compiled=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_gone_on_with(make_detector_recipe: Make, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_recipe_survives_its_own_toml(tmp_path: Path, make_recipe: Callable[..
     ("change", "unknown", "nearest"),
     [
         ("stepz=3", "stepz", "steps"),
-        ("optimizer.name=adamw", "optimizer", "optimizer"),
+        ("optimiser.name=adamw", "optimiser", "optimizer"),
         ("optimizer.learning_rat=0.1", "optimizer.learning_rat", "learning_rate"),
         ("network.width=[8, 16]", "network.width", "widths"),
         ("loss.warmup=1", "loss.warmup", "warmup_steps"),
@@ -191,7 +191,7 @@ def test_a_recipe_of_the_earlier_form_is_read_with_one_warning(
     assert recipe == parse_recipe(today, "today") == load_recipe(file)
     assert [record.message for record in caplog.records] == [
         f"{file} is a recipe of the earlier form, read as [[loss.terms]] and [network]; "
-        "docs/recipes.md has today's"
+        "docs/reference/recipes.md has today's"
     ]
 
 

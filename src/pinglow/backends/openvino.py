@@ -55,7 +55,7 @@ class OpenVinoBackend(Backend):
     def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
         """See `Backend`."""
         feed: dict[str, Any] = {"image": images.numpy()}
-        if gates is None:
+        if gates is None or not self._count:
             request = self._request_for(tuple(images.shape))
         else:
             request = self._gated
@@ -64,6 +64,8 @@ class OpenVinoBackend(Backend):
 
     def run_gates(self, images: Tensor) -> Tensor:
         """See `Backend`."""
+        if not self._count:  # a network without channel attention
+            return torch.zeros(len(images), 0)
         # By the request that the tiles will need: each holds memory of its own.
         own = np.ones((), dtype=np.float32)
         none = np.zeros((1, self._count), dtype=np.float32)

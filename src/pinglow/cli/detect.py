@@ -9,7 +9,7 @@ import typer
 from pinglow.errors import OptionError
 
 _NOW: Final = {
-    "train": "pinglow train takes a detector's recipe, as detect",
+    "train": "pinglow train takes a detector's recipe: pinglow train detect --data DIR",
     "predict": "pinglow predict takes a detector's weights",
     "evaluate": "pinglow evaluate takes a detector's weights, and --score boxes for other models",
 }

@@ -91,7 +91,6 @@ def train(
 
     From the bundled weights: add --set init=pinglow-fast
     """
-    import math
     import shlex
     import sys
 
@@ -103,12 +102,7 @@ def train(
     from pinglow.training.recipe_file import load_recipe
     from pinglow.training.run import TrainingInterruptedError
 
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise OptionError(f"--minutes is {minutes:g}; use a number above 0")
-    if run is not None and resume is not None:
-        raise OptionError("--run and --resume exclude each other; --resume names the run itself")
-    if boxes is not None and not data:
-        raise OptionError("--boxes says where the boxes of --data are; name a folder with that")
+    _check_options(run, resume, minutes, boxes, data)
     changes = list(changes or [])
     if data:
         tables = [_as_table(item, {"boxes": boxes} if boxes else {}) for item in data]
@@ -155,6 +149,26 @@ def train(
         f"last validation {SCORES[task.figures[0]].name} {task.score:.3f}; weights of the best "
         f"validation: {folder / 'weights.safetensors'}; curves: {folder / 'curves.png'}"
     )
+
+
+def _check_options(
+    run: Path | None,
+    resume: Path | None,
+    minutes: float | None,
+    boxes: str | None,
+    data: list[str] | None,
+) -> None:
+    """See whether the options fit together.
+
+    Raises:
+        OptionError: They do not.
+    """
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise OptionError(f"--minutes is {minutes:g}; use a number above 0")
+    if run is not None and resume is not None:
+        raise OptionError("--run and --resume exclude each other; --resume names the run itself")
+    if boxes is not None and not data:
+        raise OptionError("--boxes says where the boxes of --data are; name a folder with that")
 
 
 def _recipe_of(resume: Path | None) -> str:

@@ -34,7 +34,7 @@ class GaussianConv2d(nn.Conv2d):
         ValueError: The kernel size is even and a mask is asked for, or another value is impossible.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - those of nn.Conv2d, and its own
         self,
         in_channels: int,
         out_channels: int,

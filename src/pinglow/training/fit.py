@@ -178,7 +178,13 @@ def check_machine(recipe: Recipe, machine: Machine, world: World) -> None:
     Raises:
         RecipeError: Batches cannot be shared evenly, or the steps are to be counted and there are
             no minutes.
+        OptionError: It is a detector's, on several devices or compiled.
     """
+    if recipe.network.kind == "boxes" and (world.size > 1 or machine.compiled):
+        raise OptionError(
+            f"{recipe.network.type} is trained on one device, and not compiled: leave out "
+            "--devices and --compile"
+        )
     if not recipe.steps and machine.minutes is None:
         raise RecipeError('the recipe has steps = "minutes": say how many with --minutes')
     for phase in recipe.phase_list():

@@ -122,7 +122,7 @@ def _name(term: Any) -> Any:
 def _say_earlier(source: str) -> None:
     _logger.warning(
         f"{source} is a recipe of the earlier form, read as [[loss.terms]] and [network]; "
-        "docs/recipes.md has today's"
+        "docs/reference/recipes.md has today's"
     )
 
 
