@@ -36,9 +36,11 @@ def read_places(path: Path) -> dict[str, tuple[str, int, int]]:
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
     return {
-        name: (entry["dtype"], 8 + length + entry["data_offsets"][0], np.subtract.reduce(
-            entry["data_offsets"][::-1]
-        ).item())
+        name: (
+            entry["dtype"],
+            8 + length + entry["data_offsets"][0],
+            np.subtract.reduce(entry["data_offsets"][::-1]).item(),
+        )
         for name, entry in header.items()
     }
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pinglow.backends.device import choose_device
-from pinglow.backends.torch import tf32
+from pinglow.backends.torch import TorchBackend, tf32
 from pinglow.errors import ModelError, OptionError
 from pinglow.extras import import_extra
 from pinglow.inference.predictor import (
@@ -231,7 +231,7 @@ class DetectorPredictor:
             OptionError: The device cannot be used, the threshold is not in [0, 1), or the tile is
                 too small.
         """
-        chosen = choose_device(device)
+        chosen = str(choose_device(device, [TorchBackend]))
         network, card = load_detector(name_or_path)
         return cls(network.to(chosen), card, threshold, tile)
 

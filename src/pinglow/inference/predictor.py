@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pinglow.backends.base import Backend, bring_back, enlarge
+from pinglow.backends.base import Backend
 from pinglow.backends.opening import open_model
 from pinglow.errors import FrameError, OptionError
 from pinglow.inference.batches import fill_batches
 from pinglow.inference.tiling import choose_windows, cut_into_tiles
 from pinglow.models.card import ModelCard
-from pinglow.preprocess import InputRule, measure_frame
+from pinglow.preprocess import InputRule, bring_back, measure_frame, resample
 from pinglow.structures import FloatArray, Prediction
 
 TILE: Final = 1024
@@ -308,8 +307,7 @@ def _checked(frame: ArrayLike) -> NDArray[Any] | FrameError:
 
 def prepare_input(frame: NDArray[Any], rule: InputRule) -> FloatArray:
     """What the network sees of a frame (H, W): (1, 1, H', W') float32, sides at least 32."""
-    image = torch.from_numpy(_normalize(frame)[None, None])
-    return np.asarray(enlarge(image, _input_size(frame, rule)).numpy())
+    return resample(_normalize(frame)[None, None], _input_size(frame, rule))
 
 
 def _normalize(frame: NDArray[Any]) -> FloatArray:
@@ -356,9 +354,9 @@ def _in_parts(
         def part_of(place: _Place) -> FloatArray:
             return normalize(frame[place])
 
-    probability = torch.from_numpy(_run(backend, part_of, height, width, tile))[None, None]
+    probability = _run(backend, part_of, height, width, tile)[None, None]
     rows, columns = (max(SMALLEST_SIDE, side) for side in frame.shape)
-    back = bring_back(probability, (rows, columns))[0, 0].numpy()
+    back = bring_back(probability, (rows, columns))[0, 0]
     return np.ascontiguousarray(back[: frame.shape[0], : frame.shape[1]])
 
 
