@@ -94,7 +94,7 @@ def _auto_is_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     """Let auto be the CPU where there is a card, too, but for tests that make up cards."""
     device = sys.modules.get("pinglow.backends.device")  # not imported for tests without it
     if device is not None and "have_cards" not in request.fixturenames:
-        monkeypatch.setattr(device, "_first_card", lambda runtimes: device.CPU)
+        monkeypatch.setattr(device, "_first_card", lambda backends: device.CPU)
 
 
 @pytest.fixture
@@ -102,14 +102,16 @@ def have_cards(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return what makes PyTorch and the driver show so many cards; nothing can compute on them."""
     import torch
 
-    from pinglow.backends import device
+    import pinglow.backends.torch
+    from pinglow.backends import device, onnxruntime
 
     def set_up(count: int) -> None:
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(device, "_compute_on", lambda place: None)
-        monkeypatch.setattr(device, "_count_cards", lambda: count)
+        monkeypatch.setattr(pinglow.backends.torch, "_compute_on", lambda place: None)
+        monkeypatch.setattr(device, "_has_driver", lambda: count > 0)
+        monkeypatch.setattr(onnxruntime, "count_cards", lambda: count)
 
     return set_up
 
@@ -130,12 +132,12 @@ def card_runtime(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         asked=[],
     )
 
-    def make_session(content: bytes, options: Any, providers: Any, enable_fallback: int) -> Any:
+    def make_session(model: Any, options: Any, providers: Any, enable_fallback: int) -> Any:
         state.asked.append(providers)
         assert not enable_fallback
         if state.fault is not None:
             raise state.fault
-        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
         names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
         session.get_providers = lambda: [name for name in names if name not in state.missing]
         return session

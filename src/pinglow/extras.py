@@ -32,6 +32,15 @@ def import_extra(package: str, extra: str, purpose: str) -> Any:
         ) from error
 
 
+def need_torch(command: str, extra: str = "train") -> None:
+    """See that PyTorch is there for a command, before anything that imports it.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    import_extra("torch", extra, command)
+
+
 def how_to_install(extra: str) -> str:
     """The command that brings an extra, or with "" the base, from a checkout."""
     return f"pip install '.[{extra}]' in the checkout" if extra else "pip install . in the checkout"

@@ -14,6 +14,7 @@ def on_card() -> Callable[..., Any]:
     import torch
     from torch import Tensor, nn
 
+    from pinglow.backends.device import Device
     from pinglow.backends.torch import TorchBackend
 
     class Card(TorchBackend):
@@ -22,14 +23,14 @@ def on_card() -> Callable[..., Any]:
             self.batches: list[tuple[int, ...]] = []
 
         @property
-        def device(self) -> torch.device:
-            return torch.device("cuda", 0)
+        def device(self) -> Device:
+            return Device("cuda", 0)
 
-        def place(self, values: Any) -> Tensor:
+        def _place(self, values: Any) -> Tensor:
             return torch.from_numpy(values)
 
-        def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
-            self.batches.append(tuple(images.shape))
-            return super().run(images, gates)
+        def __call__(self, images: Any, *rest: Any, **named: Any) -> Any:
+            self.batches.append((*images.shape[:2], *named.get("size", images.shape[2:])))
+            return super().__call__(images, *rest, **named)
 
     return Card

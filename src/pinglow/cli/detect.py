@@ -11,6 +11,7 @@ from pinglow.cli.evaluate import TARGET_LINES, score_table, told_broken
 from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.cli.predict import Device, End, Every, Out, ResumeJob, Sources, Start, Tile, Track
 from pinglow.cli.train import Changes, Data, Minutes, Resume, Run
+from pinglow.extras import need_torch
 
 if TYPE_CHECKING:
     from pinglow.metrics.boxes import BoxReport
@@ -22,7 +23,7 @@ app = typer.Typer(no_args_is_help=True)
 def detect() -> None:
     """Box detectors (YOLOv8, RetinaNet): train, predict, evaluate.
 
-    They need ultralytics or torchvision: pip install 'pinglow\\[detect]'. ultralytics is AGPL-3.0.
+    They need ultralytics or torchvision: pip install '.\\[detect]'. ultralytics is AGPL-3.0.
     """
     import os
 
@@ -70,6 +71,7 @@ def train(
 
     Example: pinglow detect train --data my-frames:train --detector retinanet-small
     """
+    need_torch("pinglow detect", "detect")
     from pinglow.cli.train import fit_run
     from pinglow.training.detection import train_detector
     from pinglow.training.detection_recipe import DetectorRecipe
@@ -125,6 +127,7 @@ def predict(
 
     Example: pinglow detect predict flight/ --model runs/detector/weights.safetensors
     """
+    need_torch("pinglow detect", "detect")
     from pinglow.cli.predict import choose_sinks, run_job
     from pinglow.inference.detector import DetectorPredictor
     from pinglow.inference.pipeline import Selection
@@ -185,6 +188,8 @@ def evaluate(
 
     from pinglow.cli.progress import frame_progress
     from pinglow.data.boxes import BoxFolder
+
+    need_torch("pinglow detect", "detect")
     from pinglow.evaluation.boxes import evaluate_boxes, load_finder
 
     check_output_file("--json", json)

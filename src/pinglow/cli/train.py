@@ -11,6 +11,7 @@ import typer
 
 from pinglow.cli.predict import Device
 from pinglow.errors import DataError, OptionError, PinglowError
+from pinglow.extras import need_torch
 
 if TYPE_CHECKING:
     from pinglow.training.fit import Machine
@@ -86,6 +87,7 @@ def train(
 
     From the bundled weights: add --set init=pinglow-fast
     """
+    need_torch("pinglow train")
     from pinglow.training.fit import Machine
     from pinglow.training.fit import train as fit
     from pinglow.training.recipe import Recipe
