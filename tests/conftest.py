@@ -95,7 +95,7 @@ def _auto_is_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     """Let auto be the CPU where there is a card, too, but for tests that make up cards."""
     device = sys.modules.get("pinglow.backends.device")  # not imported for tests without it
     if device is not None and "have_cards" not in request.fixturenames:
-        monkeypatch.setattr(device, "_first_card", lambda runtimes: device.CPU)
+        monkeypatch.setattr(device, "_first_card", lambda backends: device.CPU)
 
 
 @pytest.fixture
@@ -103,14 +103,16 @@ def have_cards(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return what makes PyTorch and the driver show so many cards; nothing can compute on them."""
     import torch
 
-    from pinglow.backends import device
+    import pinglow.backends.torch
+    from pinglow.backends import device, onnxruntime
 
     def set_up(count: int) -> None:
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(device, "_compute_on", lambda place: None)
-        monkeypatch.setattr(device, "_count_cards", lambda: count)
+        monkeypatch.setattr(pinglow.backends.torch, "_compute_on", lambda place: None)
+        monkeypatch.setattr(device, "_has_driver", lambda: count > 0)
+        monkeypatch.setattr(onnxruntime, "count_cards", lambda: count)
 
     return set_up
 
@@ -131,12 +133,12 @@ def card_runtime(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         asked=[],
     )
 
-    def make_session(content: bytes, options: Any, providers: Any, enable_fallback: int) -> Any:
+    def make_session(model: Any, options: Any, providers: Any, enable_fallback: int) -> Any:
         state.asked.append(providers)
         assert not enable_fallback
         if state.fault is not None:
             raise state.fault
-        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
         names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
         session.get_providers = lambda: [name for name in names if name not in state.missing]
         return session
@@ -228,6 +230,7 @@ def on_card() -> Callable[..., Any]:
     import torch
     from torch import Tensor, nn
 
+    from pinglow.backends.device import Device
     from pinglow.backends.torch import TorchBackend
 
     class Card(TorchBackend):
@@ -236,14 +239,14 @@ def on_card() -> Callable[..., Any]:
             self.batches: list[tuple[int, ...]] = []
 
         @property
-        def device(self) -> torch.device:
-            return torch.device("cuda", 0)
+        def device(self) -> Device:
+            return Device("cuda", 0)
 
-        def place(self, values: Any) -> Tensor:
+        def _place(self, values: Any) -> Tensor:
             return torch.from_numpy(values)
 
-        def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
-            self.batches.append(tuple(images.shape))
-            return super().run(images, gates)
+        def __call__(self, images: Any, *rest: Any, **named: Any) -> Any:
+            self.batches.append((*images.shape[:2], *named.get("size", images.shape[2:])))
+            return super().__call__(images, *rest, **named)
 
     return Card

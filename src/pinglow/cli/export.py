@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pinglow.errors import OptionError
+from pinglow.extras import need_torch
 
 if TYPE_CHECKING:
     from pinglow.deploy.export import Accuracy
@@ -45,6 +46,7 @@ def export(
     """
     from rich.console import Console
 
+    need_torch("pinglow export", "export")
     from pinglow.deploy.export import FORMATS, TOLERANCE, export_model
 
     if form not in FORMATS:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pinglow.cli.predict import Device
+from pinglow.extras import need_torch
 
 if TYPE_CHECKING:
     from pinglow.study.grid import PlannedRun
@@ -57,6 +58,7 @@ def study(
 
     from rich.console import Console
 
+    need_torch("pinglow study")
     from pinglow.errors import OptionError
     from pinglow.study.grid import load_study, plan_runs
     from pinglow.study.jobs import run_jobs

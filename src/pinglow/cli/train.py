@@ -10,6 +10,7 @@ import typer
 
 from pinglow.cli.predict import Device
 from pinglow.errors import DataError, OptionError, PinglowError
+from pinglow.extras import need_torch
 
 if TYPE_CHECKING:
     from pinglow.training.recipe import Recipe
@@ -91,6 +92,7 @@ def train(
 
     From the bundled weights: add --set init=pinglow-fast
     """
+    need_torch("pinglow train")
     import shlex
     import sys
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pinglow.backends.device import choose_device
-from pinglow.backends.torch import tf32
+from pinglow.backends.torch import TorchBackend, tf32
 from pinglow.errors import FrameError, OptionError
 from pinglow.extras import import_extra
 from pinglow.inference.predictor import as_frame, memory_guard, prepare_input
@@ -116,7 +116,7 @@ class BoxPredictor:
                     f"{option} {value!r} is not for {name_or_path}, which is a detector: leave "
                     f"{option} out"
                 )
-        chosen = choose_device(device)
+        chosen = str(choose_device(device, [TorchBackend]))
         network, card = load_network(name_or_path, "boxes")
         return cls(fold_kernels(network).to(chosen), card, threshold, tile)
 

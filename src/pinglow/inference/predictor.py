@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pinglow.backends.base import Backend, bring_back, enlarge
+from pinglow.backends.base import Backend
 from pinglow.backends.opening import open_model
 from pinglow.errors import FrameError, OptionError
+from pinglow.extras import need_torch
 from pinglow.inference.batches import fill_batches
 from pinglow.inference.tiling import (
     MARGIN,
@@ -27,7 +27,7 @@ from pinglow.inference.tiling import (
     untiled_pixels,
 )
 from pinglow.models.card import EXPORTED, ModelCard, find_model, read_card
-from pinglow.preprocess import InputRule, measure_frame
+from pinglow.preprocess import InputRule, bring_back, measure_frame, resample
 from pinglow.structures import FloatArray, Prediction
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class Predictor:
         """
         path = find_model(name_or_path)
         if path.suffix.lower() not in EXPORTED and read_card(path).kind == "boxes":
-            from pinglow.inference.boxes import BoxPredictor  # needs torch
+            need_torch(f"{name_or_path}, a detector,", "detect")
+            from pinglow.inference.boxes import BoxPredictor
 
             return BoxPredictor.load(
                 name_or_path,
@@ -317,8 +318,7 @@ def _checked(frame: ArrayLike) -> NDArray[Any] | FrameError:
 
 def prepare_input(frame: NDArray[Any], rule: InputRule) -> FloatArray:
     """What the network sees of a frame (H, W): (1, 1, H', W') float32, sides at least 32."""
-    image = torch.from_numpy(_normalize(frame)[None, None])
-    return np.asarray(enlarge(image, _input_size(frame, rule)).numpy())
+    return resample(_normalize(frame)[None, None], _input_size(frame, rule))
 
 
 def _normalize(frame: NDArray[Any]) -> FloatArray:
@@ -364,9 +364,9 @@ def _in_parts(
         def part_of(place: _Place) -> FloatArray:
             return normalize(frame[place])
 
-    probability = torch.from_numpy(_run(backend, part_of, height, width, tile))[None, None]
+    probability = _run(backend, part_of, height, width, tile)[None, None]
     rows, columns = (max(SMALLEST_SIDE, side) for side in frame.shape)
-    back = bring_back(probability, (rows, columns))[0, 0].numpy()
+    back = bring_back(probability, (rows, columns))[0, 0]
     return np.ascontiguousarray(back[: frame.shape[0], : frame.shape[1]])
 
 

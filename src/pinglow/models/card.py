@@ -78,6 +78,12 @@ def bundled_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
+def bundled_graph(weights: Path) -> Path | None:
+    """The ONNX model that comes with a bundled weights file, beside it; None for other weights."""
+    graph = weights.with_suffix(".onnx")
+    return graph if weights in bundled_models().values() and graph.is_file() else None
+
+
 def read_card(name_or_path: str | Path) -> ModelCard:
     """The card of a bundled model or of a weights file.
 
