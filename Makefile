@@ -2,6 +2,7 @@
 #   make demo    find targets in the bundled 16-bit scenes and in a video made on the spot, and
 #                compare with the known truth
 #   make test    all tests
+#   make test-core   those of prediction in an environment without PyTorch; part of make test
 #   make check   style, types, import rules
 #   make bench   speed against other codes, as ratios within one run
 #   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
@@ -9,23 +10,32 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-TRAINING := tests/training tests/study tests/integrations tests/cli/test_detect.py
+# Without PyTorch: what pip install brings, and video.
+CORE := .venv-core/bin
+CORE_READY := .venv-core/.ready
+TRAINING := tests/training tests/study tests/integrations
 
-.PHONY: demo test check bench bench-gpu clean
+NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+  || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
-demo: $(READY)
-	$(BIN)/pinglow predict examples/images --out demo-out --save mask,overlay,csv,jsonl
-	$(BIN)/pinglow evaluate --data examples --split demo --model pinglow-fast
-	$(BIN)/python examples/make_clip.py demo-out/clip.mkv
-	$(BIN)/pinglow predict demo-out/clip.mkv --track --out demo-out/clip --save overlay,jsonl
+.PHONY: demo test test-core check bench bench-gpu clean
+
+demo: $(CORE_READY)
+	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,csv,jsonl
+	$(CORE)/pinglow evaluate --data examples --split demo --model pinglow-fast
+	$(CORE)/python examples/make_clip.py demo-out/clip.mkv
+	$(CORE)/pinglow predict demo-out/clip.mkv --track --out demo-out/clip --save overlay,jsonl
 	@echo "pictures: demo-out/overlays   table: demo-out/targets.csv"
 	@echo "video: demo-out/clip/overlays/clip_overlay.mp4   a line a frame: demo-out/clip/targets.jsonl"
 
-test: $(READY)
+test: $(READY) test-core
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(TRAINING))
 	# In a process of its own: after an export in the same process training has crashed, not always
 	# and not explained yet (PyTorch 2.14, OpenVINO 2026.4, ONNX Runtime 1.32).
 	$(BIN)/python -m pytest $(TRAINING)
+
+test-core: $(CORE_READY)
+	$(CORE)/python -m pytest tests/core
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -44,13 +54,18 @@ bench-gpu: $(READY)
 	$(BIN)/python benchmarks/bench_gpu.py $(BENCH_GPU)
 
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
+	$(NEW_ENOUGH)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev,export,video,detect]'
+	$(BIN)/pip install --quiet --editable '.[dev,all]'
 	# It asks for numpy < 2 but runs without; only the tests and the benchmark use it.
 	$(BIN)/pip install --quiet --no-deps PyIRSTDMetrics
 	touch $@
 
+$(CORE_READY): pyproject.toml
+	$(NEW_ENOUGH)
+	$(PYTHON) -m venv .venv-core
+	$(CORE)/pip install --quiet --editable '.[video]' pytest
+	touch $@
+
 clean:
-	rm -rf .venv demo-out
+	rm -rf .venv .venv-core demo-out

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from pinglow.backends.device import choose_device, why_not
+from pinglow.backends.device import choose_device
 from pinglow.backends.opening import BACKENDS, open_model
 
 BATCHES = (1, 2, 4, 8)
@@ -27,11 +27,11 @@ def main() -> None:
     parser.add_argument("--sides", default="256,512")
     parser.add_argument("--turns", type=int, default=15)
     arguments = parser.parse_args()
-    device = choose_device(arguments.device, BACKENDS)
+    device = choose_device(arguments.device, list(BACKENDS.values()))
     print("pixels   backend       ms alone   an image in a batch of", *BATCHES[1:])
     for side in map(int, arguments.sides.split(",")):
-        for name in BACKENDS:
-            if device.type == "cpu" or why_not(name, device.index) is None:
+        for name, backend in BACKENDS.items():
+            if backend.why_not(device) is None:
                 alone, ratios = compare(arguments.model, name, str(device), side, arguments.turns)
                 shown = "  ".join(f"{ratio:5.2f}" for ratio in ratios)
                 print(f"{side:4}^2   {name:12} {1e3 * alone:9.2f}   {shown}", flush=True)

@@ -33,14 +33,15 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from pinglow.backends.device import choose_device
+from pinglow.backends.torch import TorchBackend
 from pinglow.data.synthetic.scenes import SENSORS, SceneSpec, write_dataset
 from pinglow.errors import OptionError
 from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
+from pinglow.training.segmentation import SegmentationTask
 from pinglow.training.splits import cut_validation
 from pinglow.training.step import Step
-from pinglow.training.task import SegmentationTask
 from plain_loop import plain_loop
 
 FORMS = ("fast", "base", "paper")
@@ -250,7 +251,7 @@ def main() -> None:
     if options.dry:
         options.batches, options.crop, options.repeats = "2", 64, 1
         options.frames, options.workers = 8, 0
-    device = choose_device(options.device)
+    device = torch.device(str(choose_device(options.device, [TorchBackend])))
     card = measure_card(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"
     print(f"{name}: {card['flops'] / 1e12:.1f} TFLOP/s, {card['bytes'] / 1e12:.2f} TB/s")

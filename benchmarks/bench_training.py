@@ -24,9 +24,9 @@ from pinglow.data.synthetic.scenes import SENSORS, SceneSpec, write_dataset
 from pinglow.training.batches import TrainingBatches, collect_frames
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
+from pinglow.training.segmentation import SegmentationTask
 from pinglow.training.splits import cut_validation
 from pinglow.training.step import Step
-from pinglow.training.task import SegmentationTask
 from plain_loop import SIDE, plain_loop
 
 

@@ -20,10 +20,12 @@ import av
 import numpy as np
 
 from pinglow.data.synthetic.scenes import SceneSpec, render_scene, target_signal
-from pinglow.inference.pipeline import predict_frames
+from pinglow.inference.pipeline import run
 from pinglow.inference.predictor import Predictor
+from pinglow.io.source import open_source
 from pinglow.io.video import read_video
-from pinglow.output.sinks import FrameRecord, open_sinks
+from pinglow.output.sink import FrameRecord
+from pinglow.output.sinks import open_sinks
 from pinglow.structures import Clip
 
 WIDTH, HEIGHT, RATE = 640, 512, 25
@@ -53,7 +55,7 @@ def run_job(clip: Path) -> None:
     """Print the job's peak memory and time, and the time of its steps one after the other."""
     predictor = Predictor.load()
     with open_sinks(SINKS, clip.parent / "overlapped") as sinks:
-        job = predict_frames(predictor, [clip], sinks).seconds
+        job = run([open_source(clip)], predictor, sinks).seconds
     status = Path("/proc/self/status").read_text()
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     begin = time.perf_counter()
@@ -66,7 +68,7 @@ def run_job(clip: Path) -> None:
     with open_sinks(SINKS, clip.parent / "in-turn") as sinks:
         for page, ((counts, at), prediction) in enumerate(zip(frames, predictions, strict=True)):
             record = FrameRecord(
-                clip, page, f"clip_{page}", counts, prediction, at, Clip("clip", RATE)
+                str(clip), page, f"clip_{page}", counts, prediction, at, Clip("clip", RATE)
             )
             for sink in sinks:
                 sink.write(record)

@@ -48,7 +48,8 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from pinglow.models.card import ModelCard
-    from pinglow.models.weights import build_network, save_model
+    from pinglow.models.registry import build_network
+    from pinglow.models.weights import save_model
 
     config = {"type": "PinwheelUNet", "widths": [8, 8, 16], "depths": [1, 1, 1], "patch": 2}
     torch.manual_seed(0)
@@ -94,7 +95,7 @@ def _auto_is_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     """Let auto be the CPU where there is a card, too, but for tests that make up cards."""
     device = sys.modules.get("pinglow.backends.device")  # not imported for tests without it
     if device is not None and "have_cards" not in request.fixturenames:
-        monkeypatch.setattr(device, "_first_card", lambda runtimes: device.CPU)
+        monkeypatch.setattr(device, "_first_card", lambda backends: device.CPU)
 
 
 @pytest.fixture
@@ -102,14 +103,16 @@ def have_cards(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return what makes PyTorch and the driver show so many cards; nothing can compute on them."""
     import torch
 
-    from pinglow.backends import device
+    import pinglow.backends.torch
+    from pinglow.backends import device, onnxruntime
 
     def set_up(count: int) -> None:
         monkeypatch.setattr(torch.version, "cuda", "13.0")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(device, "_compute_on", lambda place: None)
-        monkeypatch.setattr(device, "_count_cards", lambda: count)
+        monkeypatch.setattr(pinglow.backends.torch, "_compute_on", lambda place: None)
+        monkeypatch.setattr(device, "_has_driver", lambda: count > 0)
+        monkeypatch.setattr(onnxruntime, "count_cards", lambda: count)
 
     return set_up
 
@@ -130,12 +133,12 @@ def card_runtime(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         asked=[],
     )
 
-    def make_session(content: bytes, options: Any, providers: Any, enable_fallback: int) -> Any:
+    def make_session(model: Any, options: Any, providers: Any, enable_fallback: int) -> Any:
         state.asked.append(providers)
         assert not enable_fallback
         if state.fault is not None:
             raise state.fault
-        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
         names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
         session.get_providers = lambda: [name for name in names if name not in state.missing]
         return session
@@ -163,6 +166,23 @@ def offline_detectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture(scope="session")
+def detector_weights(tmp_path_factory: pytest.TempPathFactory, offline_detectors: None) -> Path:
+    """Return the weights of a small detector that is not trained, and finds boxes everywhere."""
+    pytest.importorskip("torchvision", reason="needs torchvision: pip install 'pinglow[detect]'")
+    import torch
+
+    from pinglow.models.card import ModelCard
+    from pinglow.models.registry import build_network
+    from pinglow.models.weights import save_model
+
+    config = {"type": "retinanet-small"}
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("detector") / "weights.safetensors"
+    save_model(path, build_network(config), ModelCard(name="d", network=config, parameters=1))
+    return path
+
+
+@pytest.fixture(scope="session")
 def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data folder of forty small 14-bit scenes with bright targets."""
     from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
@@ -176,7 +196,6 @@ def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
     """Return a function from changes, section by section, to a tiny recipe of a detector."""
-    from pinglow.training.detection_recipe import DetectorRecipe
     from pinglow.training.recipe_file import parse_recipe
 
     def make(**changes: Any) -> Any:
@@ -187,7 +206,7 @@ def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
             "batch_size": 2,
             "validate_every": 2,
             "ema_decay": 0.9,
-            "detector": {"type": "retinanet-small"},
+            "network": {"type": "retinanet-small"},
             "optimizer": {"warmup_steps": 1},
             "data": {
                 "root": str(box_scenes.parent),
@@ -200,7 +219,7 @@ def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
         for key, value in changes.items():
             inner = content.get(key)
             content[key] = inner | value if isinstance(inner, dict) else value
-        return parse_recipe(DetectorRecipe, content, "test")
+        return parse_recipe(content, "test")
 
     return make
 
@@ -211,6 +230,7 @@ def on_card() -> Callable[..., Any]:
     import torch
     from torch import Tensor, nn
 
+    from pinglow.backends.device import Device
     from pinglow.backends.torch import TorchBackend
 
     class Card(TorchBackend):
@@ -219,14 +239,14 @@ def on_card() -> Callable[..., Any]:
             self.batches: list[tuple[int, ...]] = []
 
         @property
-        def device(self) -> torch.device:
-            return torch.device("cuda", 0)
+        def device(self) -> Device:
+            return Device("cuda", 0)
 
-        def place(self, values: Any) -> Tensor:
+        def _place(self, values: Any) -> Tensor:
             return torch.from_numpy(values)
 
-        def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
-            self.batches.append(tuple(images.shape))
-            return super().run(images, gates)
+        def __call__(self, images: Any, *rest: Any, **named: Any) -> Any:
+            self.batches.append((*images.shape[:2], *named.get("size", images.shape[2:])))
+            return super().__call__(images, *rest, **named)
 
     return Card

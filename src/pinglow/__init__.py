@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from pinglow.errors import PinglowError
     from pinglow.inference.predictor import Predictor
     from pinglow.io.frames import read_frame
-    from pinglow.structures import Prediction, Target
+    from pinglow.io.source import open_source
+    from pinglow.structures import Detections, Prediction, Target
 
 __all__ = [
+    "Detections",
     "PinglowError",
     "Prediction",
     "Predictor",
@@ -30,14 +32,17 @@ __all__ = [
     "__version__",
     "losses",
     "nn",
+    "open_source",
     "read_frame",
 ]
 
 _HOMES = {
+    "Detections": "pinglow.structures",
     "PinglowError": "pinglow.errors",
     "Prediction": "pinglow.structures",
     "Predictor": "pinglow.inference.predictor",
     "Target": "pinglow.structures",
+    "open_source": "pinglow.io.source",
     "read_frame": "pinglow.io.frames",
 }
 

@@ -5,12 +5,14 @@ Ours; docs/decisions/normalization.md says why.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy import sparse
 
 from pinglow.structures import FloatArray
 
@@ -110,3 +112,43 @@ class InputRule(BaseModel):
     def scale(self, height: int, width: int) -> float:
         """Factor for a frame of this size, in [1, max_scale]."""
         return min(max(self.long_side / max(height, width), 1.0), self.max_scale)
+
+
+def resample(images: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """(N, 1, H, W) to (N, 1, *size): bilinear where larger, means by a triangle where smaller.
+
+    As torch.nn.functional.interpolate with mode "bilinear" and antialias.
+    """
+    if images.shape[-2:] == size:
+        return images
+    rows, columns = (_weights(*sides) for sides in zip(images.shape[-2:], size, strict=True))
+    # A product is fast over lines that lie in memory one by one: (W, H), then (H, W').
+    found = np.empty((len(images), 1, *size), dtype=np.float32)
+    for image, resampled in zip(images[:, 0], found[:, 0], strict=True):
+        across = columns @ np.ascontiguousarray(image.T)
+        resampled[:] = rows @ np.ascontiguousarray(across.T)
+    return found
+
+
+def bring_back(probability: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """(N, 1, H, W) in [0, 1] to (N, 1, *size), by means over what becomes one pixel."""
+    if probability.shape[-2:] == size:
+        return probability
+    # Weights add up to 1 only up to rounding.
+    return resample(probability, size).clip(0, 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(length: int, wanted: int) -> sparse.csr_array:
+    """(wanted, length), the share of each pixel of a line in each one of the wanted line."""
+    step = length / wanted
+    reach = max(step, 1.0)  # of the triangle around a pixel's center, to each side
+    centers = (np.arange(wanted) + 0.5) * step
+    first = np.floor(centers - reach).astype(int)
+    taps = first[:, None] + np.arange(int(np.ceil(2 * reach)) + 2)  # (wanted, taps)
+    shares = np.maximum(1 - np.abs(taps + 0.5 - centers[:, None]) / reach, 0)
+    shares[(taps < 0) | (taps >= length)] = 0
+    shares /= shares.sum(axis=1, keepdims=True)
+    row, tap = np.nonzero(shares)
+    values = shares[row, tap].astype(np.float32)
+    return sparse.csr_array((values, (row, taps[row, tap])), shape=(wanted, length))

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from pinglow.backends import onnxruntime
+from pinglow.backends.device import Device
 from pinglow.backends.onnxruntime import OnnxRuntimeBackend
 from pinglow.backends.torch import TorchBackend
 from pinglow.errors import MissingExtraError, ModelError
 from pinglow.models.conversion import convert_to_onnx
 from pinglow.models.weights import load_network
 
-CARD = torch.device("cuda", 1)
+CARD = Device("cuda", 1)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_a_real_card_computes_what_the_cpu_does(
     if "CUDAExecutionProvider" not in runtime.get_available_providers():
         pytest.skip("needs onnxruntime-gpu")
     images = np.random.default_rng(0).standard_normal((2, 1, 96, 128), dtype=np.float32)
-    card = OnnxRuntimeBackend(graph, "small", torch.device("cuda", 0), precision)
+    card = OnnxRuntimeBackend(graph, "small", Device("cuda", 0), precision)
     cpu = OnnxRuntimeBackend(graph, "small")
     for size in (None, (192, 256)):
         np.testing.assert_allclose(card(images, size=size), cpu(images, size=size), atol=tolerance)

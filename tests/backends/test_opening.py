@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.machinery
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,11 @@ from numpy.typing import NDArray
 
 from pinglow.backends import opening as backends
 from pinglow.backends.opening import BACKENDS, open_model
+from pinglow.deploy.export import check_parity
 from pinglow.errors import MissingExtraError, ModelError, OptionError
-from pinglow.models.weights import build_network, load_network, save_model
+from pinglow.models.card import bundled_models, read_card
+from pinglow.models.registry import build_network
+from pinglow.models.weights import load_network, save_model
 
 RUNTIMES = [name for name in BACKENDS if name != "torch"]
 
@@ -63,7 +65,8 @@ def test_auto_takes_the_fastest_that_is_installed(
     small_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = {"openvino", "onnxruntime", "torch", "onnxscript"}
-    monkeypatch.setattr(backends, "is_installed", lambda name: name in there)
+    for module in ("opening", "openvino", "onnxruntime", "torch"):
+        monkeypatch.setattr(f"pinglow.backends.{module}.is_installed", lambda name: name in there)
     assert open_model(small_model)[0].name == "openvino"
     there.remove("openvino")
     assert open_model(small_model)[0].name == "onnxruntime"
@@ -80,7 +83,7 @@ def test_a_conversion_is_kept(
     small_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     open_model(small_model, "onnxruntime")
-    monkeypatch.setattr(backends, "convert_to_onnx", None)
+    monkeypatch.setattr("pinglow.models.conversion.convert_to_onnx", None)
     caplog.clear()
     open_model(small_model, "onnxruntime")
     assert not [record for record in caplog.records if record.name == "pinglow"]
@@ -108,12 +111,14 @@ def test_a_missing_runtime_is_one_sentence(
 ) -> None:
     open_model(small_model, name)  # converted
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtraError, match=rf"needs {name}.*pip install 'pinglow\[export\]'"):
+    with pytest.raises(MissingExtraError, match=rf"the backend {name} needs {name}.*pip install"):
         open_model(small_model, name)
 
 
 def test_an_unknown_backend_is_refused(small_model: Path) -> None:
-    with pytest.raises(OptionError, match="'tpu' is unknown: use auto, torch, onnxruntime"):
+    with pytest.raises(
+        OptionError, match="'tpu' is unknown: use auto, openvino, onnxruntime, torch"
+    ):
         open_model(small_model, "tpu")
 
 
@@ -177,10 +182,27 @@ def test_openvino_compiles_for_a_shape_that_repeats(small_model: Path) -> None:
     )
 
 
-def test_the_modules_of_the_backends_are_the_packages() -> None:
-    for name in BACKENDS:
-        spec = importlib.machinery.PathFinder.find_spec(name)
-        assert spec is not None
+@pytest.mark.parametrize("name", bundled_models())
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_bundled_graph_is_the_weights_beside_it(name: str, runtime: str) -> None:
+    weights = bundled_models()[name]
+    graph = weights.with_suffix(".onnx")
+    backend, card = open_model(graph, runtime, "cpu")
+    assert card == read_card(weights)
+    network, _ = load_network(weights)
+    assert check_parity(backends.TorchBackend(network), backend) < 1e-4
+
+
+def test_another_package_adds_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(backends.OnnxRuntimeBackend):
+        name = "other"
+
+    entry = SimpleNamespace(name="other", load=lambda: Other)
+    monkeypatch.setattr(backends, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(backends, "BACKENDS", backends._find_backends())
+    backend, card = open_model("pinglow-fast", "other", "cpu")
+    assert (backend.name, card.name) == ("other", "pinglow-fast")
+    assert backend(images(1, 1, 32, 32)).shape == (1, 1, 32, 32)
 
 
 # --- on a card -----------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F  # noqa: N812
 
-from pinglow.backends.base import bring_back, enlarge
+from pinglow.backends.device import Device
 from pinglow.backends.torch import TorchBackend, tf32
-from pinglow.models.weights import build_network, load_network
+from pinglow.models.registry import build_network
+from pinglow.models.weights import load_network
 
 needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -98,8 +99,8 @@ def test_on_a_card_nothing_is_left_on_the_cpu(small_model: Path) -> None:
     with FakeTensorMode(), torch.no_grad():  # shapes and devices, without numbers
         with torch.device("cuda"):
             network = build_network(config).eval()
-        batch = enlarge(torch.empty(2, 1, 37, 50, device="cuda"), (74, 100))
-        found = bring_back(TorchBackend(network).run(batch, None), (37, 50))
+        batch = torch.empty(2, 1, 37, 50, device="cuda")
+        found = TorchBackend(network).compute(batch, None, (74, 100))
     assert (found.device.type, found.shape) == ("cuda", (2, 1, 37, 50))
 
 
@@ -110,8 +111,8 @@ def test_a_card_computes_what_the_cpu_does(
 ) -> None:
     network, _ = load_network(small_model)
     cpu = TorchBackend.fastest(network)
-    card = TorchBackend.fastest(network, torch.device("cuda", 0), precision)
-    assert card.device == torch.device("cuda", 0)
+    card = TorchBackend.fastest(network, Device("cuda", 0), precision)
+    assert card.device == Device("cuda", 0)
     batch = images(3, 1, 97, 130)
     gates = cpu.gates(batch[:1])
     np.testing.assert_allclose(card.gates(batch[:1]), gates, atol=tolerance)

@@ -108,9 +108,9 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
 
 
 def _list_commands(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """List every command that takes arguments or options."""
+    """List every command that takes arguments or options, and is not a signpost."""
     if not hasattr(command, "commands"):
-        return [path] if command.params else []
+        return [path] if command.params and not command.hidden else []
     inner = command.commands
     return [leaf for name in inner for leaf in _list_commands(inner[name], (*path, name))]
 
@@ -144,3 +144,9 @@ def test_the_package_runs_as_a_module() -> None:
     wrong = subprocess.run([*call, "predikt"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "python -m pinglow" in wrong.stderr
+
+
+def test_completion_can_be_installed() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "--install-completion" in result.stdout

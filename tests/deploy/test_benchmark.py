@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pinglow.backends.device import CPU
 from pinglow.backends.opening import BACKENDS, open_model
 from pinglow.deploy import benchmark
 from pinglow.deploy.benchmark import count_macs, draw_timings, measure_speed
@@ -74,8 +75,8 @@ def test_all_run_on_one_device_or_are_refused(
         measure_speed([str(small_model)], None, (64, 64), device="cuda")
     have_cards(1)
     names, place = benchmark._choose(None, "auto")
-    assert (names, str(place)) == (["torch", "onnxruntime"], "cuda:0")
-    assert benchmark._choose(None, "cpu") == (list(BACKENDS), torch.device("cpu"))
+    assert (names, str(place)) == (["onnxruntime", "torch"], "cuda:0")
+    assert benchmark._choose(None, "cpu") == (list(BACKENDS), CPU)
     with pytest.raises(OptionError, match=r"openvino cannot run on cuda:0: .*, or leave it out"):
         measure_speed([str(small_model)], ["torch", "openvino"], (64, 64))
 

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pinglow.backends.device import CPU
 from pinglow.backends.opening import open_model
 from pinglow.backends.torch import TorchBackend
 from pinglow.data.synthetic.scenes import SceneSpec, render_scene, target_signal
 from pinglow.errors import FrameError, ModelError, OptionError
 from pinglow.inference.predictor import Predictor, predict_probabilities, predict_probability
 from pinglow.models.card import ModelCard
-from pinglow.models.weights import build_network, load_network, save_model
+from pinglow.models.registry import build_network
+from pinglow.models.weights import load_network, save_model
 from pinglow.preprocess import InputRule, normalize_frame
 
 CONFIG: dict[str, Any] = {
@@ -344,7 +346,7 @@ def test_a_large_frames_memory_is_that_of_a_tile() -> None:
 
     class Watch:
         name = "watch"
-        device = torch.device("cpu")
+        device = CPU
 
         def __call__(self, images: Any, gates: Any = None) -> Any:
             nonlocal largest

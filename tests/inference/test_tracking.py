@@ -54,5 +54,5 @@ def test_a_track_outlives_a_short_gap_and_not_a_long_one() -> None:
 
 def test_without_the_library_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trackers", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'pinglow\[video\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[video\]'"):
         make_tracker(25.0)

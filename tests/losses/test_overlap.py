@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
 
-from pinglow.losses import DiceLoss, SoftIoULoss, TverskyLoss, target_weights
+from pinglow.losses import DiceLoss, SoftIoULoss, TverskyLoss
 from pinglow.losses.overlap import image_areas
 
 
@@ -115,18 +113,3 @@ def test_tversky_is_finite_where_nothing_is_wrong_and_removes_false_alarms() -> 
 def test_tversky_refuses_what_is_not_positive(option: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):
         TverskyLoss(**option)
-
-
-def test_every_target_weighs_as_much_as_the_reference() -> None:
-    """Against counting each component's pixels, where none is in another's window."""
-    mask = np.zeros((60, 90), dtype=np.float32)
-    mask[5, 5] = mask[30:33, 40:44] = mask[50:59, 70:79] = mask[0, 89] = 1
-    labels, count = ndimage.label(mask, np.ones((3, 3)))
-    weights = target_weights(torch.from_numpy(mask)[None, None], reference=12, window=31)[
-        0, 0
-    ].numpy()
-    assert count == 4
-    for number in range(1, count + 1):
-        assert weights[labels == number].sum() == pytest.approx(12)
-    assert (weights[mask == 0] == 1).all()
-    assert (target_weights(torch.zeros(1, 1, 8, 8)) == 1).all()

@@ -17,10 +17,9 @@ from pinglow.nn import (
 )
 from pinglow.nn.attention import blocked_conv2d
 
-COUNTS = {"free": 98, "gaussian": 1, "fixed": 1, "learned": 3, "learned4": 3, "max": 1}
-COUNTS |= {"steered": 2, "several": 8}
+COUNTS = {"free": 98, "gaussian": 1, "fixed": 1, "learned": 3, "max": 1, "steered": 2}
 PINWHEELS = [name for name in ATTENTIONS if name != "free"]
-STATIC = ["gaussian", "fixed", "learned", "learned4", "several"]
+STATIC = ["gaussian", "fixed", "learned"]
 
 
 def features() -> Tensor:
@@ -80,7 +79,7 @@ def test_number_of_scalars(name: str) -> None:
     assert sum(parameter.numel() for parameter in module.parameters()) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", [name for name in PINWHEELS if name != "several"])
+@pytest.mark.parametrize("name", PINWHEELS)
 def test_pinwheel_attention_is_its_definition(name: str) -> None:
     module = attention(name)
     x = features()
@@ -110,20 +109,14 @@ def test_named_forms_are_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("name", STATIC)
-def test_fold_gives_the_attentions_convolution(name: str) -> None:
+def test_a_single_kernel_becomes_one_convolution(name: str) -> None:
     module = attention(name)
     x = features()
-    conv = module.fold()
+    conv = fold_kernels(module).response
     assert type(conv) is nn.Conv2d
     pooled = x.mean(1, keepdim=True) + x.amax(1, keepdim=True)
     expected = x * torch.sigmoid(conv(pooled))
     torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["max", "steered"])
-def test_a_bank_does_not_fold_into_one_convolution(name: str) -> None:
-    with pytest.raises(ValueError, match="fold_kernels"):
-        attention(name).fold()
 
 
 @pytest.mark.parametrize("name", PINWHEELS)
@@ -182,16 +175,3 @@ def test_larger_kernels_attend_alike_in_training_and_use(size: int) -> None:
     for attention in (FreeSpatialAttention(size), GaussianPinwheelAttention(size, sigma=4.0)):
         trained, used = attention.train()(x), attention.eval()(x)
         torch.testing.assert_close(trained, used, rtol=1e-5, atol=1e-6)
-
-
-def test_several_sigmas_are_mixed_by_shares_that_are_learned() -> None:
-    sigmas = (0.6, 1.2, 2.5)
-    mixed = GaussianPinwheelAttention(orientation="fixed", sigma=sigmas)
-    mixed.shares.data = torch.tensor([0.3, -0.5, 1.0])
-    shares = mixed.shares.softmax(0).tolist()
-    single = [GaussianPinwheelAttention(orientation="fixed", sigma=each).fold() for each in sigmas]
-    wanted = sum(share * conv.weight for share, conv in zip(shares, single, strict=True))
-    torch.testing.assert_close(mixed.fold().weight, wanted)
-    mixed(features()).sum().backward()
-    assert mixed.shares.grad.abs().sum() > 0
-    assert mixed.kernel.log_sigma.grad.abs().min() > 0

@@ -23,7 +23,7 @@ STATIC: list[Orientation] = ["none", "fixed", "learned"]
 BANKS: list[Orientation] = ["max", "steered"]
 PLACINGS: list[dict[str, Any]] = [
     {},
-    {"groups": 2, "sigma_per_channel": True},
+    {"groups": 2},
     {"stride": 2, "padding": 2, "bias": False},
     {"groups": 4, "padding": "same", "dilation": 2, "padding_mode": "reflect"},
 ]
@@ -35,23 +35,17 @@ def image(seed: int = 0, channels: int = 4, dtype: torch.dtype = torch.float32) 
     return torch.randn(2, channels, 11, 13, generator=generator, dtype=dtype)
 
 
-def spread_sigmas(layer: GaussianConv2d) -> GaussianConv2d:
-    """Give every channel a sigma of its own, where the layer has several."""
+def widen(layer: GaussianConv2d) -> GaussianConv2d:
+    """Give the layer another sigma than it starts with."""
     with torch.no_grad():
-        layer.kernel.log_sigma += torch.linspace(0, 1, layer.kernel.log_sigma.numel()).view(
-            -1, 1, 1
-        )
+        layer.kernel.log_sigma += 0.5
     return layer
 
 
 def bars(layer: GaussianConv2d, x: Tensor) -> Tensor:
     """Response of every bar of the bank alone, (n, N, C_out, H, W), without bias."""
-    gaussian_bars = layer.kernel()  # (n, 1 or C_out, kh, kw)
-    responses = []
-    for bar in gaussian_bars:
-        weight = torch.stack([w * bar[c % len(bar)] for c, w in enumerate(layer.weight)])
-        responses.append(layer._conv_forward(x, weight, None))
-    return torch.stack(responses)
+    gaussian_bars = layer.kernel()  # (n, 1, kh, kw)
+    return torch.stack([layer._conv_forward(x, layer.weight * bar, None) for bar in gaussian_bars])
 
 
 @settings(deadline=None, max_examples=60)
@@ -63,7 +57,6 @@ def bars(layer: GaussianConv2d, x: Tensor) -> Tensor:
     groups=st.sampled_from([1, 2, 4]),
     mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
     bias=st.booleans(),
-    per_channel=st.booleans(),
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")  # even kernels, both layers
 def test_without_shape_it_is_a_plain_convolution(
@@ -74,13 +67,12 @@ def test_without_shape_it_is_a_plain_convolution(
     groups: int,
     mode: Any,
     bias: bool,
-    per_channel: bool,
 ) -> None:
     assume(padding != "same" or stride == 1)
     plain = nn.Conv2d(4, 8, kernel, stride, padding, dilation, groups, bias, mode)
     shaped = GaussianConv2d(
         4, 8, kernel, stride, padding, dilation, groups, bias, mode,
-        orientation="none", sigma=1e6, sigma_per_channel=per_channel,
+        orientation="none", sigma=1e6,
     )  # fmt: skip
     missing, unexpected = shaped.load_state_dict(plain.state_dict(), strict=False)
     assert missing == ["kernel.log_sigma"]
@@ -111,13 +103,12 @@ def test_four_arms_do_nothing_at_three_taps_and_cut_at_five() -> None:
         free = GaussianConv2d(4, 8, size, orientation="none")
         free.load_state_dict(masked.state_dict())
         assert torch.equal(masked(image()), free(image())) == (taps_off == 0)
-        assert (masked.fold().weight[0, 0] == 0).sum() == taps_off
+        assert (fold_kernels(masked).weight[0, 0] == 0).sum() == taps_off
 
 
 @each_placing
 @pytest.mark.parametrize("sigma", [0.6, 1.5])
 def test_from_conv_keeps_a_trained_layers_outputs(placing: dict[str, Any], sigma: float) -> None:
-    placing = {key: value for key, value in placing.items() if key != "sigma_per_channel"}
     conv = nn.Conv2d(4, 8, 3, **placing).double().eval()
     layer = GaussianConv2d.from_conv(conv, sigma=sigma)
     assert not layer.training
@@ -140,22 +131,16 @@ def test_from_conv_refuses_a_gaussian_that_vanishes_at_the_edge() -> None:
 def test_folded_layer_is_plain_and_equal(
     placing: dict[str, Any], orientation: Orientation, arms: int
 ) -> None:
-    layer = spread_sigmas(GaussianConv2d(4, 8, 5, orientation=orientation, arms=arms, **placing))
-    folded = layer.fold()
+    layer = widen(GaussianConv2d(4, 8, 5, orientation=orientation, arms=arms, **placing))
+    folded = layer.reparameterize()
     assert type(folded) is nn.Conv2d
     torch.testing.assert_close(folded(image()), layer(image()), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("orientation", BANKS)
-def test_a_bank_is_not_one_convolution(orientation: Orientation) -> None:
-    with pytest.raises(ValueError, match="fold_kernels"):
-        GaussianConv2d(4, 8, 5, orientation=orientation).fold()
 
 
 @each_placing
 @pytest.mark.parametrize("arms", [2, 3])
 def test_max_is_the_bar_of_the_largest_response(placing: dict[str, Any], arms: int) -> None:
-    layer = spread_sigmas(GaussianConv2d(4, 8, 5, orientation="max", arms=arms, **placing))
+    layer = widen(GaussianConv2d(4, 8, 5, orientation="max", arms=arms, **placing))
     expected: Tensor | None = None
     for response in bars(layer, image()):
         stronger = expected is None or response.abs() > expected.abs()
@@ -191,7 +176,7 @@ def test_one_bar_in_a_bank_is_a_single_fixed_bar() -> None:
 
 @pytest.mark.parametrize("orientation", [*STATIC, *BANKS])
 def test_gradients_reach_every_parameter(orientation: Orientation) -> None:
-    layer = GaussianConv2d(4, 8, 5, orientation=orientation, arms=2, sigma_per_channel=True)
+    layer = GaussianConv2d(4, 8, 5, orientation=orientation, arms=2)
     layer(image()).square().mean().backward()
     for name, parameter in layer.named_parameters():
         assert parameter.grad is not None, name
@@ -204,7 +189,7 @@ def test_gradients_reach_every_parameter(orientation: Orientation) -> None:
 def test_fold_kernels_folds_layers_inside_a_model(
     placing: dict[str, Any], orientation: Orientation
 ) -> None:
-    layer = spread_sigmas(GaussianConv2d(4, 8, 5, orientation=orientation, arms=3, **placing))
+    layer = widen(GaussianConv2d(4, 8, 5, orientation=orientation, arms=3, **placing))
     model = nn.Sequential(layer, nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folded = fold_kernels(model)

@@ -74,9 +74,7 @@ def test_what_cannot_be_shaped_is_named() -> None:
 
 def test_another_network_gets_the_same_shapes() -> None:
     example = small()
-    shape_convolutions(
-        example, "0", orientation="steered", arms=3, clip=True, sigma_per_channel=True, sigma=0.9
-    )
+    shape_convolutions(example, "0", orientation="steered", arms=3, clip=True, sigma=0.9)
     shape_convolutions(example, "2", orientation="fixed", arms=2)
     network = small()
     copy_shapes(network, example)

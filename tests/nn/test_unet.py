@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from pinglow.nn import (
     ATTENTIONS,
     CONVOLUTIONS,
-    NETWORKS,
     GaussianConv2d,
     PinwheelUNet,
     fold_kernels,
@@ -192,16 +191,6 @@ def test_a_few_steps_learn_one_image() -> None:
     assert losses[-1] < 0.1 * losses[0]
 
 
-@pytest.mark.parametrize("form", [PinwheelUNet.fast, PinwheelUNet.mshnet])
-def test_config_builds_the_same_network(form: Any) -> None:
-    network = form(in_channels=2).eval()
-    again = NETWORKS["PinwheelUNet"](**network.config).eval()
-    again.load_state_dict(network.state_dict())
-    x = image(32, 32, channels=2)
-    with torch.no_grad():
-        assert torch.equal(network(x), again(x))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -221,8 +210,6 @@ def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str)
 def test_shaped_convolutions_stand_in_the_finest_levels_and_fold_away(convolution: str) -> None:
     torch.manual_seed(0)
     network = PinwheelUNet(1, (4, 8, 16), (1, 1, 1), convolution=convolution, shaped_levels=1)
-    again = PinwheelUNet(**network.config)
-    again.load_state_dict(network.state_dict())
     shaped = {name for name, m in network.named_modules() if isinstance(m, GaussianConv2d)}
     finest = ("encoder.0.0", "decoder.0.0")
     expected = {f"{block}.conv{n}" for block in finest for n in (1, 2)}
@@ -230,10 +217,6 @@ def test_shaped_convolutions_stand_in_the_finest_levels_and_fold_away(convolutio
     image = torch.randn(1, 1, 40, 36)
     with torch.no_grad():
         logits = network.eval()(image)
-        folded = fold_norms(fold_kernels(again.eval()))
+        folded = fold_norms(fold_kernels(network))
         torch.testing.assert_close(folded(image), logits, atol=1e-5, rtol=1e-5)
     assert not any(isinstance(module, GaussianConv2d) for module in folded.modules())
-
-
-def test_a_network_without_shaped_convolutions_has_the_card_it_always_had() -> None:
-    assert set(PinwheelUNet().config) == {"in_channels", "widths", "depths", "attention", "patch"}

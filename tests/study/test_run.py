@@ -24,7 +24,7 @@ from pinglow.study.results import RunResult, read_results
 from pinglow.study.run import run_study
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.run import TrainingInterruptedError
-from pinglow.training.task import SegmentationTask
+from pinglow.training.segmentation import SegmentationTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +45,7 @@ def make_study(**changes: Any) -> Study:
         **{"data.validation": 0.3, "data.sets": [{"folder": "a", "split": "train"}]},
         **{"loss.warmup_steps": 0, "optimizer.warmup_steps": 0},
     }
-    arms = [{"name": "x"}, {"name": "y", "set": {"loss.options": {"variant": "penalty"}}}]
+    arms = [{"name": "x"}, {"name": "y", "set": {"loss.terms.0.options": {"variant": "penalty"}}}]
     compare = [{"first": "x", "second": "y", "question": "is x better?"}]
     content = {"name": "s", "seeds": [0, 1], "set": common, "arms": arms, "compare": compare}
     return Study.model_validate({**content, **changes})
@@ -95,7 +95,7 @@ def test_a_study_leaves_a_row_a_run_and_a_report(root: Path, tmp_path: Path) -> 
         *(("x", "0"), ("y", "0"), ("x", "1"), ("y", "1"))
     ]
     assert {row["status"] for row in rows(tmp_path)} == {"done"}
-    assert [row["loss"] for row in rows(tmp_path)][:2] == ["diff", "penalty"]
+    assert [row["loss"] for row in rows(tmp_path)][:2] == ["diff+bce", "penalty+bce"]
     frames = {result.sets["a"].frames for result in results}
     assert len(frames) == 1  # all arms and seeds
     assert len(results[0].sets["a"].counts) == len(next(iter(frames))) > 0

@@ -16,49 +16,51 @@ from PIL import Image
 
 from pinglow.data.boxes import BoxFolder, mask_boxes
 from pinglow.data.convert import convert_boxes
-from pinglow.errors import DataError, RecipeError
-from pinglow.inference.detector import DetectorPredictor
+from pinglow.errors import DataError, ModelError, OptionError, RecipeError
+from pinglow.inference.predictor import Predictor
 from pinglow.io.frames import read_frame
 from pinglow.models.card import read_card
-from pinglow.training.detection import DetectionTask, train_detector
-from pinglow.training.detection_recipe import DetectorRecipe
-from pinglow.training.recipe_file import load_recipe, load_run_recipe
+from pinglow.training.detection import DetectionTask
+from pinglow.training.fit import Machine, train
+from pinglow.training.recipe import Recipe
+from pinglow.training.recipe_file import load_recipe
 from pinglow.training.run import TrainingInterruptedError
 
 pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread", "offline_detectors")
 
-Make = Callable[..., DetectorRecipe]
+Make = Callable[..., Recipe]
 
 
 @pytest.mark.parametrize("kind", ["retinanet-small", "yolov8n"])
 def test_a_run_leaves_weights_that_find_boxes(
     kind: str, make_detector_recipe: Make, box_scenes: Path, tmp_path: Path
 ) -> None:
-    recipe = make_detector_recipe(detector={"type": kind, "gaussian": True, "box_loss": "diff"})
-    task = train_detector(recipe, tmp_path / "run", progress=False, command="pinglow detect train")
+    recipe = make_detector_recipe(network={"type": kind, "gaussian": True, "box_loss": "diff"})
+    task = train(recipe, tmp_path / "run", progress=False, command="pinglow train detect")
     card = read_card(tmp_path / "run" / "weights.safetensors")
     assert card.network == {"type": kind, "gaussian": True, "box_loss": "diff"}
     assert card.threshold == task.threshold
     assert card.scores[0]["protocol"] == "boxes"
     assert card.data[0]["frames"] + card.data[0]["held out for validation"] == 28
-    predictor = DetectorPredictor.load(tmp_path / "run" / "weights.safetensors")
-    found = predictor.candidates(read_frame(next((box_scenes / "images").glob("*.png"))))
+    predictor = Predictor.load(tmp_path / "run" / "weights.safetensors")
+    frame = read_frame(next((box_scenes / "images").glob("*.png")))
+    (found,) = predictor.candidates([frame])
     assert found.boxes.shape[1] == 4
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4"]
     assert {"scenes_ap50", "scenes_pd", "train_loss"} <= rows[0].keys()
     assert (tmp_path / "run" / "curves.png").is_file()
-    assert load_run_recipe(DetectorRecipe, tmp_path / "run" / "recipe.toml") == recipe
+    assert load_recipe(tmp_path / "run" / "recipe.toml") == recipe
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(
     make_detector_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = make_detector_recipe(detector={"type": "yolov8n"})
-    whole = train_detector(recipe, tmp_path / "whole", progress=False)
+    recipe = make_detector_recipe(network={"type": "yolov8n"})
+    whole = train(recipe, tmp_path / "whole", progress=False)
 
     report, validations = DetectionTask.report, [0]
 
@@ -70,9 +72,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 
     with monkeypatch.context() as patch:
         patch.setattr(DetectionTask, "report", interrupt)
-        with pytest.raises(TrainingInterruptedError, match="pinglow detect train --resume"):
-            train_detector(recipe, tmp_path / "parts", progress=False)
-    parts = train_detector(recipe, tmp_path / "parts", resume=True, progress=False)
+        with pytest.raises(TrainingInterruptedError, match="pinglow train --resume"):
+            train(recipe, tmp_path / "parts", progress=False)
+    parts = train(recipe, tmp_path / "parts", resume=True, progress=False)
     for key, value in whole.trained_network.state_dict().items():
         torch.testing.assert_close(
             parts.trained_network.state_dict()[key], value, rtol=0, atol=0, msg=key
@@ -89,7 +91,7 @@ def test_training_lowers_the_loss_and_finds_the_targets(
         augmentation={"crop": 64, "target_bias": 1.0},
         optimizer={"learning_rate": 3e-3, "warmup_steps": 5},
     )
-    task = train_detector(recipe, tmp_path / "run", progress=False)
+    task = train(recipe, tmp_path / "run", progress=False)
     (report,) = task.reports.values()
     assert report.targets > 0
     assert report.pd is not None
@@ -119,7 +121,7 @@ def test_boxes_without_masks_train_on_filled_boxes(
     for folder in (boxed, filled):
         data = {"root": str(tmp_path), "sets": [{"folder": folder.name, "split": "train"}]}
         run = tmp_path / f"run-{folder.name}"
-        task = train_detector(make_detector_recipe(data=data), run, progress=False)
+        task = train(make_detector_recipe(data=data), run, progress=False)
         states.append(task.trained_network.state_dict())
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, rtol=0, atol=0, msg=key)
@@ -135,7 +137,7 @@ def test_a_broken_label_is_said_before_the_run_begins(
     broken.write_text("<annotation><object></object></annotation>")
     data = {"root": str(tmp_path), "sets": [{"folder": "boxed", "split": "train"}]}
     with pytest.raises(DataError, match=broken.name):
-        train_detector(make_detector_recipe(data=data), tmp_path / "run", progress=False)
+        train(make_detector_recipe(data=data), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -160,12 +162,14 @@ def test_views_boxes_are_those_of_their_masks(
 
 
 def test_impossible_recipes_are_refused(make_detector_recipe: Make) -> None:
-    with pytest.raises(RecipeError, match=r"detector\.type is 'yolov9'; use one of yolov8n"):
-        make_detector_recipe(detector={"type": "yolov9"})
-    with pytest.raises(RecipeError, match="crop is 40; detectors need a multiple of 32"):
+    with pytest.raises(
+        RecipeError, match=r"network\.type is 'yolov9'; use one of PinwheelUNet, yolov8n"
+    ):
+        make_detector_recipe(network={"type": "yolov9"})
+    with pytest.raises(RecipeError, match="crop is 40; retinanet-small needs a multiple of 32"):
         make_detector_recipe(augmentation={"crop": 40})
-    with pytest.raises(RecipeError, match=r"key 'detector\.gauss' is unknown; did you mean"):
-        make_detector_recipe(detector={"gauss": True})
+    with pytest.raises(RecipeError, match=r"key 'network\.gauss' is unknown; did you mean"):
+        make_detector_recipe(network={"gauss": True})
     with pytest.raises(
         RecipeError, match=r"'data\.sets\.0\.boxs' is unknown; did you mean 'boxes'"
     ):
@@ -174,19 +178,34 @@ def test_impossible_recipes_are_refused(make_detector_recipe: Make) -> None:
         make_detector_recipe(batch_size=1)
 
 
-def test_a_run_of_the_other_kind_is_not_gone_on_with(
+def test_keys_of_the_other_kind_are_refused(make_detector_recipe: Make) -> None:
+    for key, value in (("loss", {"terms": [{"name": "dice"}]}), ("distill", {"model": "m"})):
+        with pytest.raises(RecipeError, match=f"test: {key} is of networks that find masks"):
+            make_detector_recipe(**{key: value})
+    with pytest.raises(RecipeError, match="has boxes, but PinwheelUNet learns masks"):
+        load_recipe("fast", ["data.sets=[{folder = 'f', boxes = 'voc'}]"])
+    with pytest.raises(RecipeError, match=r"key 'network\.widths' is unknown"):
+        load_recipe("fast", ["network.type=yolov8n"])
+
+
+def test_a_detector_is_not_compiled(make_detector_recipe: Make, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="leave out --devices and --compile"):
+        train(make_detector_recipe(), tmp_path / "run", machine=Machine(compiled=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_not_gone_on_with(make_detector_recipe: Make, tmp_path: Path) -> None:
+    train(make_detector_recipe(), tmp_path / "run", progress=False)
+    with pytest.raises(RecipeError, match="has done all of its 4 steps"):
+        train(make_detector_recipe(), tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_run_starts_from_the_weights_of_another(
     make_detector_recipe: Make, tmp_path: Path
 ) -> None:
-    train_detector(make_detector_recipe(), tmp_path / "run", progress=False)
-    with pytest.raises(RecipeError, match="of another kind; use pinglow detect train"):
-        load_recipe(tmp_path / "run" / "recipe.toml")
-    with pytest.raises(RecipeError, match="of another kind; use pinglow train"):
-        load_run_recipe(DetectorRecipe, make_recipe_file(tmp_path))
-    with pytest.raises(RecipeError, match="has done all of its 4 steps"):
-        train_detector(make_detector_recipe(), tmp_path / "run", resume=True, progress=False)
-
-
-def make_recipe_file(folder: Path) -> Path:
-    path = folder / "segmentation.toml"
-    path.write_text(load_recipe("fast").to_toml())
-    return path
+    train(make_detector_recipe(), tmp_path / "first", progress=False)
+    recipe = make_detector_recipe(init=str(tmp_path / "first"), network={"gaussian": True})
+    with pytest.raises(ModelError, match="has gaussian False, the recipe's network True"):
+        train(recipe, tmp_path / "other", progress=False)
+    train(make_detector_recipe(init=str(tmp_path / "first")), tmp_path / "second", progress=False)
+    assert read_card(tmp_path / "second").training["started_from"]["name"] == "tiny"

@@ -113,7 +113,7 @@ def test_impossible_numbers_of_devices_are_refused(monkeypatch: pytest.MonkeyPat
     with pytest.raises(OptionError, match="--devices is 0; use 1 or more"):
         open_world("cpu", 0)
     monkeypatch.setattr(
-        "pinglow.training.processes.choose_device", lambda name: torch.device("cuda", 1)
+        "pinglow.training.processes.choose_device", lambda *_: torch.device("cuda", 1)
     )
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(OptionError, match="--devices is 4, but this machine has 2"):

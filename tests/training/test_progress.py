@@ -8,7 +8,7 @@ import pytest
 
 from pinglow.training.progress import StepsBar
 from pinglow.training.recipe import Recipe
-from pinglow.training.task import SegmentationTask
+from pinglow.training.segmentation import SegmentationTask
 
 
 def test_it_counts_steps_and_prints_each_validation(

@@ -9,9 +9,9 @@ import torch
 from pinglow.errors import OptionError
 from pinglow.training.batches import TrainingBatches, collect_frames
 from pinglow.training.recipe import Recipe
+from pinglow.training.segmentation import SegmentationTask
 from pinglow.training.splits import cut_validation
 from pinglow.training.step import Step
-from pinglow.training.task import SegmentationTask
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -128,7 +128,7 @@ def test_a_run_on_a_card_learns_and_goes_on(make_recipe: MakeRecipe, tmp_path: A
         batch_size=4,
         validate_every=40,
         network={"widths": [8, 16]},
-        loss={"warmup_steps": 20, "bce_weight": 5.0},
+        loss={"warmup_steps": 20, "terms": [{"name": "dice"}, {"name": "bce", "weight": 5.0}]},
         optimizer={"learning_rate": 0.02, "warmup_steps": 5},
     )
     task = train(recipe, tmp_path / "run", progress=False, machine=Machine("cuda"))

@@ -16,7 +16,8 @@ from pinglow.losses import ScaleLoss, SoftIoULoss
 from pinglow.metrics import PROTOCOLS, Scorer
 from pinglow.models.weights import load_network
 from pinglow.training.recipe import Recipe
-from pinglow.training.task import SegmentationTask, ValidationFrame, learning_rate
+from pinglow.training.segmentation import SegmentationTask
+from pinglow.training.task import ValidationFrame, learning_rate
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -47,7 +48,9 @@ def reference_loss(task: SegmentationTask, criterion: nn.Module, bce: float) -> 
 def test_the_loss_changes_at_the_end_of_its_warm_up(
     make_recipe: MakeRecipe, step: int, bce: float
 ) -> None:
-    recipe = make_recipe(loss={"warmup_steps": 4, "bce_weight": bce}, network={"patch": 2})
+    terms = [{"name": "scale", "options": {"variant": "diff"}}]
+    terms += [{"name": "bce", "weight": bce}] if bce else []
+    recipe = make_recipe(loss={"warmup_steps": 4, "terms": terms}, network={"patch": 2})
     task = SegmentationTask(recipe)
     criterion = SoftIoULoss() if step < 4 else ScaleLoss("diff")
     expected = reference_loss(task, criterion, bce)
@@ -173,21 +176,6 @@ def test_a_validation_without_targets_has_a_score(make_recipe: MakeRecipe) -> No
     task.take_scores(["empty", "scene"], task.score_frames([empty, scene]))
     assert task.score == task.reports["scene"].iou
     assert task.score > 0
-
-
-def test_every_target_counts_alike_where_the_recipe_says_so(
-    make_recipe: MakeRecipe,
-) -> None:
-    loss = {"warmup_steps": 0, "bce_weight": 2.0}
-    tasks = [
-        SegmentationTask(make_recipe(seed=1, loss=loss | {"bce_per_target": each}))
-        for each in (False, True)
-    ]
-    tasks[1].load_state_dict(tasks[0].state_dict())
-    images, masks = make_batch()
-    masks[0, 0, 10:20, 10:20] = 1
-    found = [task.batch_loss(images, masks, False).item() for task in tasks]
-    assert found[0] != pytest.approx(found[1], rel=1e-4)
 
 
 def test_a_teachers_probabilities_are_learned_beside_the_masks(

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Final
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Final, Self
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
+from pinglow.backends.device import Device
+from pinglow.preprocess import bring_back, resample
 from pinglow.structures import FloatArray
-
-CPU: Final = torch.device("cpu")
 
 PRECISIONS: Final = ("float32", "tf32")
 """How a card multiplies: exactly, or in TensorFloat-32 (10 bits of mantissa), which is faster."""
 
 
-class Backend:
+class Backend(ABC):
     """Maps images to target probabilities.
 
-    A backend of its own kind gives `device`, `run` and `run_gates`.
+    Another package adds one of its own by an entry point in the group ``pinglow.backends``.
     """
 
     name: ClassVar[str]
-    """As in `pinglow.backends.opening.BACKENDS`."""
+    """As options have it, and in errors."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Of the files that it loads. What loads .onnx runs weights, too, which are converted."""
+
+    @classmethod
+    @abstractmethod
+    def why_not(cls, device: Device) -> str | None:
+        """Why it cannot compute there, and what to do; None: it can."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, model: Path | bytes, source: str, device: Device, precision: str) -> Self:
+        """Load a model.
+
+        Args:
+            model: A file of one of the suffixes, or the content of an ONNX model.
+            source: Names it in errors.
+            device: Where to compute.
+            precision: One of `PRECISIONS`; for a card.
+
+        Raises:
+            ModelError: It is not a model that the installed runtime understands.
+            MissingExtraError: The runtime is not installed, or not for this device.
+        """
 
     @property
-    def device(self) -> torch.device:
+    @abstractmethod
+    def device(self) -> Device:
         """Where it computes."""
-        raise NotImplementedError
 
-    def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
+    @abstractmethod
+    def run(self, images: FloatArray, gates: FloatArray | None) -> FloatArray:
         """(N, 1, H, W) to probabilities of the same shape; see `__call__`."""
-        raise NotImplementedError
 
-    def run_gates(self, images: Tensor) -> Tensor:
-        """(N, 1, H, W) to the images' own channel attention (N, G)."""
-        raise NotImplementedError
+    @abstractmethod
+    def gates(self, images: FloatArray) -> FloatArray:
+        """The channel attention of images (N, 1, H, W): (N, G) in [0, 1]."""
 
-    def place(self, values: FloatArray) -> Tensor:
-        """An array as a tensor where `run` takes it."""
-        return torch.from_numpy(values).to(self.device)
+    def metadata(self, key: str) -> str | None:
+        """What the model's file has under a key of its metadata."""
+        return None
 
-    @torch.inference_mode()
     def __call__(
         self,
         images: FloatArray,
@@ -56,28 +75,8 @@ class Backend:
         Args:
             images: H and W at least 32, unless they are enlarged.
             gates: (1, G), fix the channel attention; None: the images' own.
-            size: Height and width that images are enlarged to for the network, where it computes,
-                so that a card is sent only the small ones. None: as they are.
+            size: Height and width that images are enlarged to for the network. None: as they are.
         """
-        batch = self.place(images)
-        large = batch if size is None else enlarge(batch, size)
-        found = self.run(large, None if gates is None else self.place(gates))
-        return np.asarray(bring_back(found, batch.shape[-2:]).cpu().numpy())
-
-    @torch.inference_mode()
-    def gates(self, images: FloatArray) -> FloatArray:
-        """The channel attention of images (N, 1, H, W): (N, G) in [0, 1]."""
-        return np.asarray(self.run_gates(self.place(images)).cpu().numpy())
-
-
-def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 1, H, W) to (N, 1, *size), bilinear; on the images' device."""
-    return images if images.shape[-2:] == size else F.interpolate(images, size, mode="bilinear")
-
-
-def bring_back(probability: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, 1, H, W) in [0, 1] to (N, 1, *size), by means over what becomes one pixel."""
-    if tuple(probability.shape[-2:]) == tuple(size):
-        return probability
-    back = F.interpolate(probability, list(size), mode="bilinear", antialias=True)
-    return back.clamp(0, 1)  # its weights add up to 1 only up to rounding
+        large = images if size is None else resample(images, size)
+        height, width = images.shape[-2:]
+        return bring_back(self.run(large, gates), (height, width))

@@ -5,130 +5,81 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-import torch
+from pinglow.errors import OptionError
 
-from pinglow.backends.base import CPU
-from pinglow.errors import MissingExtraError, OptionError
-from pinglow.extras import import_extra, is_installed
+if TYPE_CHECKING:
+    from pinglow.backends.base import Backend
 
 _CARD: Final = re.compile(r"cuda(?::(\d+))?")
 
 
-def choose_device(name: str = "auto", runtimes: Sequence[str] = ("torch",)) -> torch.device:
+@dataclass(frozen=True)
+class Device:
+    """Where something is computed.
+
+    Attributes:
+        type: cpu or cuda.
+        index: Of the card, from 0.
+    """
+
+    type: str
+    index: int = 0
+
+    def __str__(self) -> str:
+        """As in options, and as PyTorch writes it: cpu, cuda:0."""
+        return self.type if self.type == "cpu" else f"{self.type}:{self.index}"
+
+
+CPU: Final = Device("cpu")
+
+
+def choose_device(name: str, backends: Sequence[type[Backend]]) -> Device:
     """The device that a name stands for.
 
     Args:
         name: "cpu", "cuda" (the first card), "cuda:N" (the card of that index), or "auto": the
-            first card if one of the runtimes can use it, else the CPU.
-        runtimes: What may compute: torch, onnxruntime, openvino. If none of them can use the card,
-            PyTorch's reason is told, or the last one's.
+            first card if one of the backends can use it, else the CPU.
+        backends: What may compute. If none of them can use the card, PyTorch's reason is told, or
+            the last one's.
 
     Raises:
-        OptionError: The name is unknown, or none of the runtimes can use that card.
+        OptionError: The name is unknown, or none of the backends can use that card.
     """
     if name == "cpu":
         return CPU
     if name == "auto":
-        return _first_card(runtimes)
+        return _first_card(backends)
     card = _CARD.fullmatch(name)
     if card is None:
         raise OptionError(f"device {name!r} is unknown: use cpu, cuda, cuda:N or auto")
-    index = int(card[1] or 0)
+    device = Device("cuda", int(card[1] or 0))
     reasons = {}
-    for runtime in runtimes:
-        reason = why_not(runtime, index)
+    for backend in backends:
+        reason = backend.why_not(device)
         if reason is None:
-            return torch.device("cuda", index)
-        reasons[runtime] = reason
-    told = reasons.get("torch", reasons[runtimes[-1]])
+            return device
+        reasons[backend.name] = reason
+    told = reasons.get("torch", reasons[backends[-1].name])
     raise OptionError(f"device {name!r} cannot be used: {told}, or use cpu")
 
 
-def _first_card(runtimes: Sequence[str]) -> torch.device:
-    usable = any(why_not(runtime, 0) is None for runtime in runtimes)
-    return torch.device("cuda", 0) if usable else CPU
+def _first_card(backends: Sequence[type[Backend]]) -> Device:
+    first = Device("cuda", 0)
+    if not _has_driver():  # no backend need be loaded to be asked
+        return CPU
+    return first if any(backend.why_not(first) is None for backend in backends) else CPU
 
 
-def why_not(runtime: str, index: int) -> str | None:
-    """Why a runtime cannot compute on a card, and what to do; None: it can."""
-    return _REASONS[runtime](index)
+def _has_driver() -> bool:
+    return count_cards() > 0 or Path("/dev/kfd").exists()  # NVIDIA's, AMD's
 
 
-def describe_device(device: torch.device) -> str:
-    """A device as people call it: cpu, or cuda:0 with the card's name if PyTorch knows it."""
-    if device.type == "cuda" and torch.cuda.is_available():
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return str(device)
-
-
-def _why_not_torch(index: int) -> str | None:
-    if torch.version.cuda is None and torch.version.hip is None:
-        return (
-            "the installed PyTorch is built for the CPU only; install one with CUDA "
-            "(https://pytorch.org/get-started/locally)"
-        )
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not count and said:  # a driver that is too old, for one
-        fault = str(said[0].message).removeprefix("CUDA initialization: ").splitlines()[0]
-        return f"PyTorch cannot use it ({fault.split('. ')[0].rstrip('.')}); update the driver"
-    if not count:
-        return "PyTorch finds no CUDA device; see whether nvidia-smi lists one"
-    if index >= count:
-        return _other_index("PyTorch", count)
-    try:
-        _compute_on(torch.device("cuda", index))
-    except RuntimeError as error:  # a card too old for this PyTorch, or taken by others
-        fault = str(error).strip().splitlines()[0][:150].rstrip(".")
-        return f"PyTorch cannot compute on it ({fault}); free it or use another one"
-    return None
-
-
-def _why_not_onnxruntime(index: int) -> str | None:
-    if not is_installed("onnxruntime"):
-        return "ONNX Runtime is not installed; pip install 'pinglow[gpu]'"
-    count = _count_cards()
-    if not count:
-        return "the NVIDIA driver shows no CUDA device; see whether nvidia-smi lists one"
-    try:
-        runtime = import_extra("onnxruntime", "gpu", "the backend onnxruntime")
-    except MissingExtraError as error:
-        return str(error)
-    if "CUDAExecutionProvider" not in runtime.get_available_providers():
-        return (
-            "the installed ONNX Runtime is built for the CPU only; pip uninstall onnxruntime, "
-            "then pip install 'pinglow[gpu]'"
-        )
-    return _other_index("ONNX Runtime", count) if index >= count else None
-
-
-def _why_not_openvino(index: int) -> str | None:
-    return "OpenVINO computes on the CPU only; use the backend torch or onnxruntime"
-
-
-_REASONS: Final[dict[str, Callable[[int], str | None]]] = {
-    "torch": _why_not_torch,
-    "onnxruntime": _why_not_onnxruntime,
-    "openvino": _why_not_openvino,
-}
-
-
-def _other_index(runtime: str, count: int) -> str:
-    listed = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-    return f"{runtime} finds {listed} and no more; use {'that' if count == 1 else 'one of them'}"
-
-
-def _compute_on(device: torch.device) -> None:
-    """See that a kernel runs: that a card is listed does not say so."""
-    torch.ones(1, device=device).add_(1).cpu()
-
-
-def _count_cards() -> int:
+def count_cards() -> int:
     """CUDA devices that the NVIDIA driver shows; for a runtime that does not count them itself."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
@@ -138,3 +89,9 @@ def _count_cards() -> int:
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
         return 0
     return count.value
+
+
+def other_index(runtime: str, count: int) -> str:
+    """What to say of an index that is too high."""
+    listed = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+    return f"{runtime} finds {listed} and no more; use {'that' if count == 1 else 'one of them'}"

@@ -6,15 +6,15 @@ import contextlib
 import hashlib
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pinglow.backends.base import CPU, Backend
+from pinglow.backends.base import Backend
+from pinglow.backends.device import CPU, Device, count_cards, other_index
 from pinglow.errors import MissingExtraError
-from pinglow.extras import import_extra, is_installed
+from pinglow.extras import how_to_install, import_extra, is_installed
+from pinglow.files import cache_folder
 from pinglow.models.graph import GATES_INPUT, OWN_INPUT, check_ends, last_line, unreadable
 from pinglow.structures import FloatArray
 
@@ -22,11 +22,17 @@ _Provider = tuple[str, dict[str, Any]]
 _ON_A_CARD = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
+_ON_THE_CARD: Final = (
+    "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', which is the same "
+    "modules for cards"
+)
+
+
 class OnnxRuntimeBackend(Backend):
     """Runs an ONNX model.
 
     Args:
-        content: The model.
+        model: A file, or its content.
         source: Names it in errors.
         device: Where to compute.
         precision: One of `PRECISIONS`; for a card.
@@ -38,16 +44,17 @@ class OnnxRuntimeBackend(Backend):
     """
 
     name = "onnxruntime"
+    suffixes = (".onnx",)
 
     def __init__(
         self,
-        content: bytes,
+        model: Path | bytes,
         source: str,
-        device: torch.device = CPU,
+        device: Device = CPU,
         precision: str = "float32",
         cache: Path | None = None,
     ) -> None:
-        runtime = import_extra("onnxruntime", "export", "the backend onnxruntime")
+        runtime = import_extra("onnxruntime", "", "the backend onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised as well
         # Its threads would wait by spinning, and take the cores from what comes after.
@@ -57,16 +64,16 @@ class OnnxRuntimeBackend(Backend):
             available = runtime.get_available_providers()
             exact = precision == "float32"
             tensorrt = not exact and _ON_A_CARD[1] in available and is_installed("tensorrt")
-            folder = _engine_folder(cache, content) if tensorrt else None
-            providers = [*card_providers(device.index or 0, exact, tensorrt, folder), *providers]
+            folder = _engine_folder(cache, model) if tensorrt else None
+            providers = [*card_providers(device.index, exact, tensorrt, folder), *providers]
             _load_libraries(runtime, tensorrt)
         self._device = device
-        # Without CUDA in PyTorch the runtime copies to the card and back by itself.
-        self._memory = device if device.type == "cpu" or torch.cuda.is_available() else CPU
+        # From its file a bundled model finds its weights.
+        given = str(model) if isinstance(model, Path) else model
         try:
             # Its own fallback would print, and silently compute elsewhere.
             self._session = runtime.InferenceSession(
-                content, options, providers=providers, enable_fallback=0
+                given, options, providers=providers, enable_fallback=0
             )
         except (ValueError, RuntimeError) as error:
             # Of a provider; what is wrong with a model are other classes, without a common base.
@@ -82,34 +89,44 @@ class OnnxRuntimeBackend(Backend):
             {end.name: list(end.shape) for end in session.get_outputs()},
         )
 
+    @classmethod
+    def why_not(cls, device: Device) -> str | None:
+        """See `Backend`."""
+        if not is_installed("onnxruntime"):
+            return f"ONNX Runtime is not installed; {how_to_install('')}"
+        if device == CPU:
+            return None
+        count = count_cards()
+        if not count:
+            return "the NVIDIA driver shows no CUDA device; see whether nvidia-smi lists one"
+        try:
+            runtime = import_extra("onnxruntime", "", "the backend onnxruntime")
+        except MissingExtraError as error:
+            return str(error)
+        if _ON_A_CARD[0] not in runtime.get_available_providers():
+            return f"the installed ONNX Runtime is built for the CPU only; {_ON_THE_CARD}"
+        return other_index("ONNX Runtime", count) if device.index >= count else None
+
+    @classmethod
+    def load(cls, model: Path | bytes, source: str, device: Device, precision: str) -> Self:
+        """See `Backend`."""
+        return cls(model, source, device, precision, cache_folder())
+
     @property
-    def device(self) -> torch.device:
+    def device(self) -> Device:
         """Where it computes."""
         return self._device
 
-    def place(self, values: FloatArray) -> Tensor:
+    def run(self, images: FloatArray, gates: FloatArray | None) -> FloatArray:
         """See `Backend`."""
-        return torch.from_numpy(values).to(self._memory)
-
-    def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
-        """See `Backend`."""
-        feed = {"image": images.contiguous()}
+        feed = {"image": images}
         if gates is not None:
-            feed |= {GATES_INPUT: gates, OWN_INPUT: torch.zeros((), device=images.device)}
-        found = torch.empty(images.shape, device=images.device)
-        binding = self._session.io_binding()  # tensors are read and written where they are
-        for name, tensor in feed.items():
-            binding.bind_input(name, *_buffer(tensor))
-        binding.bind_output("probability", *_buffer(found))
-        if images.device.type == "cuda":
-            # The runtime has a stream of its own: it waits for that at the end, not for ours.
-            torch.cuda.current_stream(images.device).synchronize()
-        self._session.run_with_iobinding(binding)
-        return found
+            feed |= {GATES_INPUT: gates, OWN_INPUT: np.zeros((), dtype=np.float32)}
+        return np.asarray(self._session.run(["probability"], feed)[0])
 
-    def run_gates(self, images: Tensor) -> Tensor:
+    def gates(self, images: FloatArray) -> FloatArray:
         """See `Backend`."""
-        return torch.from_numpy(self._session.run(["gates"], {"image": images.cpu().numpy()})[0])
+        return np.asarray(self._session.run(["gates"], {"image": images})[0])
 
     def metadata(self, key: str) -> str | None:
         """What the model's metadata has under a key."""
@@ -148,10 +165,11 @@ def card_providers(
     return providers
 
 
-def _engine_folder(cache: Path | None, content: bytes) -> Path | None:
+def _engine_folder(cache: Path | None, model: Path | bytes) -> Path | None:
     """A folder for one model: by their names, engines of other weights could not be told apart."""
     if cache is None:
         return None
+    content = model.read_bytes() if isinstance(model, Path) else model
     folder = cache / "tensorrt" / hashlib.sha256(content).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,13 +188,7 @@ def _load_libraries(runtime: Any, tensorrt: bool) -> None:
             importlib.import_module("tensorrt")
 
 
-def _buffer(tensor: Tensor) -> tuple[str, int, type[np.float32], tuple[int, ...], int]:
-    """Device, its index, element type, shape and address of a contiguous float32 tensor."""
-    place = tensor.device
-    return place.type, place.index or 0, np.float32, tuple(tensor.shape), tensor.data_ptr()
-
-
-def _cannot_use(device: torch.device, reason: str) -> MissingExtraError:
+def _cannot_use(device: Device, reason: str) -> MissingExtraError:
     return MissingExtraError(
         f"ONNX Runtime cannot use {device} ({reason}): install the CUDA and cuDNN that this "
         "onnxruntime-gpu is built for, or use the backend torch"

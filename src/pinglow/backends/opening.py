@@ -1,42 +1,49 @@
 """Which backend runs a model, and on which device.
 
-A model by name or from a weights file runs on any backend: for ONNX Runtime and OpenVINO it is
-converted once and kept in the cache folder (``$XDG_CACHE_HOME/pinglow``). An exported file runs as
-it is.
+Weights run on any backend. Those that take ONNX are given the graph beside a bundled model, or for
+other weights one that is converted once and kept in the cache folder (``$XDG_CACHE_HOME/pinglow``).
+An exported file runs as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
-import torch
-from torch import nn
-
-from pinglow.backends.base import CPU, PRECISIONS, Backend
-from pinglow.backends.device import choose_device, why_not
+from pinglow._version import __version__
+from pinglow.backends.base import PRECISIONS, Backend
+from pinglow.backends.device import CPU, Device, choose_device
 from pinglow.backends.onnxruntime import OnnxRuntimeBackend
 from pinglow.backends.openvino import OpenVinoBackend
 from pinglow.backends.torch import TorchBackend
 from pinglow.errors import ModelError, OptionError, PinglowError
-from pinglow.extras import is_installed
+from pinglow.extras import import_extra, is_installed
 from pinglow.files import cache_folder, write_whole
-from pinglow.models.card import CARD_KEY, ModelCard, find_model, parse_card
-from pinglow.models.conversion import GRAPH, convert_to_onnx
-from pinglow.models.weights import load_network
-
-__all__ = ["BACKENDS", "RUNS", "TorchBackend", "open_graph", "open_model"]
+from pinglow.models.card import (
+    CARD_KEY,
+    EXPORTED,
+    ModelCard,
+    bundled_graph,
+    find_model,
+    parse_card,
+    read_card,
+)
+from pinglow.models.graph import GRAPH
 
 _logger = logging.getLogger("pinglow")
 
-BACKENDS: Final = ("torch", "onnxruntime", "openvino")
-"""Names that `open_model` takes."""
 
-_FASTEST_FIRST: Final[tuple[str, ...]] = ("openvino", "onnxruntime", "torch")
-RUNS: Final = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",)}
-"""What runs an exported file, by its suffix, fastest first."""
+def _find_backends() -> dict[str, type[Backend]]:
+    ours = (OpenVinoBackend, OnnxRuntimeBackend, TorchBackend)
+    found: dict[str, type[Backend]] = {backend.name: backend for backend in ours}
+    return found | {entry.name: entry.load() for entry in entry_points(group="pinglow.backends")}
+
+
+BACKENDS: Final = _find_backends()
+"""Backends by name, fastest first, then those of other packages."""
 
 
 def open_model(
@@ -53,7 +60,7 @@ def open_model(
     Args:
         name_or_path: A bundled model, or the path of a weights file (.safetensors), an ONNX model
             (.onnx) or an OpenVINO model (.xml, its .bin beside it).
-        backend: One of `BACKENDS`, or "auto": the fastest of them that is installed and can run
+        backend: A name in `BACKENDS`, or "auto": the first of them that is installed and can run
             the file on the device.
         device: See `choose_device`.
         precision: One of `PRECISIONS`; the CPU always computes in float32.
@@ -68,16 +75,15 @@ def open_model(
     if precision not in PRECISIONS:
         raise OptionError(f"precision {precision!r} is unknown: use {' or '.join(PRECISIONS)}")
     path = find_model(name_or_path)
-    runs = RUNS.get(path.suffix.lower(), BACKENDS)
+    runs = backends_for(path)
     if backend not in ("auto", *runs):
         raise ModelError(f"{path} cannot run on {backend}; use {' or '.join(runs)}, or auto")
-    loaded = None if path.suffix.lower() in RUNS else load_network(path)
-    plan = _plan(path, runs, backend, device)
-    for (kind, place), following in zip(plan, [*plan[1:], None], strict=True):
+    graph = _Graph(path)
+    graph.check()
+    plan = _plan(graph, runs, backend, device)
+    for (name, place), following in zip(plan, [*plan[1:], None], strict=True):
         try:
-            if loaded is None:
-                return _open_exported(path, kind, place, precision)
-            return _open_weights(path, *loaded, kind, place, precision), loaded[1]
+            return _open(graph, name, place, precision)
         except PinglowError as error:
             if following is None:
                 raise
@@ -86,94 +92,112 @@ def open_model(
     raise AssertionError("there is always something to try")
 
 
-def open_graph(
-    content: bytes | Path,
-    source: str,
-    backend: str,
-    device: torch.device = CPU,
-    precision: str = "float32",
-) -> OnnxRuntimeBackend | OpenVinoBackend:
-    """Load what `convert_to_onnx` or an export has made; ``source`` names it in errors.
-
-    Raises:
-        ModelError: The backend does not understand it.
-        MissingExtraError: The backend is not installed, or not for this device.
-    """
-    if backend == "openvino":
-        return OpenVinoBackend(content, source)
-    graph = content.read_bytes() if isinstance(content, Path) else content
-    return OnnxRuntimeBackend(graph, source, device, precision, cache_folder())
+def backends_for(path: Path) -> list[str]:
+    """Names of the backends that could run a file, fastest first."""
+    suffix = path.suffix.lower()
+    able = {suffix} if suffix in EXPORTED else {".safetensors", ".onnx"}
+    return [name for name, backend in BACKENDS.items() if able & set(backend.suffixes)]
 
 
-def _plan(
-    path: Path, runs: tuple[str, ...], backend: str, device: str
-) -> list[tuple[str, torch.device]]:
+class _Graph:
+    """The ONNX graph of a model: its own file, that beside a bundled one, or a conversion."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.exported = path.suffix.lower() in EXPORTED
+        self.ready = path if self.exported else bundled_graph(path)
+        self.kept: Path | None = None
+        if self.ready is None:
+            self.kept = _place_in_cache(path)
+            self.ready = self.kept if self.kept is not None and self.kept.is_file() else None
+
+    @property
+    def obtainable(self) -> bool:
+        """Whether there is one, or what it takes to make it."""
+        return self.ready is not None or (is_installed("torch") and is_installed("onnxscript"))
+
+    def check(self) -> None:
+        """See that there is a network to convert, before a backend is blamed for it.
+
+        Raises:
+            ModelError: The weights are damaged, or of another kind.
+        """
+        if self.ready is None and is_installed("torch"):
+            from pinglow.models.weights import load_network
+
+            load_network(self.path)
+
+    def open(
+        self, backend: type[Backend], card: ModelCard, place: Device, precision: str
+    ) -> Backend:
+        """Load it, made before if need be."""
+        if self.ready is not None:
+            try:
+                return backend.load(self.ready, str(self.ready), place, precision)
+            except ModelError:
+                if self.ready != self.kept:
+                    raise
+                self.kept.unlink(missing_ok=True)  # damaged: make it anew
+        _logger.warning("preparing %s for this machine's runtime (once)", card.name)
+        import_extra("torch", "train,export", f"converting {self.path} for {backend.name}")
+        from pinglow.models.conversion import convert_to_onnx
+        from pinglow.models.weights import load_network
+
+        content = convert_to_onnx(*load_network(self.path))
+        opened = backend.load(content, card.name, place, precision)
+        if self.kept is not None:
+            try:
+                write_whole(self.kept, content)
+            except OSError:  # a read-only home: convert again next time
+                _logger.warning(
+                    "%s cannot be written: the next start prepares again", self.kept.parent
+                )
+        return opened
+
+
+def _plan(graph: _Graph, runs: list[str], backend: str, device: str) -> list[tuple[str, Device]]:
     """Backends and devices to try, the fastest first; ``runs`` are the backends that could."""
-    names = [backend] if backend != "auto" else _ready(path, runs) or [runs[0]]
-    chosen = choose_device(device, names)
-    plan = []
-    if chosen.type == "cuda":
+    names = [backend] if backend != "auto" else _ready(graph, runs) or [runs[-1]]
+    chosen = choose_device(device, [BACKENDS[name] for name in names])
+    plan: list[tuple[str, Device]] = []
+    if chosen != CPU:
         able = names if "torch" in names or "torch" not in runs else [*names, "torch"]
-        plan = [(name, chosen) for name in able if why_not(name, chosen.index) is None]
-    if chosen.type == "cpu" or device == "auto":
-        plan.append((names[0], CPU))
-        if backend == "auto" and "torch" in runs and names[0] != "torch":
-            plan.append(("torch", CPU))
+        plan = [(name, chosen) for name in able if BACKENDS[name].why_not(chosen) is None]
+    if chosen == CPU or device == "auto":
+        # What a conversion fails at, PyTorch does, which comes last of ours.
+        plan += [(name, CPU) for name in dict.fromkeys((names[0], names[-1]))]
     return plan
 
 
-def _ready(path: Path, runs: tuple[str, ...]) -> list[str]:
-    """Backends that are installed, and the conversion that they may need with them."""
-    installed = [name for name in _FASTEST_FIRST if name in runs and is_installed(name)]
-    if path.suffix.lower() in RUNS:
-        return installed
-    cached = _cached_path(path)
-    convertible = is_installed("onnxscript") or (cached is not None and cached.is_file())
-    return installed if convertible else ["torch"]
+def _ready(graph: _Graph, runs: list[str]) -> list[str]:
+    """Backends that are installed, with what the model needs for them."""
+    suffix = graph.path.suffix.lower()
+    return [
+        name
+        for name in runs
+        if BACKENDS[name].why_not(CPU) is None
+        and (suffix in BACKENDS[name].suffixes or graph.obtainable)
+    ]
 
 
-def _open_weights(
-    path: Path,
-    network: nn.Module,
-    card: ModelCard,
-    backend: str,
-    device: torch.device,
-    precision: str,
-) -> Backend:
-    if backend == "torch":
-        return TorchBackend.fastest(network, device, precision)
-    cached = _cached_path(path)
-    if cached is not None and cached.is_file():
-        try:
-            return open_graph(cached.read_bytes(), str(cached), backend, device, precision)
-        except ModelError:  # damaged: make it anew
-            cached.unlink(missing_ok=True)
-    _logger.warning("preparing %s for this machine's runtime (once)", card.name)
-    content = convert_to_onnx(network, card)
-    opened = open_graph(content, card.name, backend, device, precision)
-    if cached is not None:
-        try:
-            write_whole(cached, content)
-        except OSError:  # a read-only home: convert again next time
-            _logger.warning("%s cannot be written: the next start prepares again", cached.parent)
-    return opened
+def _open(graph: _Graph, name: str, place: Device, precision: str) -> tuple[Backend, ModelCard]:
+    backend, path = BACKENDS[name], graph.path
+    if graph.exported:
+        opened = backend.load(path, str(path), place, precision)
+        text = opened.metadata(CARD_KEY)
+        if text is None:
+            raise ModelError(
+                f"{path} has no pinglow card; use a model that pinglow export has written"
+            )
+        return opened, parse_card(text, path)
+    card = read_card(path)
+    if path.suffix.lower() in backend.suffixes:
+        return backend.load(path, str(path), place, precision), card
+    return graph.open(backend, card, place, precision), card
 
 
-def _open_exported(
-    path: Path, backend: str, device: torch.device, precision: str
-) -> tuple[Backend, ModelCard]:
-    content = path if path.suffix.lower() == ".xml" else path.read_bytes()
-    opened = open_graph(content, str(path), backend, device, precision)
-    text = opened.metadata(CARD_KEY)
-    if text is None:
-        raise ModelError(f"{path} has no pinglow card; use a model that pinglow export has written")
-    return opened, parse_card(text, path)
-
-
-def _cached_path(path: Path) -> Path | None:
+def _place_in_cache(path: Path) -> Path | None:
     """Where a model's conversion is kept."""
-    from pinglow._version import __version__
-
     folder = cache_folder()
     if folder is None:
         return None

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pinglow.backends.base import CPU, Backend
-from pinglow.extras import import_extra
+from pinglow.backends.base import Backend
+from pinglow.backends.device import CPU, Device
+from pinglow.extras import how_to_install, import_extra, is_installed
 from pinglow.models.graph import GATES_INPUT, OWN_INPUT, check_ends, unreadable
+from pinglow.structures import FloatArray
 
 _REPEATED: Final = 8  # images of one shape after which OpenVINO compiles for it
 _MOST_STATIC: Final = 4  # shapes that it does so for
@@ -23,7 +23,7 @@ class OpenVinoBackend(Backend):
     """Runs an ONNX model or an OpenVINO model.
 
     Args:
-        content: An ONNX model, or the path of an OpenVINO model.
+        model: A file, or the content of an ONNX model.
         source: Names it in errors.
 
     Raises:
@@ -32,14 +32,15 @@ class OpenVinoBackend(Backend):
     """
 
     name = "openvino"
+    suffixes = (".onnx", ".xml")
 
-    def __init__(self, content: bytes | Path, source: str) -> None:
-        openvino = import_extra("openvino", "export", "the backend openvino")
+    def __init__(self, model: Path | bytes, source: str) -> None:
+        openvino = import_extra("openvino", "openvino", "the backend openvino")
         self._core = openvino.Core()
         self._seen: Counter[tuple[int, ...]] = Counter()
         self._static: dict[tuple[int, ...], Any] = {}
         try:
-            self._model = self._core.read_model(content)
+            self._model = self._core.read_model(model)
             self._request = self._compile(self._model)
         except Exception as error:  # RuntimeError, mostly
             raise unreadable(source, "OpenVINO", error) from error
@@ -47,28 +48,44 @@ class OpenVinoBackend(Backend):
         check_ends(source, _ends(self._model.inputs), outputs)
         self._count = outputs["gates"][1] or 0
 
+    @classmethod
+    def why_not(cls, device: Device) -> str | None:
+        """See `Backend`."""
+        if not is_installed("openvino"):
+            return f"OpenVINO is not installed; {how_to_install('openvino')}"
+        if device != CPU:
+            return "OpenVINO computes on the CPU only; use the backend torch or onnxruntime"
+        return None
+
+    @classmethod
+    def load(cls, model: Path | bytes, source: str, device: Device, precision: str) -> Self:
+        """See `Backend`."""
+        return cls(model, source)
+
     @property
-    def device(self) -> torch.device:
+    def device(self) -> Device:
         """The CPU."""
         return CPU
 
-    def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
+    def run(self, images: FloatArray, gates: FloatArray | None) -> FloatArray:
         """See `Backend`."""
-        feed: dict[str, Any] = {"image": images.numpy()}
-        if gates is None:
+        feed: dict[str, Any] = {"image": images}
+        if gates is None or not self._count:
             request = self._request_for(tuple(images.shape))
         else:
             request = self._gated
-            feed |= {GATES_INPUT: gates.numpy(), OWN_INPUT: np.zeros((), dtype=np.float32)}
-        return torch.from_numpy(np.array(request.infer(feed)["probability"]))
+            feed |= {GATES_INPUT: gates, OWN_INPUT: np.zeros((), dtype=np.float32)}
+        return np.array(request.infer(feed)["probability"])
 
-    def run_gates(self, images: Tensor) -> Tensor:
+    def gates(self, images: FloatArray) -> FloatArray:
         """See `Backend`."""
+        if not self._count:  # a network without channel attention
+            return np.zeros((len(images), 0), dtype=np.float32)
         # By the request that the tiles will need: each holds memory of its own.
         own = np.ones((), dtype=np.float32)
         none = np.zeros((1, self._count), dtype=np.float32)
-        feed = {"image": images.numpy(), GATES_INPUT: none, OWN_INPUT: own}
-        return torch.from_numpy(np.array(self._gated.infer(feed)["gates"]))
+        feed = {"image": images, GATES_INPUT: none, OWN_INPUT: own}
+        return np.array(self._gated.infer(feed)["gates"])
 
     def metadata(self, key: str) -> str | None:
         """What the model's metadata has under a key."""
@@ -89,7 +106,7 @@ class OpenVinoBackend(Backend):
     @functools.cached_property
     def _gated(self) -> Any:
         """The model with the inputs that OpenVINO takes for constants: they have defaults."""
-        openvino = import_extra("openvino", "export", "the backend openvino")
+        openvino = import_extra("openvino", "openvino", "the backend openvino")
         model = self._model.clone()
         parameters = []
         for node in model.get_ops():

@@ -10,6 +10,7 @@ import typer
 from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.cli.predict import Device, Precision
 from pinglow.errors import OptionError
+from pinglow.extras import need_torch
 
 if TYPE_CHECKING:
     from pinglow.deploy.benchmark import Timing
@@ -54,6 +55,7 @@ def bench(
     """
     from dataclasses import asdict
 
+    need_torch("pinglow bench")
     from pinglow.backends.opening import BACKENDS
     from pinglow.cli.progress import frame_progress
     from pinglow.deploy.benchmark import draw_timings, measure_speed

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pinglow.cli.predict import Device
+from pinglow.extras import need_torch
 
 if TYPE_CHECKING:
     from pinglow.study.grid import PlannedRun
@@ -57,6 +58,7 @@ def study(
 
     from rich.console import Console
 
+    need_torch("pinglow study")
     from pinglow.errors import OptionError
     from pinglow.study.grid import load_study, plan_runs
     from pinglow.study.jobs import run_jobs
@@ -111,14 +113,17 @@ def study(
 def _table(results: list[RunResult], total: int) -> Any:
     from rich.table import Table
 
+    from pinglow.metrics.scores import SCORES
+    from pinglow.study.results import FIGURES
+
     table = Table(title=f"{len(results)} of {total} runs; means over the data sets")
-    for column in ("arm", "seed", "IoU, %", "nIoU, %", "Pd, %", "Fa, 1e-6", "minutes"):
+    headings = [SCORES[key].heading for key in FIGURES]
+    for column in ("arm", "seed", *headings, "minutes"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for result in results:
         if result.failure:
             figures = ["failed", "", "", ""]
         else:
-            figures = [f"{100 * result.figure(key):.2f}" for key in ("iou", "niou", "pd")]
-            figures.append(f"{1e6 * result.figure('fa'):.1f}")
+            figures = [SCORES[key].show(result.figure(key)) for key in FIGURES]
         table.add_row(result.arm, str(result.seed), *figures, f"{result.minutes:.1f}")
     return table

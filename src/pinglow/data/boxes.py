@@ -116,6 +116,10 @@ class BoxFolder(FrameFolder):
         frame = self.frame(index)
         return frame, self._read_mask(index, frame.shape)
 
+    def boxed(self, index: int) -> tuple[NDArray[Any], BoxArray]:
+        """Frame and (n, 4) boxes of its targets."""
+        return self.frame(index), self.boxes(index)
+
     def _shape(self, index: int) -> Shape:
         return self._shapes[index] if index in self._shapes else self.frame(index).shape
 

@@ -16,14 +16,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pinglow.backends.base import Backend
-from pinglow.backends.device import choose_device, describe_device, why_not
-from pinglow.backends.opening import BACKENDS, RUNS, open_graph, open_model
+from pinglow.backends.device import CPU, Device, choose_device
+from pinglow.backends.opening import BACKENDS, backends_for, open_model
 from pinglow.backends.torch import TorchBackend
 from pinglow.errors import OptionError
-from pinglow.extras import is_installed
 from pinglow.models.card import ModelCard, find_model
 from pinglow.models.conversion import convert_to_onnx
-from pinglow.models.weights import build_network
+from pinglow.models.registry import build_network
 from pinglow.nn import PinwheelUNet, fold_kernels
 
 FORMS: Final[dict[str, Callable[[], PinwheelUNet]]] = {
@@ -147,13 +146,20 @@ def count_macs(network: nn.Module, size: tuple[int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _choose(backends: Sequence[str] | None, device: str) -> tuple[list[str], torch.device]:
+def describe_device(device: Device) -> str:
+    """A device as people call it: cpu, or cuda:0 with the card's name if PyTorch knows it."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return f"{device} ({torch.cuda.get_device_name(str(device))})"
+    return str(device)
+
+
+def _choose(backends: Sequence[str] | None, device: str) -> tuple[list[str], Device]:
     """The backends that are timed, and the device that all of them run on."""
-    installed = [name for name in BACKENDS if is_installed(name)]
-    place = choose_device(device, backends or installed)
-    if place.type == "cpu":
+    installed = [name for name, each in BACKENDS.items() if each.why_not(CPU) is None]
+    place = choose_device(device, [BACKENDS[name] for name in backends or installed])
+    if place == CPU:
         return list(backends or installed), place
-    reasons = {name: why_not(name, place.index) for name in backends or installed}
+    reasons = {name: BACKENDS[name].why_not(place) for name in backends or installed}
     for name, reason in reasons.items():
         if backends and reason:
             raise OptionError(f"backend {name} cannot run on {place}: {reason}, or leave it out")
@@ -163,12 +169,10 @@ def _choose(backends: Sequence[str] | None, device: str) -> tuple[list[str], tor
 def _runs(model: str, backend: str) -> bool:
     if model in FORMS:
         return True
-    return backend in RUNS.get(find_model(model).suffix.lower(), BACKENDS)
+    return backend in backends_for(find_model(model))
 
 
-def _open(
-    model: str, backend: str, device: torch.device, precision: str
-) -> tuple[Backend, nn.Module]:
+def _open(model: str, backend: str, device: Device, precision: str) -> tuple[Backend, nn.Module]:
     """A backend, and the network that it runs."""
     if model not in FORMS:
         opened, card = open_model(model, backend, str(device), precision)
@@ -177,14 +181,15 @@ def _open(
     if backend == "torch":
         return TorchBackend.fastest(network, device, precision), network
     card = ModelCard(name=model, network={}, parameters=0)
-    return open_graph(convert_to_onnx(network, card), model, backend, device, precision), network
+    content = convert_to_onnx(network, card)
+    return BACKENDS[backend].load(content, model, device, precision), network
 
 
-def _matrix_speed(device: torch.device) -> float:
+def _matrix_speed(device: Device) -> float:
     """Floating-point operations a second of a large matrix product, on all cores or on a card."""
     if device.type == "cuda" and not torch.cuda.is_available():
         return float("inf")  # the card is another runtime's
-    matrix = torch.ones(_PEAK_SIDE, _PEAK_SIDE, device=device)
+    matrix = torch.ones(_PEAK_SIDE, _PEAK_SIDE, device=str(device))
     _finish(device)
     begin = time.perf_counter()
     torch.mm(matrix, matrix)
@@ -192,14 +197,14 @@ def _matrix_speed(device: torch.device) -> float:
     return 2 * _PEAK_SIDE**3 / (time.perf_counter() - begin)
 
 
-def _finish(device: torch.device) -> None:
+def _finish(device: Device) -> None:
     """Wait for what a card has still to do."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.synchronize(str(device))
 
 
 def _memory_of(
-    model: str, backend: str, device: torch.device, precision: str, size: tuple[int, int]
+    model: str, backend: str, device: Device, precision: str, size: tuple[int, int]
 ) -> int:
     """Peak memory of a process that runs one model, in bytes; on a card, of that."""
     context = multiprocessing.get_context("spawn")
@@ -220,7 +225,7 @@ def _report_memory(
     answer: Any,
     model: str,
     backend: str,
-    device: torch.device,
+    device: Device,
     precision: str,
     size: tuple[int, int],
 ) -> None:
@@ -232,7 +237,7 @@ def _report_memory(
         answer.send(_peak_resident())
     else:
         known = opened.name == "torch"
-        answer.send(torch.cuda.max_memory_allocated(device) if known else 0)
+        answer.send(torch.cuda.max_memory_allocated(str(device)) if known else 0)
 
 
 def _peak_resident() -> int:

@@ -22,14 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.backends.base import Backend
-from pinglow.backends.opening import RUNS, open_model
+from pinglow.backends.device import CPU
+from pinglow.backends.opening import BACKENDS, backends_for, open_model
 from pinglow.backends.torch import TorchBackend
 from pinglow.data.folder import find_mask, fit_mask, read_image
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, ModelError, OptionError
 from pinglow.evaluation.pixels import Pair, evaluate_model
-from pinglow.extras import import_extra, is_installed
-from pinglow.inference.predictor import TILE, Predictor, prepare_input
+from pinglow.extras import import_extra
+from pinglow.inference.predictor import Predictor, prepare_input
+from pinglow.inference.tiling import TILE
 from pinglow.io.frames import find_frames, read_only_frame
 from pinglow.metrics import PROTOCOLS
 from pinglow.models.card import CARD_KEY, EXPORTED, ModelCard, find_model
@@ -111,7 +113,8 @@ def export_model(
         raise OptionError(f"format {form!r} is unknown: use {' or '.join(FORMATS)}")
     if find_model(name_or_path).suffix.lower() in EXPORTED:
         raise ModelError(f"{name_or_path} is exported already; name the weights that it came from")
-    import_extra("onnxruntime" if form == "onnx" else "openvino", "export", f"exporting to {form}")
+    runtime, extra = ("onnxruntime", "") if form == "onnx" else ("openvino", "openvino")
+    import_extra(runtime, extra, f"exporting to {form}")
     frames = None if calibration is None else _Calibration(calibration)
     network, card = load_network(name_or_path)
     if frames is not None:
@@ -125,7 +128,7 @@ def export_model(
             _write_onnx(path, content, card, frames)
         else:
             _write_openvino(path, content, card, frames)
-        runtimes = [name for name in RUNS[path.suffix] if is_installed(name)]
+        runtimes = [name for name in backends_for(path) if BACKENDS[name].why_not(CPU) is None]
         exported, _ = open_model(path, device="cpu")
         if frames is None:
             checks = [open_model(path, name, "cpu")[0] for name in runtimes]
@@ -133,7 +136,7 @@ def export_model(
             accuracy = None
         else:
             difference = None
-            reference = Predictor.load(name_or_path, device="cpu")
+            reference = Predictor(*open_model(name_or_path, device="cpu"))
             accuracy = _measure(reference, Predictor(exported, card), frames)
         files = sorted(Path(temporary).iterdir())
         size = sum(file.stat().st_size for file in files)
@@ -224,7 +227,7 @@ def _write_onnx(path: Path, content: bytes, card: ModelCard, frames: _Calibratio
 def _write_openvino(
     path: Path, content: bytes, card: ModelCard, frames: _Calibration | None
 ) -> None:
-    openvino = import_extra("openvino", "export", "exporting to openvino")
+    openvino = import_extra("openvino", "openvino", "exporting to openvino")
     model = openvino.Core().read_model(content)
     if frames is not None:
         model = _quantize(model, content, card, frames)
@@ -242,8 +245,7 @@ def _quantize(model: Any, content: bytes, card: ModelCard, frames: _Calibration)
     nncf = import_extra("nncf", "export", "int8")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     ranges = importlib.import_module("nncf.quantization.range_estimator")
-    if is_installed("onnxruntime"):
-        importlib.import_module("onnxruntime").set_default_logger_severity(3)
+    import_extra("onnxruntime", "", "int8").set_default_logger_severity(3)
 
     def read(file: Path) -> dict[str, FloatArray]:
         image = prepare_input(read_image(file), card.input_rule)

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 _LEAST: Final = 1e-12
 
@@ -38,10 +37,7 @@ def image_areas(logits: Tensor, mask: Tensor) -> tuple[Areas, Tensor]:
     Raises:
         ValueError: The shapes differ.
     """
-    if logits.shape != mask.shape:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} need one shape"
-        )
+    require_one_shape(logits, mask)
     exact = torch.promote_types(logits.dtype, torch.float32)
     probability = torch.sigmoid(logits.to(exact))
     mask = mask.to(exact)
@@ -51,6 +47,18 @@ def image_areas(logits: Tensor, mask: Tensor) -> tuple[Areas, Tensor]:
         shared=(probability * mask).flatten(1).sum(1),
     )
     return areas, probability
+
+
+def require_one_shape(logits: Tensor, mask: Tensor) -> None:
+    """Check that there is a logit for every pixel of the mask.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if logits.shape != mask.shape:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} need one shape"
+        )
 
 
 def soft_iou(areas: Areas, smooth: float) -> Tensor:
@@ -70,25 +78,6 @@ def positive_smooth(smooth: float) -> float:
             f"smooth is {smooth}; it must be finite and above 0, or empty images have no loss"
         )
     return smooth
-
-
-def target_weights(mask: Tensor, reference: float = 16.0, window: int = 31) -> Tensor:
-    """Weights of pixels by which every target counts as much as one of a reference area (ours).
-
-    The cross entropy of a target of 3 pixels is lost beside one of 60. Here a target's pixels share
-    the weight of ``reference`` pixels; background has weight 1. The area is counted in a window
-    about each pixel, so targets that are closer than half of it share, too.
-
-    Args:
-        mask: (N, 1, H, W), 0 or 1.
-        reference: Area in pixels, above 0.
-        window: Side of the window in pixels, odd; larger than any target.
-
-    Returns:
-        (N, 1, H, W), float.
-    """
-    area = F.avg_pool2d(mask, window, 1, window // 2, divisor_override=1)  # target pixels around
-    return torch.where(mask > 0, reference / area.clamp(min=1), torch.ones_like(mask))
 
 
 class SoftIoULoss(nn.Module):

@@ -18,9 +18,6 @@ from pinglow.models.card import CARD_KEY, ModelCard
 from pinglow.models.graph import GATES_INPUT, OWN_INPUT
 from pinglow.nn import GatedNetwork, fold_kernels
 
-GRAPH: Final = "graph2"
-"""Names what `convert_to_onnx` makes; another name makes cached conversions anew."""
-
 _OPSET: Final = 18
 _LARGEST_MULTIPLE: Final = 32  # beyond it, padding depends on the size
 _EXAMPLE: Final = (2, 1, 71, 83)  # nothing special about any of its sizes

@@ -6,6 +6,9 @@ from typing import Any, Final
 
 from pinglow.errors import ModelError
 
+GRAPH: Final = "graph2"
+"""Names the kind of graph; another name makes cached conversions anew."""
+
 GATES_INPUT: Final = "given_gates"
 OWN_INPUT: Final = "own"
 

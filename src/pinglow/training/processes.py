@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from pinglow.backends.device import choose_device
+from pinglow.backends.torch import TorchBackend
 from pinglow.errors import OptionError
 
 Item = TypeVar("Item")
@@ -95,7 +96,7 @@ def open_world(device: str = "auto", devices: int = 1) -> World:
     Raises:
         OptionError: The device is not there, or there are fewer of them.
     """
-    chosen = choose_device(device)
+    chosen = torch.device(str(choose_device(device, [TorchBackend])))
     nodes = 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
