@@ -1,4 +1,7 @@
-"""A package of its own adds a network, a loss and a reader; nothing of pinglow is changed."""
+"""A package of its own adds a network, a loss and a reader; nothing of pinglow is changed.
+
+A backend is added in tests/backends/test_opening.py.
+"""
 
 from __future__ import annotations
 
