@@ -1,11 +1,11 @@
 """Turn a finished run into bundled weights: score them, complete the card, write both.
 
-    python benchmarks/release.py runs/pinglow-fast --root ../shared/data \
+    python tools/release.py runs/pinglow-fast --root ../shared/data \
         --long-side 512 --max-scale 2
 
 Scores the validation cuts of the run and SIRST's official test list under the strict protocol, and
 writes src/pinglow/weights/NAME.safetensors, NAME.md beside it, recipes/validation/*.txt, and
-docs/images/NAME-curves.png.
+experiments/runs/NAME.png.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
     stored = network.bfloat16() if arguments.bfloat16 else network
     save_model(folder / f"{card.name}.safetensors", stored, card)
     (folder / f"{card.name}.md").write_text(card_page(card), encoding="utf-8")
-    shutil.copy(arguments.run / "curves.png", ROOT / "docs" / "images" / f"{card.name}-curves.png")
+    shutil.copy(arguments.run / "curves.png", ROOT / "experiments" / "runs" / f"{card.name}.png")
     print(card_page(card))
 
 

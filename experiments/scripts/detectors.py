@@ -1,13 +1,13 @@
 """Does the Gaussian convolution help detectors? Plain against shaped, at the same seeds and steps.
 
-    python benchmarks/detectors.py ROOT            # makes all runs, goes on where it stopped
-    python benchmarks/detectors.py ROOT --latency  # nothing else running
+    python experiments/scripts/detectors.py ROOT            # makes all runs, goes on where it stopped
+    python experiments/scripts/detectors.py ROOT --latency  # nothing else running
 
 Trains both detectors, plain and with GaussianConv2d in their first layers, by the recipe detect on
 SIRST and IRSTD-1k (ROOT holds the folders), and scores each on SIRST's test list (boxes of its
 VOC files) and on the IRSTD-1k frames that were cut out for validation (boxes of masks), which also
 chose weights and threshold. Beside them stands pinglow-fast, by the boxes of its targets. Results:
-studies/detectors.
+experiments/studies/detectors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pinglow.training.recipe_file import load_run_recipe
 
 DETECTORS = ("yolov8n-p2", "retinanet-small")
 FIGURES = ("ap50", "ap", "pd", "fa", "false_alarms_per_image", "f1")
-OUT = Path("studies/detectors")
+OUT = Path("experiments/studies/detectors")
 
 
 def score(model: str, root: Path) -> dict[str, dict[str, float | None]]:

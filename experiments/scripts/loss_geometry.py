@@ -1,6 +1,6 @@
 """The scale weights drawn: weight, weight times IoU, and the slope of the loss over predicted area.
 
-    python benchmarks/loss_geometry.py --out docs/images
+    python experiments/scripts/loss_geometry.py --out docs/images
 
 Everything comes from `pinglow.losses`. The prediction is nested with the target, that is, inside it
 while it is smaller and around it once it is larger, so that I = min(A, T); the smooth term is 1 px.

@@ -1,6 +1,6 @@
 """How should small frames be enlarged before the network? Measured on validation frames.
 
-    python benchmarks/input_rule.py --model runs/pinglow-fast/weights.safetensors \
+    python experiments/scripts/input_rule.py --model runs/pinglow-fast/weights.safetensors \
         --root ../shared/data --lists recipes/validation
 
 Scores a model under the strict protocol with other input rules than its own.
