@@ -1,6 +1,6 @@
 """Does the Gaussian convolution help detectors? Plain against shaped, at the same seeds and steps.
 
-    python experiments/scripts/detectors.py ROOT            # makes all runs, goes on where it stopped
+    python experiments/scripts/detectors.py ROOT   # makes all runs, goes on where it stopped
     python experiments/scripts/detectors.py ROOT --latency  # nothing else running
 
 Trains both detectors, plain and with GaussianConv2d in their first layers, by the recipe detect on

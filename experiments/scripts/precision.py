@@ -1,6 +1,6 @@
 """What TensorFloat-32 and bfloat16 would change, simulated on the CPU.
 
-    python experiments/scripts/precision.py ../shared/data/sirst/images ../shared/data/irstd-1k/images
+    python experiments/scripts/precision.py DATA/sirst/images DATA/irstd-1k/images
 
 Every convolution is given its input and weights rounded to the mantissa of the type (10 and 7
 bits); sums stay float32, as on a card. What is compared are probabilities at the frame's own size,

@@ -1,8 +1,8 @@
 """What tiles change: targets found in tiles against the same frame at once, and memory and time.
 
-    python experiments/scripts/tiling.py             # agreement, on synthetic frames
-    python experiments/scripts/tiling.py --large     # time and peak memory up to 8192 x 8192, 16 bits
-    python experiments/scripts/tiling.py --frames ../shared/data/sirst-v2-extra/images   # windows for gates
+    python experiments/scripts/tiling.py           # agreement, on synthetic frames
+    python experiments/scripts/tiling.py --large   # time and peak memory up to 8192 x 8192, 16 bits
+    python experiments/scripts/tiling.py --frames FOLDER   # windows for gates
 
 Tiled frames are compared with the same frame at once. A target differs if its center moves by more
 than 0.5 px, its area by more than 2 px and 10 %, or if it is found only one way. Above four

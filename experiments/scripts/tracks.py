@@ -1,7 +1,7 @@
 """How well targets are found and linked in videos with known boxes.
 
-    python experiments/scripts/tracks.py ../shared/data/ir-drone
-    python experiments/scripts/tracks.py ../shared/data/ir-drone --compare    # other trackers and reaches,
+    python experiments/scripts/tracks.py ir-drone
+    python experiments/scripts/tracks.py ir-drone --compare  # other trackers and reaches,
                                           # on the clips and on simulated targets of 3 x 3 pixels
 
 Every NAME.mp4 in the folder has its boxes in NAME.csv (frame,x,y,w,h in pixels; x and y the upper
