@@ -3,6 +3,7 @@
 #                compare with the known truth
 #   make test    all tests
 #   make check   style, types, import rules
+#   make docs    the site, into build/site; warnings and dead links stop it
 #   make bench   speed against other codes, as ratios within one run
 #   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
 
@@ -11,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TRAINING := tests/training tests/study tests/integrations tests/cli/test_detect.py
 
-.PHONY: demo test check bench bench-gpu clean
+.PHONY: demo test check docs bench bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/pinglow predict examples/images --out demo-out --save mask,overlay,csv,jsonl
@@ -32,6 +33,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	mkdir -p build/docs
+	$(BIN)/typer pinglow.cli.main utils docs --name pinglow --output build/docs/cli.md
+	$(BIN)/python tools/recipe_reference.py > build/docs/recipes.md
+	$(BIN)/zensical build --strict --clean
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_startup.py
