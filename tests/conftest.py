@@ -48,7 +48,8 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from pinglow.models.card import ModelCard
-    from pinglow.models.weights import build_network, save_model
+    from pinglow.models.registry import build_network
+    from pinglow.models.weights import save_model
 
     config = {"type": "PinwheelUNet", "widths": [8, 8, 16], "depths": [1, 1, 1], "patch": 2}
     torch.manual_seed(0)
@@ -163,6 +164,23 @@ def offline_detectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture(scope="session")
+def detector_weights(tmp_path_factory: pytest.TempPathFactory, offline_detectors: None) -> Path:
+    """Return the weights of a small detector that is not trained, and finds boxes everywhere."""
+    pytest.importorskip("torchvision", reason="needs torchvision: pip install 'pinglow[detect]'")
+    import torch
+
+    from pinglow.models.card import ModelCard
+    from pinglow.models.registry import build_network
+    from pinglow.models.weights import save_model
+
+    config = {"type": "retinanet-small"}
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("detector") / "weights.safetensors"
+    save_model(path, build_network(config), ModelCard(name="d", network=config, parameters=1))
+    return path
+
+
+@pytest.fixture(scope="session")
 def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data folder of forty small 14-bit scenes with bright targets."""
     from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
@@ -177,6 +195,7 @@ def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
     """Return a function from changes, section by section, to a tiny recipe of a detector."""
     from pinglow.training.detection_recipe import DetectorRecipe
+
     from pinglow.training.recipe_file import parse_recipe
 
     def make(**changes: Any) -> Any:
@@ -203,3 +222,30 @@ def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
         return parse_recipe(DetectorRecipe, content, "test")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def on_card() -> Callable[..., Any]:
+    """Return what makes a backend of a network that says it is on a card, and notes batches."""
+    import torch
+    from torch import Tensor, nn
+
+    from pinglow.backends.torch import TorchBackend
+
+    class Card(TorchBackend):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__(network)
+            self.batches: list[tuple[int, ...]] = []
+
+        @property
+        def device(self) -> torch.device:
+            return torch.device("cuda", 0)
+
+        def place(self, values: Any) -> Tensor:
+            return torch.from_numpy(values)
+
+        def run(self, images: Tensor, gates: Tensor | None) -> Tensor:
+            self.batches.append(tuple(images.shape))
+            return super().run(images, gates)
+
+    return Card

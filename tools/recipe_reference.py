@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pinglow.models.registry import NETWORKS
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from pinglow.models.registry import NETWORKS
 from pinglow.training.recipe import Recipe
 
 SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}

@@ -17,6 +17,7 @@ import json
 import os
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -25,13 +26,13 @@ import torch
 from scipy.stats import t as student
 
 from pinglow.data.boxes import BoxFolder
-from pinglow.evaluation.boxes import evaluate_boxes, load_finder
+from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
 from pinglow.files import write_whole
-from pinglow.inference.detector import build_detector
+from pinglow.inference.predictor import Predictor
+from pinglow.models.registry import build_network
 from pinglow.nn import fold_kernels
-from pinglow.training.detection import train_detector
-from pinglow.training.detection_recipe import DetectorRecipe
-from pinglow.training.recipe_file import load_run_recipe
+from pinglow.training.fit import train
+from pinglow.training.recipe_file import load_recipe
 
 DETECTORS = ("yolov8n-p2", "retinanet-small")
 FIGURES = ("ap50", "ap", "pd", "fa", "false_alarms_per_image", "f1")
@@ -40,14 +41,17 @@ OUT = Path("experiments/studies/detectors")
 
 def score(model: str, root: Path) -> dict[str, dict[str, float | None]]:
     """Figures on the two lists."""
-    finder = load_finder(model)
+    predictor = Predictor.load(model)
+    segments = isinstance(predictor, Predictor)
+    find = partial(target_boxes, predictor) if segments else predictor.candidates
     lists = {
         "sirst test": BoxFolder(root / "sirst", "test", "voc"),
         "irstd-1k cut": BoxFolder(root / "irstd-1k", "recipes/validation/irstd-1k.txt", "masks"),
     }
     found = {}
     for name, frames in lists.items():
-        report = evaluate_boxes(frames, finder, range(len(frames)))
+        pairs = ((name, *frames.boxed(index)) for index, name in enumerate(frames.names))
+        report = evaluate_boxes(pairs, find, predictor.threshold)
         found[name] = {key: getattr(report, key) for key in FIGURES}
     return found
 
@@ -60,22 +64,21 @@ def train_arm(detector: str, gaussian: bool, seed: int, steps: int, root: Path) 
         return
     print(f"{name}: {steps} steps", flush=True)
     run = Path("runs/detectors") / name
-    recipe = load_run_recipe(
-        DetectorRecipe,
+    recipe = load_recipe(
         "detect",
         {
             "name": name,
             "seed": seed,
             "steps": steps,
-            "detector.type": detector,
-            "detector.gaussian": gaussian,
+            "network.type": detector,
+            "network.gaussian": gaussian,
             "data.root": str(root),
             "data.validation_seed": 0,  # one cut for all, that of recipes/validation
         },
     )
     if not is_done(run, steps):  # a run may have been killed between its end and its scores
-        train_detector(recipe, run, resume=(run / "last.ckpt").is_file())
-    network = build_detector(recipe.detector.model_dump())
+        train(recipe, run, resume=(run / "last.ckpt").is_file())
+    network = recipe.network.build()
     row = {
         "detector": detector,
         "gaussian": gaussian,
@@ -154,7 +157,7 @@ def print_latency() -> None:
     """Median of interleaved passes over one 512 x 512 image, as ratios to the plain detector."""
     for detector in DETECTORS:
         plain, shaped = (
-            build_detector({"type": detector, "gaussian": each}).eval() for each in (False, True)
+            build_network({"type": detector, "gaussian": each}).eval() for each in (False, True)
         )
         networks = {"plain": plain, "Gaussian": shaped, "folded": fold_kernels(shaped)}
         image = torch.randn(1, 1, 512, 512)

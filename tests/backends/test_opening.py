@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pinglow.backends import opening as backends
 from pinglow.backends.opening import BACKENDS, open_model
 from pinglow.errors import MissingExtraError, ModelError, OptionError
-from pinglow.models.weights import build_network, load_network, save_model
+from pinglow.models.registry import build_network
+from pinglow.models.weights import load_network, save_model
 
 RUNTIMES = [name for name in BACKENDS if name != "torch"]
 

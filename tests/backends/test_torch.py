@@ -12,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from pinglow.backends.base import bring_back, enlarge
 from pinglow.backends.torch import TorchBackend, tf32
-from pinglow.models.weights import build_network, load_network
+from pinglow.models.registry import build_network
+from pinglow.models.weights import load_network
 
 needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

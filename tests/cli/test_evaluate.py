@@ -94,6 +94,8 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
     from pinglow.inference import predictor
 
     class Bright:
+        kind = "pixels"
+
         def probabilities(self, frames: Any) -> Any:
             return ((frame > 200).astype(np.float32) for frame in frames)
 
@@ -128,6 +130,12 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
         (["--predictions", "found", "--flips"], "--flips is for a model"),
         (["--predictions", "found", "--device", "cpu"], "--device and --precision are for a model"),
         (["--model", "pinglow-fast", "--device", "gpu"], "device 'gpu' is unknown: use cpu, cuda"),
+        (["--predictions", "found", "--score", "boxes"], "--boxes are for a model"),
+        (["--predictions", "found", "--boxes", "voc"], "--boxes are for a model"),
+        (["--predictions", "found", "--score", "tracks"], "choose pixels or boxes"),
+        (["--model", "pinglow-fast", "--score", "pixels", "--boxes", "masks"], "leave one of"),
+        (["--model", "pinglow-fast", "--boxes", "masks", "--protocol", "greedy"], "--protocol is"),
+        (["--model", "pinglow-fast", "--boxes", "xml"], "boxes from 'xml' are unknown"),
         (["--predictions", "nowhere"], "nowhere is not a folder"),
         (["--predictions", "images", "--split", "val"], "has no list val.txt"),
         (["--predictions", "found", "--json", "no/where.json"], "--json no/where.json"),
@@ -201,6 +209,58 @@ def test_maps_that_are_nearly_dark_are_scored(folder: Path) -> None:
         Image.fromarray(dim).save(folder / "found" / "f2.png")
         result = run(folder, "--predictions", folder / "found", "--split", "free")
         assert result.exit_code == 0
+
+
+# --- boxes -----------------------------------------------------------------------------------
+
+
+def boxes_of(folder: Path, *arguments: Any) -> dict[str, Any]:
+    pytest.importorskip("faster_coco_eval", reason="needs pip install 'pinglow[detect]'")
+    out = folder / "scores.json"
+    result = run(folder, "--json", out, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "mAP50" in result.stdout
+    scores: dict[str, Any] = json.loads(out.read_text())
+    assert scores["protocol"] == "boxes"
+    assert {"ap50", "ap", "pd", "fa", "ci95"} <= scores.keys()
+    assert (scores["images"], scores["targets"]) == (3, 2)
+    return scores
+
+
+def test_a_detector_is_scored_by_boxes(folder: Path, detector_weights: Path) -> None:
+    model = ("--model", detector_weights)
+    assert boxes_of(folder, *model)["threshold"] == 0.5
+    assert boxes_of(folder, *model, "--threshold", 0.25, "--boxes", "masks")["threshold"] == 0.25
+    refused = run(folder, *model, "--score", "pixels")
+    assert refused.exit_code == 2
+    assert "--score pixels is not for a detector" in refused.stderr
+
+
+def test_a_segmentation_model_is_scored_by_boxes_where_that_is_asked(
+    folder: Path, small_model: Path
+) -> None:
+    model = ("--model", small_model, "--backend", "torch")
+    by_option = boxes_of(folder, *model, "--score", "boxes")
+    assert boxes_of(folder, *model, "--boxes", "masks") == by_option
+    done = CliRunner().invoke(
+        app,
+        [
+            *("data", "convert", str(folder), "--split", "test", "--to", "coco"),
+            *("--out", str(folder)),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    (folder / "masks").rename(folder / "elsewhere")
+    assert boxes_of(folder, *model) == by_option
+
+
+def test_a_broken_frame_is_left_out_of_the_boxes_and_told(folder: Path, small_model: Path) -> None:
+    pytest.importorskip("faster_coco_eval", reason="needs pip install 'pinglow[detect]'")
+    (folder / "images" / "f1.png").write_bytes(b"")
+    result = run(folder, "--model", small_model, "--backend", "torch", "--score", "boxes")
+    assert result.exit_code == 2
+    assert "images: 2, targets: 1, boxes from masks" in result.stdout
+    assert "these are scores of 2 of the list's 3 frames" in result.stderr
 
 
 def test_importing_the_command_loads_nothing_heavy() -> None:

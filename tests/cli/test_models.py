@@ -31,7 +31,7 @@ CARD = ModelCard(
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "tiny.safetensors"
     save_model(path, nn.Linear(1, 1), CARD)
-    monkeypatch.setattr("pinglow.models.weights.bundled_models", lambda: {"tiny": path})
+    monkeypatch.setattr("pinglow.models.card.bundled_models", lambda: {"tiny": path})
     monkeypatch.setenv("COLUMNS", "100")
     return path
 
@@ -64,7 +64,7 @@ def test_json_is_the_card_itself(weights: Path) -> None:
 
 
 def test_no_bundled_models_is_an_empty_list(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pinglow.models.weights.bundled_models", dict)
+    monkeypatch.setattr("pinglow.models.card.bundled_models", dict)
     assert json.loads(run("--json")) == []
 
 

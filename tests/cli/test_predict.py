@@ -16,8 +16,21 @@ from typer.testing import CliRunner, Result
 from pinglow.cli.main import app
 from pinglow.structures import Prediction
 
+LOAD = "pinglow.inference.predictor.Predictor.load"
 Run = Callable[..., Result]
 SaveClip = Callable[..., Path]
+
+
+class Finder:
+    """A predictor of pixels made of a function."""
+
+    kind = "pixels"
+
+    def __init__(self, find: Callable[[NDArray[Any]], Prediction]) -> None:
+        self._find = find
+
+    def __call__(self, frame: NDArray[Any]) -> Prediction:
+        return self._find(frame)
 
 
 def find_bright(frame: NDArray[Any]) -> Prediction:
@@ -29,13 +42,11 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run `pinglow predict` in an empty folder with a predictor that finds bright pixels."""
     asked: list[tuple[str, float | None]] = []
 
-    def load(
-        name: str, *, threshold: float | None, tile: int | None, **_: object
-    ) -> Callable[..., Prediction]:
+    def load(name: str, *, threshold: float | None, tile: int | None, **_: object) -> Finder:
         asked.append((name, threshold))
-        return find_bright
+        return Finder(find_bright)
 
-    monkeypatch.setattr("pinglow.inference.predictor.Predictor.load", load)
+    monkeypatch.setattr(LOAD, load)
     monkeypatch.chdir(tmp_path)
 
     def invoke(*arguments: str) -> Result:
@@ -155,9 +166,7 @@ def test_ctrl_c_says_where_the_results_are(run: Run, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
         return find_bright(frame)
 
-    monkeypatch.setattr(
-        "pinglow.inference.predictor.Predictor.load", lambda name, **_: interrupt_third
-    )
+    monkeypatch.setattr(LOAD, lambda name, **_: Finder(interrupt_third))
     result = run("in")
     assert result.exit_code == 130
     assert result.stderr == (
@@ -183,7 +192,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
             seen.append(1)
             return find_bright(frame)
 
-        monkeypatch.setattr("pinglow.inference.predictor.Predictor.load", lambda name, **_: predict)
+        monkeypatch.setattr(LOAD, lambda name, **_: Finder(predict))
         return seen
 
     return set_up
@@ -280,7 +289,7 @@ def test_the_overlay_of_a_video_that_is_done_is_whole(
         seen.append(overlay.read_bytes() if len(seen) == 11 else b"")
         return find_bright(frame)
 
-    monkeypatch.setattr("pinglow.inference.predictor.Predictor.load", lambda name, **_: predict)
+    monkeypatch.setattr(LOAD, lambda name, **_: Finder(predict))
     assert run("in").exit_code == 0
     assert seen[-1] == Path("pinglow-out/overlays/clip_overlay.mp4").read_bytes()
 
@@ -395,7 +404,7 @@ def test_ctrl_c_leaves_a_video_that_plays(
             raise KeyboardInterrupt
         return find_bright(frame)
 
-    monkeypatch.setattr("pinglow.inference.predictor.Predictor.load", lambda *_, **__: interrupt)
+    monkeypatch.setattr(LOAD, lambda *_, **__: Finder(interrupt))
     result = run("clip.mkv", "--save", "overlay,jsonl")
     assert result.exit_code == 130
     assert len(Path("pinglow-out/targets.jsonl").read_text().splitlines()) == 11
@@ -441,3 +450,51 @@ def test_a_job_that_takes_no_frame_leaves_an_earlier_jobs_tables(
     assert [table.read_text() for table in tables] == before
     run("clip.mkv", "--save", "csv,jsonl", "--every", "10")
     assert [len(table.read_text().splitlines()) for table in tables] == [3, 2]
+
+
+# --- detectors -------------------------------------------------------------------------------
+
+
+def test_what_a_detector_finds_is_written_in_the_same_way(
+    tmp_path: Path, detector_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_frames(Path("in"), 2)
+    Path("in/broken.png").write_bytes(b"no image")
+    command = ["predict", "in", "--model", str(detector_weights), "--threshold", "0.005"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2, result.output
+    assert "broken.png" in result.stderr
+    out = Path("pinglow-out")
+    lines = [json.loads(line) for line in (out / "targets.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert lines[0].keys() == {"source", "frame", "name", "width", "height", "targets"}
+    targets: list[dict[str, Any]] = [target for line in lines for target in line["targets"]]
+    assert targets
+    assert targets[0].keys() == {"x", "y", "bbox", "area", "score"}
+    assert len(list((out / "overlays").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--save", "csv,mask"], "a detector has no mask, it finds boxes: choose from overlay"),
+        (["--flips"], "flips True is not for "),
+        (["--backend", "openvino"], "backend 'openvino' is not for "),
+    ],
+)
+def test_what_is_for_pixels_is_refused_for_a_detector(
+    tmp_path: Path,
+    detector_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_frames(Path("in"), 1)
+    command = ["predict", "in", "--model", str(detector_weights), *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not Path("pinglow-out").exists()

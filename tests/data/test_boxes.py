@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pinglow.data.boxes import (
-    BOX_FORMATS,
-    BoxFolder,
-    convert_boxes,
-    fill_boxes,
-    gray_8_bits,
-    mask_boxes,
-)
+from pinglow.data.boxes import BoxFolder, fill_boxes, mask_boxes
+from pinglow.data.convert import BOX_FORMATS, convert_boxes, gray_8_bits
 from pinglow.data.folder import FrameFolder, read_split
 from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 from pinglow.io.frames import read_only_frame

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from pinglow.data.boxes import BoxFolder
-from pinglow.errors import FrameError, OptionError
-from pinglow.evaluation.boxes import evaluate_boxes, load_finder
-from pinglow.inference.detector import DetectorPredictor, build_detector
-from pinglow.models.card import ModelCard
-from pinglow.models.weights import save_model
+from pinglow.errors import FrameError
+from pinglow.evaluation.boxes import BoxPair, evaluate_boxes, target_boxes
+from pinglow.inference.predictor import Predictor
 from pinglow.structures import Detections
 
 pytest.importorskip("faster_coco_eval", reason="needs pip install 'pinglow[detect]'")
@@ -25,21 +25,25 @@ pytestmark = pytest.mark.usefixtures("one_thread", "offline_detectors")
 class Oracle:
     """Knows every box, and makes one up."""
 
-    threshold = 0.5
-
     def __init__(self, frames: BoxFolder) -> None:
         self._boxes = iter([frames.boxes(index) for index in range(len(frames))])
 
-    def candidates(self, frame: NDArray[np.generic]) -> Detections:
-        boxes = next(self._boxes)
-        made_up = np.array([[0.0, 0.0, 2.0, 2.0]])
-        scores = np.append(np.full(len(boxes), 0.9), 0.6)
-        return Detections(np.concatenate([boxes, made_up]), scores)
+    def __call__(self, frames: Iterable[NDArray[Any]]) -> Iterator[Detections | FrameError]:
+        for _ in frames:
+            boxes = next(self._boxes)
+            made_up = np.array([[0.0, 0.0, 2.0, 2.0]])
+            scores = np.append(np.full(len(boxes), 0.9), 0.6)
+            yield Detections(np.concatenate([boxes, made_up]), scores)
+
+
+def pairs_of(frames: BoxFolder) -> Iterator[BoxPair]:
+    for index, name in enumerate(frames.names):
+        yield name, *frames.boxed(index)
 
 
 def test_what_is_known_scores_full(box_scenes: Path) -> None:
     frames = BoxFolder(box_scenes, "train")
-    report = evaluate_boxes(frames, Oracle(frames), range(len(frames)))
+    report = evaluate_boxes(pairs_of(frames), Oracle(frames))
     assert report.ap50 == pytest.approx(1)
     assert report.ap == pytest.approx(1)
     assert report.pd == 1
@@ -47,54 +51,32 @@ def test_what_is_known_scores_full(box_scenes: Path) -> None:
     assert report.fa == pytest.approx(4 / 64**2)
 
 
-def test_a_broken_frame_is_left_out_and_told(box_scenes: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(box_scenes, tmp_path / "scenes")
-    frames = BoxFolder(folder, "train")
-    oracle = Oracle(frames)
-    path = folder / "images" / f"{frames.names[-1]}.png"
-    path.write_bytes(b"")
-    told: list[str] = []
-    report = evaluate_boxes(BoxFolder(folder, "train"), oracle, range(len(frames)), told.append)
-    assert (report.images, report.ap50) == (len(frames) - 1, pytest.approx(1))
-    assert len(told) == 1
-    assert path.name in told[0]
-
-
 def test_a_frame_that_cannot_be_predicted_is_named(box_scenes: Path) -> None:
-    class Full(Oracle):
-        def candidates(self, frame: NDArray[np.generic]) -> Detections:
-            raise FrameError("does not fit")
+    def fail(frames: Iterable[NDArray[Any]]) -> Iterator[Detections | FrameError]:
+        for number, found in enumerate(Oracle(known)(frames)):
+            yield FrameError("does not fit") if number == 1 else found
 
-    frames = BoxFolder(box_scenes, "train")
+    known = BoxFolder(box_scenes, "train")
     told: list[str] = []
-    assert evaluate_boxes(frames, Full(frames), [1], told.append).images == 0
-    assert told == [f"{frames.names[1]}: does not fit"]
-    with pytest.raises(FrameError, match=f"^{frames.names[0]}: does not fit"):
-        evaluate_boxes(frames, Full(frames), [0])
+    report = evaluate_boxes(pairs_of(known), fail, on_broken=told.append)
+    assert (report.images, report.ap50) == (len(known) - 1, pytest.approx(1))
+    assert told == [f"{known.names[1]}: does not fit"]
+    with pytest.raises(FrameError, match=f"^{known.names[1]}: does not fit"):
+        evaluate_boxes(pairs_of(known), fail)
 
 
 def test_a_segmentation_model_is_scored_by_the_boxes_of_its_targets(
     box_scenes: Path, small_model: Path
 ) -> None:
     frames = BoxFolder(box_scenes, "train")
-    finder = load_finder(str(small_model))
-    found = finder.candidates(frames.frame(0))
+    predictor = Predictor.load(small_model, backend="torch", threshold=0.4)
+    find = partial(target_boxes, predictor)
+    (found,) = find([frames.frame(0)])
     assert found.boxes.shape == (len(found.scores), 4)
+    assert len(found.boxes) == len(predictor(frames.frame(0)).targets) > 0
     np.testing.assert_array_equal(found.boxes, np.rint(found.boxes))
-    report = evaluate_boxes(frames, finder, range(len(frames)))
+    report = evaluate_boxes(pairs_of(frames), find, predictor.threshold)
     assert report.images == len(frames)
-    assert report.threshold == 0.5
-
-
-def test_the_kind_of_a_model_is_told_by_its_card(tmp_path: Path) -> None:
-    config = {"type": "retinanet-small"}
-    path = tmp_path / "detector.safetensors"
-    card = ModelCard(name="d", network=config, parameters=1, threshold=0.4)
-    save_model(path, build_detector(config), card)
-    finder = load_finder(str(path))
-    assert isinstance(finder, DetectorPredictor)
-    assert finder.threshold == 0.4
-    assert load_finder(str(path), 0.2).threshold == 0.2
-    for model in (str(path), "pinglow-fast"):
-        with pytest.raises(OptionError, match="device 'tpu' is unknown"):
-            load_finder(model, device="tpu")
+    assert report.threshold == 0.4
+    (broken,) = find([np.zeros((3, 4, 5))])
+    assert isinstance(broken, FrameError)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from pinglow.backends.torch import TorchBackend
 from pinglow.errors import FrameError, OptionError
-from pinglow.inference.pipeline import Selection, predict_frames
+from pinglow.inference.pipeline import JobSummary, run
 from pinglow.inference.predictor import Predictor
+from pinglow.io.source import Selection, open_source
 from pinglow.models.card import ModelCard
-from pinglow.output.sinks import FrameRecord, open_sinks
+from pinglow.output.sink import FrameRecord, Sink
+from pinglow.output.sinks import open_sinks
 from pinglow.preprocess import InputRule
 from pinglow.structures import Clip, Prediction
 
@@ -34,17 +36,25 @@ def find_bright(frame: NDArray[Any]) -> Prediction:
     return Prediction((frame > 100).astype(np.float32))
 
 
-class Memory:
-    """A sink that keeps the records."""
+class Memory(Sink):
+    """A sink that keeps the records, and the sources that are done."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: Sequence[Path] = ()) -> None:
         self.records: list[FrameRecord] = []
+        self.done = [str(path) for path in done]
 
     def write(self, record: FrameRecord) -> None:
         self.records.append(record)
 
-    def close(self) -> None:
-        pass
+    def end_source(self, source: str, whole: bool) -> None:
+        if whole:
+            self.done.append(source)
+
+
+def run_files(
+    predictor: Any, files: Sequence[Path], sinks: Sequence[Sink], **options: Any
+) -> JobSummary:
+    return run([open_source(file) for file in files], predictor, sinks, **options)
 
 
 def save(path: Path, frame: NDArray[Any] = FRAME) -> Path:
@@ -56,8 +66,8 @@ def save(path: Path, frame: NDArray[Any] = FRAME) -> Path:
 def test_reads_predicts_and_writes_in_order(tmp_path: Path) -> None:
     files = [save(tmp_path / "b.png"), save(tmp_path / "a.png", FRAME // 4)]
     memory, progress = Memory(), []
-    summary = predict_frames(
-        find_bright, files, [memory], lambda done, total: progress.append((done, total))
+    summary = run_files(
+        find_bright, files, [memory], on_progress=lambda done, total: progress.append((done, total))
     )
     assert (summary.frames, summary.targets, summary.broken) == (2, 1, ())
     assert summary.seconds > 0
@@ -73,12 +83,12 @@ def test_a_broken_frame_is_noted_and_does_not_stop_the_job(tmp_path: Path) -> No
     torn = tmp_path / "torn.tif"
     torn.write_bytes(b"II*\0\xff\xff\xff")
     memory, progress = Memory(), []
-    summary = predict_frames(
-        find_bright, [*files, torn], [memory], lambda done, total: progress.append(done)
+    summary = run_files(
+        find_bright, [*files, torn], [memory], on_progress=lambda done, total: progress.append(done)
     )
     assert summary.frames == 2
-    assert [path for path, _ in summary.broken] == [files[1], torn]
-    assert all(path.name in reason for path, reason in summary.broken)
+    assert [name for name, _ in summary.broken] == [str(files[1]), str(torn)]
+    assert all(name in reason for name, reason in summary.broken)
     assert progress == [1, 2, 3, 4]
 
 
@@ -86,8 +96,8 @@ def test_a_frame_that_the_predictor_refuses_is_noted_too(tmp_path: Path) -> None
     def refuse(frame: NDArray[Any]) -> Prediction:
         raise FrameError("nothing but NaN")
 
-    summary = predict_frames(refuse, [save(tmp_path / "a.png")], [])
-    assert summary.broken == ((tmp_path / "a.png", f"{tmp_path / 'a.png'}: nothing but NaN"),)
+    summary = run_files(refuse, [save(tmp_path / "a.png")], [])
+    assert summary.broken == ((str(tmp_path / "a.png"), f"{tmp_path / 'a.png'}: nothing but NaN"),)
 
 
 def test_other_errors_are_not_hidden(tmp_path: Path) -> None:
@@ -95,11 +105,11 @@ def test_other_errors_are_not_hidden(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        predict_frames(fail, [save(tmp_path / "a.png")], [])
+        run_files(fail, [save(tmp_path / "a.png")], [])
 
 
 def test_no_files_is_an_empty_job() -> None:
-    summary = predict_frames(find_bright, [], [])
+    summary = run_files(find_bright, [], [])
     assert (summary.frames, summary.targets, summary.broken) == (0, 0, ())
 
 
@@ -107,7 +117,7 @@ def test_every_page_is_a_frame_with_its_number_in_the_name(tmp_path: Path) -> No
     stack = np.stack([FRAME.astype(np.uint16) + number for number in range(11)])
     tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
     memory = Memory()
-    summary = predict_frames(find_bright, [tmp_path / "stack.tif"], [memory])
+    summary = run_files(find_bright, [tmp_path / "stack.tif"], [memory])
     assert summary.frames == 11
     assert [record.page for record in memory.records] == list(range(11))
     assert [record.name for record in memory.records][:2] == ["stack_p00", "stack_p01"]
@@ -126,7 +136,7 @@ def test_names_are_unique_whatever_the_files_are_called(tmp_path: Path) -> None:
     ]
     tifffile.imwrite(tmp_path / "s.tif", np.stack([FRAME] * 2), photometric="minisblack")
     memory = Memory()
-    predict_frames(find_bright, [*files, tmp_path / "s.tif"], [memory])
+    run_files(find_bright, [*files, tmp_path / "s.tif"], [memory])
     names = [record.name for record in memory.records]
     assert names == ["x_f", "y_f", "y_F-2", "g", "y_f-3", "s_p0", "s_p0-2", "s_p1"]
     assert len({name.casefold() for name in names}) == len(names)
@@ -148,7 +158,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path: Path) -> None:
         pytest.raises(KeyboardInterrupt),
         open_sinks(["mask", "overlay", "csv", "jsonl"], out) as sinks,
     ):
-        predict_frames(interrupt_third, files, sinks)
+        run_files(interrupt_third, files, sinks)
     lines = (out / "targets.jsonl").read_text().splitlines()
     assert [Path(json.loads(line)["source"]).name for line in lines] == ["0.png", "1.png"]
     assert len((out / "targets.csv").read_text().splitlines()) == 3
@@ -160,7 +170,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path: Path) -> None:
 def test_long_names_are_shortened_and_stay_apart(tmp_path: Path) -> None:
     files = [save(tmp_path / f"{'ä' * 110}{letter}.png") for letter in "ab"]
     with open_sinks(["mask", "overlay"], tmp_path / "out") as sinks:
-        summary = predict_frames(find_bright, files, sinks)
+        summary = run_files(find_bright, files, sinks)
     assert summary.frames == 2
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 2
 
@@ -168,12 +178,12 @@ def test_long_names_are_shortened_and_stay_apart(tmp_path: Path) -> None:
 def test_a_video_goes_in_frame_by_frame(tmp_path: Path, save_clip: SaveClip) -> None:
     clip = save_clip(tmp_path / "clip.mkv", 12)
     memory, progress = Memory(), []
-    summary = predict_frames(
+    summary = run_files(
         find_bright,
         [save(tmp_path / "a.png"), clip],
         [memory],
-        lambda done, total: progress.append((done, total)),
-        Selection(every=5),
+        on_progress=lambda done, total: progress.append((done, total)),
+        selection=Selection(every=5),
     )
     assert (summary.frames, summary.targets, summary.tracks) == (4, 4, None)
     assert progress[-1] == (4, 4)
@@ -184,13 +194,13 @@ def test_a_video_goes_in_frame_by_frame(tmp_path: Path, save_clip: SaveClip) -> 
     assert [record.name for record in moving] == ["clip_f0000", "clip_f0005", "clip_f0010"]
     assert {record.clip for record in moving} == {Clip("clip", 2.0)}
     assert [record.prediction.targets[0].x for record in moving] == [5.5, 10.5, 15.5]
-    late = predict_frames(find_bright, [clip], [], selection=Selection(start=0.2, end=0.65))
+    late = run_files(find_bright, [clip], [], selection=Selection(start=0.2, end=0.65))
     assert late.frames == 5
 
 
 def test_a_selection_by_time_wants_videos(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"a.png has no times"):
-        predict_frames(find_bright, [save(tmp_path / "a.png")], [], selection=Selection(end=1.0))
+        run_files(find_bright, [save(tmp_path / "a.png")], [], selection=Selection(end=1.0))
 
 
 @pytest.mark.parametrize(
@@ -212,9 +222,9 @@ def test_a_broken_video_is_noted_and_does_not_stop_the_job(
 ) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"garbage" * 50)
-    summary = predict_frames(find_bright, [broken, save_clip(tmp_path / "clip.mkv", 12)], [])
+    summary = run_files(find_bright, [broken, save_clip(tmp_path / "clip.mkv", 12)], [])
     assert summary.frames == 12
-    assert [path for path, _ in summary.broken] == [broken]
+    assert [name for name, _ in summary.broken] == [str(broken)]
 
 
 class CountUp:
@@ -241,7 +251,7 @@ def test_every_sequence_has_its_own_tracker_and_numbers_go_on(
     others = [save(tmp_path / "y" / f"{number}.png") for number in range(2)]
     clip = save_clip(tmp_path / "clip.mkv", 4)
     memory = Memory()
-    summary = predict_frames(
+    summary = run_files(
         find_bright,
         [tmp_path / "stack.tif", *stills, *others, clip],
         [memory],
@@ -264,7 +274,7 @@ def test_pixels_without_a_value_are_counted(tmp_path: Path) -> None:
         frame = FRAME.astype(np.float32)
         frame[0, 0] = value
         np.save(tmp_path / f"{number}.npy", frame)
-    summary = predict_frames(find_bright, sorted(tmp_path.glob("*.npy")), [])
+    summary = run_files(find_bright, sorted(tmp_path.glob("*.npy")), [])
     assert (summary.frames, summary.holed) == (3, 2)
 
 
@@ -274,43 +284,38 @@ def test_reading_and_writing_overlap_but_stay_in_order_and_bounded(tmp_path: Pat
     predicted = 0
     behind = 0
 
-    class Slow:
+    class Slow(Sink):
         def write(self, record: FrameRecord) -> None:
             nonlocal behind
             time.sleep(0.005)
             behind = max(behind, predicted - len(written))
             written.append(int(record.frame[0, 0]))
 
-        def close(self) -> None:
-            pass
-
     def find(frame: NDArray[Any]) -> Prediction:
         nonlocal predicted
         predicted += 1
         return find_bright(frame)
 
-    predict_frames(find, files, [Slow()])
+    run_files(find, files, [Slow()])
     assert written == [50 + number for number in range(30)]
     assert 1 < behind <= 7
 
 
 def test_what_a_sink_raises_ends_the_job(tmp_path: Path) -> None:
-    class Full:
+    class Full(Sink):
         def write(self, record: FrameRecord) -> None:
             raise OSError(28, "No space left on device")
 
-        def close(self) -> None:
-            pass
-
     with pytest.raises(OSError, match="No space left"):
-        predict_frames(find_bright, [save(tmp_path / f"{n}.png") for n in range(9)], [Full()])
+        run_files(find_bright, [save(tmp_path / f"{n}.png") for n in range(9)], [Full()])
 
 
 def test_every_nth_frame_of_a_folder(tmp_path: Path) -> None:
     files = [save(tmp_path / folder / f"{n}.png") for folder in "xy" for n in range(5)]
     memory = Memory()
-    predict_frames(find_bright, files, [memory], selection=Selection(every=3))
-    names = [f"{record.source.parent.name}{record.source.stem}" for record in memory.records]
+    run_files(find_bright, files, [memory], selection=Selection(every=3))
+    sources = [Path(record.source) for record in memory.records]
+    names = [f"{source.parent.name}{source.stem}" for source in sources]
     assert names == ["x0", "x3", "y0", "y3"]
 
 
@@ -319,7 +324,7 @@ def test_time_goes_on_for_a_tracker_where_a_frame_is_broken(tmp_path: Path) -> N
     files = [save(tmp_path / f"{number}.png") for number in range(3)]
     files[1].write_bytes(b"")
     memory = Memory()
-    predict_frames(find_bright, files, [memory], make_tracker=CountUp)
+    run_files(find_bright, files, [memory], make_tracker=CountUp)
     assert [record.tracks for record in memory.records] == [(None,), (2,)]
 
 
@@ -330,12 +335,12 @@ def test_a_name_that_is_not_utf8_is_no_obstacle(tmp_path: Path) -> None:
             np.save(file, FRAME)
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    assert predict_frames(find_bright, [path], []).frames == 1
+    assert run_files(find_bright, [path], []).frames == 1
 
 
 def test_a_file_of_which_something_was_not_written_is_not_done(tmp_path: Path) -> None:
     files = [save(tmp_path / f"{n}.png") for n in range(9)]
-    done: list[Path] = []
+    log = Memory()
 
     class Full(Memory):
         def write(self, record: FrameRecord) -> None:
@@ -344,23 +349,21 @@ def test_a_file_of_which_something_was_not_written_is_not_done(tmp_path: Path) -
             super().write(record)
 
     with pytest.raises(OSError, match="full"):
-        predict_frames(find_bright, files, [Memory(), Full()], on_file=done.append)
-    assert done == files[:2]
+        run_files(find_bright, files, [Memory(), Full()], resume=log)
+    assert log.done == [str(file) for file in files[:2]]
 
 
 def test_files_that_are_done_are_passed_over_and_names_stay(tmp_path: Path) -> None:
     files = [save(tmp_path / part / "a.png") for part in ("in", "sub", "in/in")]
-    memory, done = Memory(), []
-    predict_frames(
-        find_bright, files, [memory], done=frozenset([str(files[0])]), on_file=done.append
-    )
+    memory, log = Memory(), Memory(files[:1])
+    run_files(find_bright, files, [memory], resume=log)
     assert [record.name for record in memory.records] == ["sub_a", "in_a-2"]
-    assert done == files[1:]
+    assert log.done == [str(file) for file in files]
     files[1].write_bytes(b"")
-    done.clear()
-    summary = predict_frames(find_bright, files, [], on_file=done.append)
+    memory = Memory()
+    summary = run_files(find_bright, files, [memory])
     assert len(summary.broken) == 1
-    assert done == [files[0], files[2]]
+    assert memory.done == [str(files[0]), str(files[2])]
 
 
 # --- several frames at once ----------------------------------------------------------------------
@@ -380,14 +383,13 @@ def job_of(backend: Any, files: list[Path]) -> tuple[Any, list[Any], list[tuple[
     """What a job finds and tells: its summary, its records, its progress."""
     card = ModelCard(name="t", network={}, parameters=0, input_rule=InputRule(max_scale=1))
     CountUp.made = []
-    memory, progress, done = Memory(), [], []
-    summary = predict_frames(
+    memory, progress = Memory(), []
+    summary = run_files(
         Predictor(backend, card),
         files,
         [memory],
-        lambda count, total: progress.append((count, total)),
+        on_progress=lambda count, total: progress.append((count, total)),
         make_tracker=CountUp,
-        on_file=done.append,
     )
     records = [
         (each.source, each.page, each.name, each.frame.shape, each.time, each.clip, each.tracks)
@@ -395,7 +397,7 @@ def job_of(backend: Any, files: list[Path]) -> tuple[Any, list[Any], list[tuple[
     ]
     found = [each.prediction.targets for each in memory.records]
     told = (summary.frames, summary.targets, summary.tracks, summary.broken, summary.holed)
-    return told, [records, found, done, CountUp.made], progress
+    return told, [records, found, memory.done, CountUp.made], progress
 
 
 def test_on_a_card_a_job_is_the_same_with_fewer_runs(
@@ -427,6 +429,6 @@ def test_on_a_card_no_more_is_held_than_a_batch(
     card = on_card(Bright())
     told: list[int] = []
     model = ModelCard(name="t", network={}, parameters=0, input_rule=InputRule(max_scale=1))
-    predict_frames(Predictor(card, model), files, [], lambda done, _: told.append(done))
+    run_files(Predictor(card, model), files, [], on_progress=lambda done, _: told.append(done))
     assert [batch[0] for batch in card.batches] == [4, 4, 3]
     assert told == list(range(1, 12))

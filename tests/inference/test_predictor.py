@@ -18,7 +18,8 @@ from pinglow.data.synthetic.scenes import SceneSpec, render_scene, target_signal
 from pinglow.errors import FrameError, ModelError, OptionError
 from pinglow.inference.predictor import Predictor, predict_probabilities, predict_probability
 from pinglow.models.card import ModelCard
-from pinglow.models.weights import build_network, load_network, save_model
+from pinglow.models.registry import build_network
+from pinglow.models.weights import load_network, save_model
 from pinglow.preprocess import InputRule, normalize_frame
 
 CONFIG: dict[str, Any] = {

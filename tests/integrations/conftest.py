@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pinglow.data.boxes import convert_boxes
+from pinglow.data.convert import convert_boxes
 from pinglow.data.synthetic.scenes import SENSORS, SceneSpec, write_dataset
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pinglow.inference.detector import build_detector
 from pinglow.models.card import ModelCard
+from pinglow.models.registry import build_network
 from pinglow.models.weights import save_model
 
 pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
@@ -32,6 +32,6 @@ def test_an_example_runs(
     yaml.write_text(yaml.read_text().replace(str(yolo_set.parent), str(yaml.parent)))
     config = {"type": "retinanet-small"}
     card = ModelCard(name="d", network=config, parameters=1)
-    save_model(tmp_path / "runs/detector/weights.safetensors", build_detector(config), card)
+    save_model(tmp_path / "runs/detector/weights.safetensors", build_network(config), card)
     monkeypatch.chdir(tmp_path)
     exec(EXAMPLES[number], {})

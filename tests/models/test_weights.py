@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pinglow.errors import ModelError
-from pinglow.models import weights
+from pinglow.models import card
 from pinglow.models.card import ModelCard, read_card
-from pinglow.models.weights import build_network, load_network, save_model
+from pinglow.models.registry import build_network
+from pinglow.models.weights import load_network, save_model
 from pinglow.nn import ATTENTIONS
 from pinglow.preprocess import InputRule
 
@@ -69,7 +70,7 @@ def test_a_saved_network_is_the_same_when_loaded(tmp_path: Path, attention: str)
 def test_a_bundled_name_goes_before_a_file(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "bundled_models", lambda: {"mine": path})
+    monkeypatch.setattr(card, "bundled_models", lambda: {"mine": path})
     monkeypatch.chdir(tmp_path)
     Path("mine").write_text("something else")
     assert read_card("mine").name == "tiny"

@@ -13,16 +13,13 @@ from PIL import Image
 
 from pinglow.errors import DataError, OptionError
 from pinglow.evaluation.pixels import read_probability
+from pinglow.io.source import open_source
 from pinglow.io.video import probe_video, read_video
-from pinglow.output.sinks import (
-    SINKS,
-    CsvSink,
-    FrameRecord,
-    JsonlSink,
-    MaskSink,
-    ProbabilitySink,
-    open_sinks,
-)
+from pinglow.output.mask import MaskSink
+from pinglow.output.probability import ProbabilitySink
+from pinglow.output.sink import FrameRecord
+from pinglow.output.sinks import SINKS, check_sinks, open_sinks
+from pinglow.output.tables import CsvSink, JsonlSink
 from pinglow.structures import Clip, Detections, Prediction
 
 
@@ -34,7 +31,7 @@ def make_record(
     for left, top, score in spots:
         probability[top : top + 3, left : left + 3] = score
     frame = np.random.default_rng(0).normal(8000, 20, shape).astype(np.uint16)
-    return FrameRecord(Path(f"{name}.png"), 0, name, frame, Prediction(probability))
+    return FrameRecord(f"{name}.png", 0, name, frame, Prediction(probability))
 
 
 def test_mask_is_0_and_255_at_the_frames_size(tmp_path: Path) -> None:
@@ -49,7 +46,7 @@ def test_saved_probabilities_are_what_evaluate_reads(tmp_path: Path) -> None:
     probability = np.random.default_rng(0).random((30, 50), dtype=np.float32)
     probability[0, :2] = 0, 1
     frame = np.zeros(probability.shape, np.uint8)
-    record = FrameRecord(Path("a.png"), 0, "a", frame, Prediction(probability))
+    record = FrameRecord("a.png", 0, "a", frame, Prediction(probability))
     ProbabilitySink(tmp_path).write(record)
     saved = read_probability(tmp_path / "probability" / "a.png", probability.shape)
     np.testing.assert_allclose(saved, probability, rtol=0, atol=0.5 / 65535 + 1e-7)
@@ -99,7 +96,7 @@ def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
 def test_centroids_are_rounded_to_thousandths(tmp_path: Path) -> None:
     probability = np.zeros((9, 9), np.float32)
     probability[[1, 1, 2], [1, 2, 1]] = 0.75
-    record = FrameRecord(Path("f.png"), 3, "f", np.zeros((9, 9)), Prediction(probability))
+    record = FrameRecord("f.png", 3, "f", np.zeros((9, 9)), Prediction(probability))
     sink = JsonlSink(tmp_path)
     sink.write(record)
     sink.close()
@@ -122,7 +119,8 @@ def test_tables_are_on_disk_after_every_frame(tmp_path: Path, kind: Any) -> None
 
 
 def test_odd_file_names_keep_the_tables_readable(tmp_path: Path) -> None:
-    odd = Path('a,"b"\n\udcff.png')  # a comma, quotes, a line break and a byte that is not UTF-8
+    path = 'a,"b"\n\udcff.png'  # a comma, quotes, a line break and a byte that is not UTF-8
+    odd = open_source(path).name
     record = FrameRecord(
         odd, 0, "odd", np.zeros((40, 60)), make_record("a", (5, 6, 0.9)).prediction
     )
@@ -142,11 +140,11 @@ def test_an_interrupted_image_leaves_nothing_behind(
     sink.write(make_record("a"))
     before = (tmp_path / "masks" / "a_mask.png").read_bytes()
 
-    def interrupt(image: Image.Image, path: Path, kind: str) -> None:
-        Path(path).write_bytes(b"half")
+    def interrupt(temporary: Path, path: Path) -> None:
+        assert temporary.exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", interrupt)
+    monkeypatch.setattr("pinglow.files.os.replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         sink.write(make_record("a", (5, 6, 0.9)))
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["a_mask.png"]
@@ -256,7 +254,7 @@ def test_a_clip_may_have_any_rate_and_change_its_size(tmp_path: Path, rate: floa
 
 def test_boxes_are_written_like_targets_and_have_no_mask(tmp_path: Path) -> None:
     found = Detections(np.array([[5.0, 6.0, 3.0, 4.0]]), np.array([0.75]))
-    record = FrameRecord(Path("a.png"), 0, "a", np.zeros((40, 60), np.uint16), found)
+    record = FrameRecord("a.png", 0, "a", np.zeros((40, 60), np.uint16), found)
     with open_sinks(["csv", "jsonl", "overlay"], tmp_path) as sinks:
         for sink in sinks:
             sink.write(record)
@@ -265,5 +263,7 @@ def test_boxes_are_written_like_targets_and_have_no_mask(tmp_path: Path) -> None
     assert line["targets"] == [
         {"x": 6.0, "y": 7.5, "bbox": [5, 6, 3, 4], "area": 12, "score": 0.75}
     ]
-    with pytest.raises(OptionError, match="no mask"):
-        MaskSink(tmp_path).write(record)
+    check_sinks(["csv", "jsonl", "overlay"], "boxes")
+    check_sinks(list(SINKS), "pixels")
+    with pytest.raises(OptionError, match="a detector has no mask"):
+        check_sinks(["csv", "mask"], "boxes")

@@ -53,6 +53,6 @@ def make_recipe(scenes: Path) -> Callable[..., Recipe]:
         for key, value in changes.items():
             inner = content.get(key)
             content[key] = inner | value if isinstance(inner, dict) else value
-        return parse_recipe(Recipe, content, "test")
+        return parse_recipe(content, "test")
 
     return make

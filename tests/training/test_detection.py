@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pinglow.training.detection_recipe import DetectorRecipe
 
-from pinglow.data.boxes import BoxFolder, convert_boxes, mask_boxes
+from pinglow.data.boxes import BoxFolder, mask_boxes
+from pinglow.data.convert import convert_boxes
 from pinglow.errors import DataError, RecipeError
-from pinglow.inference.detector import DetectorPredictor
+from pinglow.inference.predictor import Predictor
 from pinglow.io.frames import read_frame
 from pinglow.models.card import read_card
 from pinglow.training.detection import DetectionTask, train_detector
-from pinglow.training.detection_recipe import DetectorRecipe
 from pinglow.training.recipe_file import load_recipe, load_run_recipe
 from pinglow.training.run import TrainingInterruptedError
 
@@ -42,7 +43,7 @@ def test_a_run_leaves_weights_that_find_boxes(
     assert card.threshold == task.threshold
     assert card.scores[0]["protocol"] == "boxes"
     assert card.data[0]["frames"] + card.data[0]["held out for validation"] == 28
-    predictor = DetectorPredictor.load(tmp_path / "run" / "weights.safetensors")
+    predictor = Predictor.load(tmp_path / "run" / "weights.safetensors")
     found = predictor.candidates(read_frame(next((box_scenes / "images").glob("*.png"))))
     assert found.boxes.shape[1] == 4
     with (tmp_path / "run" / "metrics.csv").open() as file:

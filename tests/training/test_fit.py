@@ -28,7 +28,7 @@ from pinglow.training.checkpoint import load_checkpoint
 from pinglow.training.fit import Machine, train
 from pinglow.training.loop import Deadline, count_steps
 from pinglow.training.processes import World
-from pinglow.training.recipe import Recipe, RunRecipe
+from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe, parse_recipe
 from pinglow.training.run import TrainingInterruptedError
 from pinglow.training.step import Step
@@ -225,7 +225,7 @@ def test_a_run_folder_is_complete(
     assert card.network["widths"] == [4, 8]
     assert card.input_rule == recipe.input_rule
     assert card.upright is not recipe.augmentation_of(recipe.data.sets[0]).rotate
-    assert parse_recipe(Recipe, tomllib.loads(card.recipe), "card") == recipe
+    assert parse_recipe(tomllib.loads(card.recipe), "card") == recipe
     (data,) = card.data
     assert (data["name"], data["split"], data["license"]) == (
         "scenes", "train", "not known to pinglow",
@@ -488,7 +488,7 @@ def test_steps_may_be_counted_by_the_minutes(
     monkeypatch.setattr("pinglow.training.fit.count_steps", count)
     phases = [{"share": 0.5}, {"share": 0.5, "crop": 64}]
     recipe = make_recipe(steps="minutes", phases=phases)
-    seen: list[RunRecipe] = []
+    seen: list[Recipe] = []
     task = train(
         recipe,
         tmp_path / "run",
@@ -502,7 +502,7 @@ def test_steps_may_be_counted_by_the_minutes(
     assert stored.steps == 20
     card = read_card(tmp_path / "run" / "weights.safetensors")
     assert card.training["steps"] == 20
-    assert parse_recipe(Recipe, tomllib.loads(card.recipe), "card") == stored
+    assert parse_recipe(tomllib.loads(card.recipe), "card") == stored
     with pytest.raises(RecipeError, match="say how many with --minutes"):
         train(recipe, tmp_path / "other", progress=False)
     monkeypatch.undo()

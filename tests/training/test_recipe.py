@@ -157,7 +157,7 @@ def test_another_loss_says_where_options_it_does_not_know_come_from(name: str, k
 
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(RecipeError, match="here: steps: Field required"):
-        parse_recipe(Recipe, {"name": "x", "data": {"sets": [{"folder": "f"}]}}, "here")
+        parse_recipe({"name": "x", "data": {"sets": [{"folder": "f"}]}}, "here")
 
 
 def test_the_last_step_must_be_validated(path: Path) -> None:

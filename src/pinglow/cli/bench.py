@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pinglow.cli.output_file import check_output_file, write_json
 from pinglow.cli.predict import Device, Precision
 from pinglow.errors import OptionError
+
+if TYPE_CHECKING:
+    from pinglow.deploy.benchmark import Timing
 
 
 def bench(
@@ -51,23 +54,15 @@ def bench(
     """
     from dataclasses import asdict
 
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from pinglow.backends.opening import BACKENDS
     from pinglow.cli.progress import frame_progress
     from pinglow.deploy.benchmark import draw_timings, measure_speed
 
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    chosen = [name.strip() for name in backends.split(",") if name.strip()]
+    names, chosen = _split(models), _split(backends)
     for name in chosen:
         if name not in BACKENDS:
             raise OptionError(f"--backends {name!r} is unknown: use {', '.join(BACKENDS)}")
-    width, x, height = size.partition("x")
-    sides = [int(side) if side.isdecimal() else 0 for side in (width, height)]
-    if not (x and 32 <= min(sides) <= max(sides) <= 8192):
-        raise OptionError(f"--size {size!r} is not WIDTHxHEIGHT of 32 to 8192 pixels each")
+    shape = _parse_size(size)
     if not names:
         raise OptionError("--models names no model")
     for option, file in (("--json", json), ("--plot", plot)):
@@ -79,12 +74,38 @@ def bench(
         timings = measure_speed(
             names,
             chosen or None,
-            (sides[1], sides[0]),
+            shape,
             repeats,
             lambda done, total: bar.update(task, completed=done, total=total),
             device,
             precision,
         )
+    if timings[0].device != "cpu":
+        typer.echo(f"on {timings[0].device}, {precision}")
+    _print_timings(timings)
+    write_json(json, [asdict(each) for each in timings])
+    if plot is not None:
+        draw_timings(timings, plot)
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    """Height and width from WIDTHxHEIGHT."""
+    width, x, height = text.partition("x")
+    sides = [int(side) if side.isdecimal() else 0 for side in (width, height)]
+    if not (x and 32 <= min(sides) <= max(sides) <= 8192):
+        raise OptionError(f"--size {text!r} is not WIDTHxHEIGHT of 32 to 8192 pixels each")
+    return sides[1], sides[0]
+
+
+def _print_timings(timings: list[Timing]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     # Without padding: names and numbers fit into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for column in ("model", "backend"):
@@ -103,8 +124,6 @@ def bench(
             f"{each.peak_memory / 1e6:.0f}" if each.peak_memory else "-",
             f"{100 * each.peak_share:.0f} %" if each.peak_share else "-",
         )
-    if timings[0].device != "cpu":
-        typer.echo(f"on {timings[0].device}, {precision}")
     Console().print(table)
     fastest, slowest = (choose(timings, key=lambda each: each.median) for choose in (min, max))
     if fastest is not slowest:
@@ -112,6 +131,3 @@ def bench(
             f"{fastest.model} on {fastest.backend} is {slowest.median / fastest.median:.1f} times "
             f"as fast as {slowest.model} on {slowest.backend}"
         )
-    write_json(json, [asdict(each) for each in timings])
-    if plot is not None:
-        draw_timings(timings, plot)

@@ -161,7 +161,8 @@ def convert(
     from functools import partial
 
     from pinglow.cli.progress import frame_progress
-    from pinglow.data.boxes import BOX_FORMATS, BOX_SOURCES, convert_boxes
+    from pinglow.data.boxes import BOX_SOURCES
+    from pinglow.data.convert import BOX_FORMATS, convert_boxes
     from pinglow.data.folder import read_split
 
     if to not in BOX_FORMATS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -70,16 +70,12 @@ def _print_accuracy(accuracy: Accuracy) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "IoU, %", "Pd, %", "Fa, 1e-6")
+    from pinglow.metrics.scores import SCORES
+
+    shown = ("iou", "pd", "fa")
+    table = Table("", *(SCORES[key].heading for key in shown))
     for name, scores in accuracy.scores.items():
-        table.add_row(
-            name,
-            *(_number(scores[key], by) for key, by in (("iou", 100), ("pd", 100), ("fa", 1e6))),
-        )
+        table.add_row(name, *(SCORES[key].show(scores[key]) for key in shown))
     against = "their masks" if accuracy.with_masks else "what float32 finds"
     Console().print(table)
     typer.echo(f"on {accuracy.frames} frames that int8 was not calibrated on, against {against}")
-
-
-def _number(value: Any, factor: float) -> str:
-    return "-" if value is None else f"{value * factor:.2f}"

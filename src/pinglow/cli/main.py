@@ -10,8 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from pinglow._version import __version__
-from pinglow.cli import data, detect
+from pinglow.cli import data
 from pinglow.cli.bench import bench
+from pinglow.cli.detect import detect
 from pinglow.cli.evaluate import evaluate
 from pinglow.cli.export import export
 from pinglow.cli.models import models
@@ -64,7 +65,10 @@ app.command()(models)
 app.command()(export)
 app.command()(bench)
 app.command()(study)
-app.add_typer(detect.app, name="detect")
+app.command(
+    hidden=True,
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+)(detect)
 
 
 def _print_version(wanted: bool) -> None:

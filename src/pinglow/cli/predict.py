@@ -1,36 +1,22 @@
-"""pinglow predict: find the targets in files, folders and patterns."""
+"""pinglow predict: find the targets in files, folders and patterns, with a model of any kind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pinglow.errors import FrameError, OptionError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from pinglow.inference.boxes import BoxPredictor
+    from pinglow.inference.pipeline import JobSummary, Tracker
+    from pinglow.inference.predictor import Predictor
+    from pinglow.io.source import Selection, Source
+    from pinglow.output.job_log import JobLog
 
-    from pinglow.inference.pipeline import Selection
-    from pinglow.structures import Detections, Prediction
-
-
-Sources = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SOURCE", help="Images and videos: files, folders, packs or quoted patterns."
-    ),
-]
-Out = Annotated[Path, typer.Option(help="Folder for the results; made if need be.")]
-Tile = Annotated[
-    int,
-    typer.Option(
-        help="Frames of more than four tiles' area are computed in tiles of this side, pixels; "
-        "0: never."
-    ),
-]
 Device = Annotated[
     str,
     typer.Option(
@@ -42,32 +28,19 @@ Precision = Annotated[
     str,
     typer.Option(
         help="float32, or tf32: on a card, products of 10-bit mantissas, and TensorRT if it is "
-        "installed. Less exact, for speed: see docs/deploying.md."
+        "installed. Less exact, for speed: see docs/guides/gpu.md."
     ),
 ]
-Track = Annotated[
-    bool, typer.Option("--track", help="Number targets that belong together over time.")
-]
-Every = Annotated[
-    int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
-]
-Start = Annotated[
-    float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
-]
-End = Annotated[float | None, typer.Option(help="Stop at this second of a video.", metavar="S")]
-ResumeJob = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on with the interrupted job in --out, given the same sources and options. Files "
-        "that it was done with are passed over; one that it had begun is begun again.",
-    ),
-]
-"""What the commands that predict have in common."""
+"""What the commands that run models have in common."""
 
 
 def predict(
-    sources: Sources,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE", help="Images and videos: files, folders, packs or quoted patterns."
+        ),
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -75,18 +48,22 @@ def predict(
             "exported model."
         ),
     ] = "pinglow-fast",
-    out: Out = Path("pinglow-out"),
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")] = Path(
+        "pinglow-out"
+    ),
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="A pixel belongs to a target if its probability is above this, in [0, 1).",
+            help="A pixel belongs to a target if its probability is above this, in [0, 1); a box "
+            "is one if its score is.",
             show_default="the model's own",
         ),
     ] = None,
     save: Annotated[
         str,
         typer.Option(
-            help="What to write: any of mask, probability, overlay, csv, jsonl, with commas."
+            help="What to write: any of mask, probability (not of detectors), overlay, csv, "
+            "jsonl, with commas."
         ),
     ] = "csv,jsonl,overlay",
     backend: Annotated[
@@ -94,7 +71,13 @@ def predict(
     ] = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
-    tile: Tile = 1024,
+    tile: Annotated[
+        int,
+        typer.Option(
+            help="Frames of more than four tiles' area are computed in tiles of this side, pixels; "
+            "0: never."
+        ),
+    ] = 1024,
     flips: Annotated[
         bool,
         typer.Option(
@@ -103,13 +86,31 @@ def predict(
             "trained on upright frames); what it gains differs from model to model.",
         ),
     ] = False,
-    track: Track = False,
-    every: Every = 1,
-    start: Start = 0.0,
-    end: End = None,
-    resume: ResumeJob = False,
+    track: Annotated[
+        bool, typer.Option("--track", help="Number targets that belong together over time.")
+    ] = False,
+    every: Annotated[
+        int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
+    ] = 1,
+    start: Annotated[
+        float, typer.Option(help="Skip what is before this second of a video.", metavar="S")
+    ] = 0.0,
+    end: Annotated[
+        float | None, typer.Option(help="Stop at this second of a video.", metavar="S")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the interrupted job in --out, given the same sources and options. "
+            "Files that it was done with are passed over; one that it had begun is begun again.",
+        ),
+    ] = False,
 ) -> None:
     """Find targets in infrared images and videos and write what was found.
+
+    The model may find pixels or, a detector, boxes: --backend, --precision and --flips are
+    for pixels.
 
     Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits, and
     MP4, AVI, MKV and MOV at 8 to 16 bits. The overlay of a video is a video.
@@ -120,148 +121,129 @@ def predict(
 
     Example: pinglow predict clip.mp4 --track --save overlay,jsonl
     """
-    from pinglow.inference.pipeline import Selection
     from pinglow.inference.predictor import Predictor
-    from pinglow.output.sinks import SINKS
+    from pinglow.inference.tracking import make_tracker
+    from pinglow.io.source import Selection, open_source
+    from pinglow.output.job_log import JobLog
+    from pinglow.output.sinks import check_sinks
 
-    run_job(
-        sources,
-        lambda: Predictor.load(
-            model,
-            backend=backend,
-            device=device,
-            precision=precision,
-            threshold=threshold,
-            tile=tile or None,
-            flips=flips,
-        ),
-        out,
-        choose_sinks(save, list(SINKS)),
-        Selection(every, start, end),
-        track=track,
-        settings={"model": model, "threshold": threshold, "tile": tile, "flips": flips},
-        resume=resume,
+    names = _split_names(save)
+    selection = Selection(every, start, end)
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"--out {out} is a file: name a folder")
+    if track and resume:
+        raise OptionError("--track numbers tracks through all files: start anew, without --resume")
+    if track:
+        make_tracker(1.0)  # says now if its library is not installed
+    found = [open_source(file) for file in _find_files(sources, out)]
+    predictor = Predictor.load(
+        model,
+        backend=backend,
+        device=device,
+        precision=precision,
+        threshold=threshold,
+        tile=tile or None,
+        flips=flips,
     )
+    check_sinks(names, predictor.kind)
+    settings = {
+        **{"model": model, "threshold": threshold, "tile": tile, "flips": flips, "track": track},
+        "selection": [every, start, end],
+        "sources": [source.name for source in found],
+    }
+    log = JobLog(out, names, settings, resume)
+    done_before = len(log.done)
+    summary = _run(found, predictor, out, names, log, selection, make_tracker if track else None)
+    _tell(summary, done_before, out)
 
 
-def choose_sinks(save: str, known: list[str]) -> list[str]:
+def _split_names(save: str) -> list[str]:
     """The names in ``--save``.
 
     Raises:
         OptionError: One is unknown.
     """
+    from pinglow.output.sinks import SINKS
+
     names = list(dict.fromkeys(word.strip() for word in save.split(",")))
     for name in names:
-        if name not in known:
-            raise OptionError(f"--save {name!r} is unknown: choose from {', '.join(known)}")
+        if name not in SINKS:
+            raise OptionError(f"--save {name!r} is unknown: choose from {', '.join(SINKS)}")
     return names
 
 
-def run_job(
-    sources: list[str],
-    load: Callable[[], Callable[[NDArray[Any]], Prediction | Detections]],
-    out: Path,
-    sinks: list[str],
-    selection: Selection,
-    *,
-    track: bool,
-    settings: dict[str, Any],
-    resume: bool,
-) -> None:
-    """Predict files, write what was found, say what happened: what the predict commands do.
-
-    Args:
-        sources: Files, folders, patterns.
-        load: Loads the predictor, once all else is known to be in order.
-        out: Folder for the results.
-        sinks: Keys of `SINKS`.
-        selection: Which frames of videos and multi-page files.
-        track: Number targets over time.
-        settings: What else the results depend on, ready for JSON.
-        resume: Go on with the job whose results are in ``out``.
-
-    Raises:
-        OptionError: An option does not fit.
-        FrameError: No frame could be read.
-    """
-    from pinglow.cli.progress import frame_progress
+def _find_files(sources: list[str], out: Path) -> list[Path]:
+    """The images and videos that arguments stand for, but for those among the results."""
     from pinglow.data.pack.cache import open_images
-    from pinglow.inference.pipeline import predict_frames
-    from pinglow.inference.tracking import make_tracker
-    from pinglow.io.frames import FRAME_SUFFIXES, find_frames
+    from pinglow.io.frames import find_frames
+    from pinglow.io.readers import frame_suffixes
     from pinglow.io.video import VIDEO_SUFFIXES
-    from pinglow.output.job_log import JobLog
-    from pinglow.output.sinks import OverlaySink, open_sinks, printable
+    from pinglow.output.sinks import SINKS
 
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"--out {out} is a file: name a folder")
-    if track:
-        make_tracker(1.0)  # says now if its library is not installed
-    pictures = [out / name for name in ("masks", "probability", "overlays")]
-    files = find_frames(
-        [open_images(source) for source in sources], FRAME_SUFFIXES | VIDEO_SUFFIXES, pictures
-    )
-    if track and resume:
-        raise OptionError("--track numbers tracks through all files: start anew, without --resume")
-    predictor = load()
-    settings = {
-        **settings,
-        "track": track,
-        "selection": [selection.every, selection.start, selection.end],
-        "sources": [printable(file) for file in files],
-    }
-    tables = (out / "targets.csv", out / "targets.jsonl")
-    earlier = any(path.exists() for path in (*pictures, *tables))
-    log = JobLog(out, sinks, settings, resume)
+    results = [out / sink.place for sink in SINKS.values()]
+    opened = [open_images(source) for source in sources]
+    return find_frames(opened, frame_suffixes() | VIDEO_SUFFIXES, results)
 
-    def end_file(source: Path) -> None:
-        for sink in opened:
-            if isinstance(sink, OverlaySink):
-                sink.close()  # its video is whole only then
-        log.add(source)
 
-    done_before = frozenset(log.done)
-    if log.resumed:
-        typer.echo(f"note: {_count(len(done_before), 'file')} done before", err=True)
-    elif earlier:
-        typer.echo(
-            f"note: {out} holds results of an earlier job; its tables, and pictures of the same "
-            "names, are replaced with the first frame (name another --out to keep them)",
-            err=True,
-        )
+def _run(
+    sources: list[Source],
+    predictor: Predictor | BoxPredictor,
+    out: Path,
+    names: list[str],
+    log: JobLog,
+    selection: Selection,
+    make_tracker: Callable[[float], Tracker] | None,
+) -> JobSummary:
+    """Run the job with a bar on stderr, and say what is in the folder of the results."""
+    from pinglow.cli.progress import frame_progress
+    from pinglow.inference.pipeline import run
+    from pinglow.output.sinks import SINKS, open_sinks
+
+    earlier = any((out / sink.place).exists() for sink in SINKS.values())
     try:
-        with open_sinks(sinks, out, log.resumed) as opened, frame_progress() as bar:
-            task = bar.add_task("", total=len(files))
-            summary = predict_frames(
+        with (
+            open_sinks(names, out, log.done if log.resumed else None) as sinks,
+            frame_progress() as bar,
+        ):
+            if log.resumed:
+                typer.echo(f"note: {_count(len(log.done), 'file')} done before", err=True)
+            elif earlier:
+                typer.echo(
+                    f"note: {out} holds results of an earlier job; its tables, and pictures of the "
+                    "same names, are replaced with the first frame (name another --out to keep "
+                    "them)",
+                    err=True,
+                )
+            task = bar.add_task("", total=len(sources))
+            return run(
+                sources,
                 predictor,
-                files,
-                [log, *opened],
-                lambda done, total: bar.update(task, completed=done, total=total),
-                selection,
-                make_tracker if track else None,
-                done_before,
-                end_file,
+                sinks,
+                resume=log,
+                selection=selection,
+                make_tracker=make_tracker,
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except KeyboardInterrupt:
         more = f"; --resume goes on after {_count(len(log.done), 'file')}"
-        more = "" if track or not log.done else more
+        more = "" if make_tracker or not log.done else more
         typer.echo(f"The results so far are in {out}{more}.", err=True)
         raise
 
+
+def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
+    """Say what a job did.
+
+    Raises:
+        OptionError: No frame was taken.
+        FrameError: No frame could be read.
+        typer.Exit: With code 2, some frames could not be.
+    """
     for _, reason in summary.broken:
         typer.echo(f"warning: left out: {reason}", err=True)
-    if done_before and not summary.frames and not summary.broken:
-        typer.echo(f"Nothing was left to do. Results are in {out}.")
-        return
-    if not summary.frames and not summary.broken:
-        raise OptionError(
-            "no frame was taken: the videos have none between --start and --end that --every "
-            "takes; widen them"
-        )
-    if done_before and not summary.frames:
-        raise FrameError("nothing else was left to do: mend what was left out, then --resume")
     if not summary.frames:
-        raise FrameError(f"none of the {len(summary.broken)} frames could be read: see above why")
+        _tell_none(len(summary.broken), done_before, out)
+        return
     left_out = f"{len(summary.broken)} left out, " if summary.broken else ""
     tracks = "" if summary.tracks is None else f" in {_count(summary.tracks, 'track')}"
     if summary.holed:
@@ -277,6 +259,20 @@ def run_job(
     )
     if summary.broken:
         raise typer.Exit(2)
+
+
+def _tell_none(broken: int, done_before: int, out: Path) -> None:
+    """Say why a job predicted no frame."""
+    if done_before and broken:
+        raise FrameError("nothing else was left to do: mend what was left out, then --resume")
+    if broken:
+        raise FrameError(f"none of the {broken} frames could be read: see above why")
+    if not done_before:
+        raise OptionError(
+            "no frame was taken: the videos have none between --start and --end that --every "
+            "takes; widen them"
+        )
+    typer.echo(f"Nothing was left to do. Results are in {out}.")
 
 
 def _count(number: int, noun: str) -> str:

@@ -47,11 +47,11 @@ def study(
     as each run ends. Small runs leave a GPU, and many cores, mostly idle: --jobs
     makes several at a time.
 
-    Example: pinglow study studies/arms.toml --root data
+    Example: pinglow study my-study.toml --root data
 
-    Example: pinglow study studies/arms.toml --root data --jobs 8
+    Example: pinglow study my-study.toml --root data --jobs 8
 
-    Example: pinglow study report studies/arms.toml
+    Example: pinglow study report my-study.toml
     """
     from functools import partial
 
@@ -111,14 +111,17 @@ def study(
 def _table(results: list[RunResult], total: int) -> Any:
     from rich.table import Table
 
+    from pinglow.metrics.scores import SCORES
+    from pinglow.study.results import FIGURES
+
     table = Table(title=f"{len(results)} of {total} runs; means over the data sets")
-    for column in ("arm", "seed", "IoU, %", "nIoU, %", "Pd, %", "Fa, 1e-6", "minutes"):
+    headings = [SCORES[key].heading for key in FIGURES]
+    for column in ("arm", "seed", *headings, "minutes"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for result in results:
         if result.failure:
             figures = ["failed", "", "", ""]
         else:
-            figures = [f"{100 * result.figure(key):.2f}" for key in ("iou", "niou", "pd")]
-            figures.append(f"{1e6 * result.figure('fa'):.1f}")
+            figures = [SCORES[key].show(result.figure(key)) for key in FIGURES]
         table.add_row(result.arm, str(result.seed), *figures, f"{result.minutes:.1f}")
     return table

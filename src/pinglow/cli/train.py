@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,113 +12,84 @@ from pinglow.cli.predict import Device
 from pinglow.errors import DataError, OptionError, PinglowError
 
 if TYPE_CHECKING:
-    from pinglow.training.fit import Machine
-    from pinglow.training.recipe import RunRecipe
+    from pinglow.training.recipe import Recipe
     from pinglow.training.splits import Cut
-    from pinglow.training.task import TrainingTask
-
 
 _BEGUN = time.monotonic()  # as near to the command's beginning as can be
-
-Data = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="DIR[:SPLIT[:VALIDATION]]",
-        help="Train on this folder, or pack of one, instead of the recipe's; repeat for several. "
-        "SPLIT names a list in it (default: train), VALIDATION the list that validates (default: "
-        "frames cut from SPLIT).",
-    ),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in optimizer.name=adagrad."),
-]
-Run = Annotated[Path | None, typer.Option(help="The run folder to make (default: runs/NAME).")]
-Resume = Annotated[
-    Path | None,
-    typer.Option(metavar="RUN", help="Go on with this run folder, exactly where it stopped."),
-]
-Devices = Annotated[
-    int, typer.Option(metavar="N", help="Train on N devices, a process each; also by torchrun.")
-]
-Minutes = Annotated[
-    float | None,
-    typer.Option(
-        metavar="M",
-        help="End after M minutes, validated and saved; --resume goes on. With --set "
-        "steps=minutes the schedule has as many steps as fit.",
-    ),
-]
-Compile = Annotated[
-    bool,
-    typer.Option(
-        "--compile", help="Fuse operations by torch.compile: minutes of preparation, faster steps."
-    ),
-]
-"""What the commands that train have in common."""
 
 
 def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A recipe file, or a bundled recipe, as fast or paper; none: they are listed. "
-            "With --resume it can be left out."
+            help="A recipe file, or a bundled recipe, as fast, paper or detect; none: they are "
+            "listed. With --resume it can be left out."
         ),
     ] = None,
-    data: Data = None,
-    changes: Changes = None,
-    run: Run = None,
-    resume: Resume = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR[:SPLIT[:VALIDATION]]",
+            help="Train on this folder, or pack of one, instead of the recipe's; repeat for "
+            "several. SPLIT names a list in it (default: train), VALIDATION the list that "
+            "validates (default: frames cut from SPLIT).",
+        ),
+    ] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            help="Where --data has the boxes that a detector learns: masks, voc, yolo or coco.",
+            show_default="the first that a folder has",
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a key, as in optimizer.name=adagrad or network.type=retinanet-small.",
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run folder to make (default: runs/NAME).")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with this run folder, exactly where it stopped."),
+    ] = None,
     device: Device = "auto",
-    devices: Devices = 1,
-    minutes: Minutes = None,
-    compiled: Compile = False,
+    devices: Annotated[
+        int,
+        typer.Option(metavar="N", help="Train on N devices, a process each; also by torchrun."),
+    ] = 1,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="M",
+            help="End after M minutes, validated and saved; --resume goes on. With --set "
+            "steps=minutes the schedule has as many steps as fit.",
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Fuse operations by torch.compile: minutes of preparation, faster steps.",
+        ),
+    ] = False,
 ) -> None:
     """Train a network by a recipe; the run folder gets weights, curves and lists.
 
-    Ctrl-C saves and stops (exit code 130), SIGTERM too (143).
+    The recipe says whether the network finds masks or boxes. Ctrl-C saves and stops
+    (exit code 130), SIGTERM too (143).
 
     Example: pinglow train fast --data my-frames:train --set steps=2000
 
     Example: pinglow train base --data my-frames:train --minutes 9 --set steps=minutes
 
+    Example: pinglow train detect --data my-frames:train --set network.gaussian=true
+
     From the bundled weights: add --set init=pinglow-fast
-    """
-    from pinglow.training.fit import Machine
-    from pinglow.training.fit import train as fit
-    from pinglow.training.recipe import Recipe
-
-    machine = Machine(device, devices, minutes, compiled=compiled, begun=_BEGUN)
-    fit_run(Recipe, fit, recipe, data, list(changes or []), run, resume, machine)
-
-
-def fit_run(
-    kind: type[RunRecipe],
-    fit: Callable[..., TrainingTask],
-    recipe: str | None,
-    data: list[str] | None,
-    changes: list[str],
-    run: Path | None,
-    resume: Path | None,
-    machine: Machine,
-    boxes: str | None = None,
-) -> None:
-    """Train by a recipe of a kind, and say what came of it: what the train commands do.
-
-    Args:
-        kind: The kind of recipe.
-        fit: Trains; takes the recipe, the run folder, ``resume`` and ``command``.
-        recipe: Name or path; None: that of the run to resume.
-        data: Folders instead of the recipe's, as DIR[:SPLIT[:VALIDATION]].
-        changes: Items key=value.
-        run: The run folder.
-        resume: The run folder to go on with.
-        machine: On what it is trained, and for how long.
-        boxes: Where the boxes of these folders are.
-
-    Raises:
-        OptionError: The options do not fit together.
     """
     import math
     import shlex
@@ -127,35 +97,32 @@ def fit_run(
 
     from rich.console import Console
 
-    from pinglow.training.recipe_file import bundled_recipes, load_run_recipe
+    from pinglow.metrics.scores import SCORES
+    from pinglow.training.fit import Machine
+    from pinglow.training.fit import train as fit
+    from pinglow.training.recipe_file import load_recipe
     from pinglow.training.run import TrainingInterruptedError
-    from pinglow.training.task import LABELS
 
-    if machine.minutes is not None and not 0 < machine.minutes < math.inf:
-        raise OptionError(f"--minutes is {machine.minutes:g}; use a number above 0")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise OptionError(f"--minutes is {minutes:g}; use a number above 0")
     if run is not None and resume is not None:
         raise OptionError("--run and --resume exclude each other; --resume names the run itself")
-    if recipe is None:
-        if resume is None:
-            names = ", ".join(bundled_recipes(kind))
-            raise OptionError(f"no recipe is given; name a file or one of {names}")
-        recipe = str(resume / "recipe.toml")
-        if not Path(recipe).is_file():
-            raise OptionError(f"--resume {resume} is not a run folder; it has no recipe.toml")
     if boxes is not None and not data:
         raise OptionError("--boxes says where the boxes of --data are; name a folder with that")
+    changes = list(changes or [])
     if data:
         tables = [_as_table(item, {"boxes": boxes} if boxes else {}) for item in data]
-        changes = [*changes, f"data.sets=[{', '.join(tables)}]"]
-    plain = load_run_recipe(kind, recipe, changes)
+        changes.append(f"data.sets=[{', '.join(tables)}]")
+    plain = load_recipe(recipe or _recipe_of(resume), changes)
     folder = resume or run or Path("runs") / plain.name
     follower = _rank() > 0
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, quiet=follower)
     command = shlex.join(["pinglow", *sys.argv[1:]])
+    machine = Machine(device, devices, minutes, compiled=compiled, begun=_BEGUN)
 
     console.print(f"{plain.name}: reading frames")
 
-    def announce(recipe: RunRecipe, cuts: list[Cut]) -> None:
+    def announce(recipe: Recipe, cuts: list[Cut]) -> None:
         console.print(f"training {plain.name}: {recipe.steps} steps into {folder}")
         for cut in cuts:
             trained, held = len(cut.training), len(cut.validation)
@@ -180,14 +147,32 @@ def fit_run(
         raise
     if task.steps_done < task.recipe.steps:
         console.print(
-            f"the {machine.minutes:g} minutes are over at step {task.steps_done} of "
-            f"{task.recipe.steps}, everything is saved; go on with: {plain.trained_by} --resume "
+            f"the {minutes:g} minutes are over at step {task.steps_done} of "
+            f"{task.recipe.steps}, everything is saved; go on with: pinglow train --resume "
             f"{shlex.quote(str(folder))}"
         )
     console.print(
-        f"last validation {LABELS[task.figures[0]]} {task.score:.3f}; weights of the best "
+        f"last validation {SCORES[task.figures[0]].name} {task.score:.3f}; weights of the best "
         f"validation: {folder / 'weights.safetensors'}; curves: {folder / 'curves.png'}"
     )
+
+
+def _recipe_of(resume: Path | None) -> str:
+    """The recipe of a run folder.
+
+    Raises:
+        OptionError: There is none.
+    """
+    from pinglow.training.recipe_file import bundled_recipes
+
+    if resume is None:
+        raise OptionError(
+            f"no recipe is given; name a file or one of {', '.join(bundled_recipes())}"
+        )
+    recipe = resume / "recipe.toml"
+    if not recipe.is_file():
+        raise OptionError(f"--resume {resume} is not a run folder; it has no recipe.toml")
+    return str(recipe)
 
 
 def _rank() -> int:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, FrameError
-from pinglow.io.frames import FRAME_SUFFIXES, read_only_frame, strip_suffix
+from pinglow.io.frames import read_only_frame, strip_suffix
+from pinglow.io.readers import frame_suffixes
 from pinglow.structures import BoolArray, binarize_mask
 
 
@@ -307,7 +308,7 @@ def resize_nearest(mask: BoolArray, shape: tuple[int, ...]) -> BoolArray:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    for suffix in (".png", ".bmp", *sorted(FRAME_SUFFIXES)):
+    for suffix in (".png", ".bmp", *sorted(frame_suffixes())):
         for spelling in (suffix, suffix.upper(), suffix.title()):
             path = folder / f"{name}{spelling}"
             if path.is_file():

@@ -23,7 +23,7 @@ from pinglow.errors import OptionError
 from pinglow.extras import is_installed
 from pinglow.models.card import ModelCard, find_model
 from pinglow.models.conversion import convert_to_onnx
-from pinglow.models.weights import build_network
+from pinglow.models.registry import build_network
 from pinglow.nn import PinwheelUNet, fold_kernels
 
 FORMS: Final[dict[str, Callable[[], PinwheelUNet]]] = {

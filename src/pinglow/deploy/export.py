@@ -1,7 +1,7 @@
 """Write a model as an ONNX or OpenVINO file that runs without pinglow, checked first.
 
 The card goes into the file's metadata: normalization, input rule, threshold, data and scores.
-docs/deploying.md says how to use the file from another program.
+docs/guides/export.md says how to use the file from another program.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, ModelError, OptionError
 from pinglow.evaluation.pixels import Pair, evaluate_model
 from pinglow.extras import import_extra, is_installed
-from pinglow.inference.predictor import TILE, Predictor, prepare_input
+from pinglow.inference.predictor import Predictor, prepare_input
+from pinglow.inference.tiling import TILE
 from pinglow.io.frames import find_frames, read_only_frame
 from pinglow.metrics import PROTOCOLS
 from pinglow.models.card import CARD_KEY, EXPORTED, ModelCard, find_model
@@ -133,7 +134,7 @@ def export_model(
             accuracy = None
         else:
             difference = None
-            reference = Predictor.load(name_or_path, device="cpu")
+            reference = Predictor(*open_model(name_or_path, device="cpu"))
             accuracy = _measure(reference, Predictor(exported, card), frames)
         files = sorted(Path(temporary).iterdir())
         size = sum(file.stat().st_size for file in files)

@@ -1,4 +1,4 @@
-"""Predict a list of files: read, find, write; a broken frame is noted and the job goes on.
+"""The one engine of every job: read, find, write; a broken frame is noted, and the job goes on.
 
 Reading ahead, the network and writing overlap, each in a thread of its own.
 """
@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -20,44 +19,16 @@ from numpy.typing import NDArray
 from pinglow.errors import FrameError, OptionError
 from pinglow.inference.batches import fill_batches
 from pinglow.inference.predictor import Predictor
-from pinglow.io.frames import count_pages, open_frames
-from pinglow.io.video import is_video, probe_video, read_video
-from pinglow.output.sinks import FrameRecord, Sink, printable
+from pinglow.io.source import Selection, Source, SourceFrame
+from pinglow.output.job_log import JobLog
+from pinglow.output.sink import FrameRecord, Sink
 from pinglow.structures import Clip, Detections, Prediction, Target
 
-_LONGEST_VIDEO: Final = 1e8  # seconds, three years
 _LONGEST: Final = 200  # bytes of an output name; file systems take 255, and sinks add to it
 _AHEAD: Final = 4  # frames read ahead, and results waiting to be written
 _LARGE: Final = 2**24  # bytes; of frames beyond that, one at a time
 _STILLS: Final = 25.0  # frames a second that are assumed where there are no times
 _Found = Prediction | Detections
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which frames of a video, a multi-page file or a folder are taken.
-
-    Attributes:
-        every: Each ``every``-th, from the first; of single images, of those in one folder.
-        start: Seconds from the start of a video.
-        end: The same; None: to its end.
-
-    Raises:
-        OptionError: A value is impossible.
-    """
-
-    every: int = 1
-    start: float = 0.0
-    end: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        if self.every < 1:
-            raise OptionError(f"every is {self.every}; use 1 or more")
-        if not 0 <= self.start < _LONGEST_VIDEO:
-            raise OptionError(f"start is {self.start}; use 0 seconds or more")
-        if self.end is not None and not self.end > self.start:
-            raise OptionError(f"end is {self.end}; use more than start, which is {self.start}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +39,7 @@ class JobSummary:
         frames: Frames predicted; every page of a multi-page file counts.
         targets: Targets found in them.
         tracks: Tracks that they were linked to; None without a tracker.
-        broken: File and reason of each frame that could not be read or predicted.
+        broken: Source and reason of each frame that could not be read or predicted.
         holed: Frames with NaN or infinite pixels, which were taken as the median.
         seconds: Wall time, reading and writing included.
     """
@@ -76,7 +47,7 @@ class JobSummary:
     frames: int
     targets: int
     tracks: int | None
-    broken: tuple[tuple[Path, str], ...]
+    broken: tuple[tuple[str, str], ...]
     holed: int
     seconds: float
 
@@ -88,124 +59,162 @@ class Tracker(Protocol):
         """Number the track of each target of the next frame, from 1; None: of none yet."""
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A source of a job.
+
+    Attributes:
+        source: Where frames are read.
+        name: What its output files are called, unique within the job.
+        frames: How many are expected to be taken.
+    """
+
+    source: Source
+    name: str
+    frames: int
+
+
 @dataclass(frozen=True, eq=False)
 class _Input:
-    """A frame as read, or why it could not be."""
+    """A frame as read, and what its output files are called."""
 
-    source: Path
-    page: int
+    source: Source
     name: str
-    sequence: Path
+    frame: SourceFrame
     rate: float
-    content: NDArray[Any] | FrameError
-    time: float | None = None
     clip: Clip | None = None
 
 
-def predict_frames(
-    predict: Callable[[NDArray[Any]], _Found],
-    sources: Sequence[Path],
+@dataclass(frozen=True)
+class _End:
+    """After the last frame of a source; whole: all of them were read and predicted."""
+
+    source: str
+    whole: bool = True
+
+
+def run(
+    sources: Sequence[Source],
+    predictor: Callable[[NDArray[Any]], _Found],
     sinks: Sequence[Sink],
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    resume: JobLog | None = None,
     selection: Selection | None = None,
     make_tracker: Callable[[float], Tracker] | None = None,
-    done: frozenset[str] = frozenset(),
-    on_file: Callable[[Path], None] = lambda source: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> JobSummary:
-    """Predict every frame of every file and hand the results to the sinks, in order.
+    """Predict every frame of every source and hand the results to the sinks, in order.
 
     Args:
-        predict: Maps (H, W) counts to what is found in them; a `Predictor` maps several at once.
         sources: Images, multi-page files and videos, in the order in which they are predicted.
+        predictor: Maps (H, W) counts to what is found in them; a `Predictor` maps several at once.
         sinks: Where results go; the caller opens and closes them. They are written to in a
             thread of their own.
-        on_progress: Called after each frame with the number done, broken ones too, and the total,
-            which is an estimate where a video does not say how long it is.
-        selection: Which frames of videos and multi-page files; None: all.
+        resume: The log of the job: sources that it is done with are passed over, and those that
+            become so are noted. Names of output files are what they would be without; None:
+            nothing is passed over or noted.
+        selection: Which frames are taken; None: all.
         make_tracker: Makes a tracker for frames at a rate, in frames a second. Each video, each
             multi-page file and the frames of one folder are a sequence; None: no tracks.
-        done: Files to pass over, as `printable` names them; names of output files are what they
-            would be without.
-        on_file: Called with each file all of whose frames have been written, in the sinks' thread.
+        on_progress: Called after each frame with the number done, broken ones too, and the total,
+            which is an estimate where a video does not say how long it is.
 
     Raises:
         OptionError: The selection is by time and a source has no times.
-        MissingExtraError: There is a video, and no library to read it.
     """
     begin = time.perf_counter()
     selection = selection or Selection()
-    sequences = _list_sequences(sources, selection)
-    left = [sequence for sequence in sequences if printable(sequence.source) not in done]
-    total = sum(sequence.frames for sequence in left)
-    predicted = targets = holed = count = 0
-    whole = True  # the file that is being read, so far
-    write = _Writer(sinks, on_file)
-    broken: list[tuple[Path, str]] = []
+    entries = _list_entries(sources, selection)
+    left = [entry for entry in entries if resume is None or entry.source.name not in resume.done]
+    names = {entry.name.casefold() for entry in entries}
+    tally = _Tally(sum(entry.frames for entry in left), on_progress)
+    write = _Writer(sinks if resume is None else [resume, *sinks])
     linker = None if make_tracker is None else _Linker(make_tracker)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         waiting: deque[Future[None]] = deque()
-        names = {sequence.name.casefold() for sequence in sequences}
         inputs = _read_ahead(reader, _read_all(left, selection, names))
-        for item in _predict_all(predict, inputs):
-            if isinstance(item, _Sequence):  # its end
-                if whole:
-                    waiting.append(writer.submit(write, item.source))
+        whole = True  # the source that is being read, so far
+        for item in _predict_all(predictor, inputs):
+            if isinstance(item, _End):
+                waiting.append(writer.submit(write, _End(item.source, whole)))
                 whole = True
                 continue
             given, found = item
-            count += 1
-            frame = given.content
-            if isinstance(frame, FrameError) or isinstance(found, FrameError):
-                whole = False
-                reason = str(found)
-                known = str(given.source) in reason
-                if linker:
-                    linker.link(given, ())  # time goes on
-                broken.append((given.source, reason if known else f"{given.source}: {reason}"))
-            else:
-                record = FrameRecord(
-                    source=given.source,
-                    page=given.page,
-                    name=given.name,
-                    frame=frame,
-                    prediction=found,
-                    time=given.time,
-                    clip=given.clip,
-                    tracks=linker.link(given, found.targets) if linker else None,
-                )
+            # Where a frame is broken, time goes on all the same.
+            targets = () if isinstance(found, FrameError) else found.targets
+            tracks = linker.link(given, targets) if linker else None
+            whole &= not isinstance(found, FrameError)
+            if not isinstance(found, FrameError):
+                record = _record(given, found, tracks)
                 waiting.append(writer.submit(write, record))
-                while len(waiting) > (_AHEAD if frame.nbytes < _LARGE else 0):
+                while len(waiting) > (_AHEAD if record.frame.nbytes < _LARGE else 0):
                     waiting.popleft().result()
-                predicted += 1
-                targets += len(found.targets)
-                holed += not np.isfinite(frame).all()
-            on_progress(count, max(count, total))
+            tally.count(given, found)
         for future in waiting:
             future.result()
-    tracks = linker.tracks if linker else None
-    seconds = time.perf_counter() - begin
-    return JobSummary(predicted, targets, tracks, tuple(broken), holed, seconds)
+    return tally.sum_up(linker.tracks if linker else None, time.perf_counter() - begin)
+
+
+class _Tally:
+    """Counts what a job has done."""
+
+    def __init__(self, total: int, on_progress: Callable[[int, int], None]) -> None:
+        self._total, self._on_progress = total, on_progress
+        self._predicted = self._targets = self._holed = 0
+        self._broken: list[tuple[str, str]] = []
+
+    def count(self, given: _Input, found: _Found | FrameError) -> None:
+        """One frame more."""
+        frame = given.frame.counts
+        if isinstance(found, FrameError) or isinstance(frame, FrameError):
+            name, reason = given.source.name, str(found)
+            self._broken.append((name, reason if name in reason else f"{name}: {reason}"))
+        else:
+            self._predicted += 1
+            self._targets += len(found.targets)
+            self._holed += not np.isfinite(frame).all()
+        done = self._predicted + len(self._broken)
+        self._on_progress(done, max(done, self._total))
+
+    def sum_up(self, tracks: int | None, seconds: float) -> JobSummary:
+        """At the end."""
+        counts = self._predicted, self._targets, tracks
+        return JobSummary(*counts, tuple(self._broken), self._holed, seconds)
+
+
+def _record(given: _Input, found: _Found, tracks: tuple[int | None, ...] | None) -> FrameRecord:
+    assert not isinstance(given.frame.counts, FrameError)
+    return FrameRecord(
+        source=given.source.name,
+        page=given.frame.index,
+        name=given.name,
+        frame=given.frame.counts,
+        prediction=found,
+        time=given.frame.time,
+        clip=given.clip,
+        tracks=tracks,
+    )
 
 
 def _predict_all(
-    predict: Callable[[NDArray[Any]], _Found], inputs: Iterable[_Input | _Sequence]
-) -> Iterator[_Sequence | tuple[_Input, _Found | FrameError]]:
+    predict: Callable[[NDArray[Any]], _Found], inputs: Iterable[_Input | _End]
+) -> Iterator[_End | tuple[_Input, _Found | FrameError]]:
     """The same inputs, frames with what is found in them, or why nothing is."""
     together = predict if isinstance(predict, Predictor) else None
 
-    def size_of(given: _Input | _Sequence) -> int:
-        if together is None or isinstance(given, _Sequence):
+    def size_of(given: _Input | _End) -> int:
+        if together is None or isinstance(given, _End):
             return 0  # waits for nothing
-        return together.input_pixels(given.content)
+        return together.input_pixels(given.frame.counts)
 
     for batch in fill_batches(inputs, size_of, together.batch_pixels if together else 0):
-        contents = [given.content for given in batch if isinstance(given, _Input)]
+        contents = [given.frame.counts for given in batch if isinstance(given, _Input)]
         found = _find(predict, [each for each in contents if not isinstance(each, FrameError)])
         for given in batch:
-            if isinstance(given, _Sequence):
+            if isinstance(given, _End):
                 yield given
             else:
-                content = given.content
+                content = given.frame.counts
                 yield given, content if isinstance(content, FrameError) else next(found)
 
 
@@ -231,11 +240,11 @@ class _Linker:
     def __init__(self, make_tracker: Callable[[float], Tracker]) -> None:
         self.tracks = 0
         self._make = make_tracker
-        self._sequence: Path | None = None
+        self._sequence: str | None = None
 
     def link(self, given: _Input, targets: Sequence[Target]) -> tuple[int | None, ...]:
-        if given.sequence != self._sequence:
-            self._sequence = given.sequence
+        if given.source.sequence != self._sequence:
+            self._sequence = given.source.sequence
             self._tracker = self._make(given.rate)
             self._before = self.tracks
         numbers = [
@@ -249,38 +258,39 @@ class _Linker:
 class _Writer:
     """Hands records to the sinks, in a thread of its own; after a failure it does nothing more.
 
-    So that no file counts as done of which something could not be written.
+    So that no source counts as done of which something could not be written.
     """
 
-    def __init__(self, sinks: Sequence[Sink], on_file: Callable[[Path], None]) -> None:
-        self._sinks, self._on_file = sinks, on_file
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = sinks
         self._failed = False
 
-    def __call__(self, item: FrameRecord | Path) -> None:
-        """Write a frame, or end a file."""
+    def __call__(self, item: FrameRecord | _End) -> None:
+        """Write a frame, or end a source."""
         if self._failed:
             return
         try:
-            if isinstance(item, Path):
-                self._on_file(item)
-            else:
+            if isinstance(item, FrameRecord):
                 for sink in self._sinks:
                     sink.write(item)
+            else:
+                for sink in reversed(self._sinks):  # the log last: then all else is whole
+                    sink.end_source(item.source, item.whole)
         except BaseException:
             self._failed = True
             raise
 
 
 def _read_ahead(
-    reader: ThreadPoolExecutor, inputs: Iterator[_Input | _Sequence]
-) -> Iterator[_Input | _Sequence]:
+    reader: ThreadPoolExecutor, inputs: Iterator[_Input | _End]
+) -> Iterator[_Input | _End]:
     """The same inputs, some of them read before they are asked for."""
     waiting = deque([reader.submit(next, inputs, None)])
     while waiting:
         given = waiting.popleft().result()
         if given is None:
             return
-        content = None if isinstance(given, _Sequence) else given.content
+        content = None if isinstance(given, _End) else given.frame.counts
         large = isinstance(content, np.ndarray) and content.nbytes >= _LARGE
         while len(waiting) < (1 if large else _AHEAD):
             waiting.append(reader.submit(next, inputs, None))
@@ -290,60 +300,34 @@ def _read_ahead(
 # --- what there is to read -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Sequence:
-    """A file with one or more frames; ``frames`` of them are expected to be taken."""
+def _list_entries(sources: Sequence[Source], selection: Selection) -> list[_Entry]:
+    """The sources of which a frame is taken, and what their output files are called.
 
-    source: Path
-    name: str
-    pages: int
-    frames: int
-    rate: float | None
-    """Frames a second of a video; None: not a video."""
-
-
-def _list_sequences(sources: Sequence[Path], selection: Selection) -> list[_Sequence]:
-    """Look at every file's header; a name is the file's stem, where stems collide folder_stem.
-
-    Should it still be taken, -2, -3, ... is added. Names are compared without case, because a
-    file system may not tell case apart.
+    Their stem, where stems collide folder_stem. Should it still be taken, -2, -3, ... is added.
+    Names are compared without case, because a file system may not tell case apart.
     """
     stems = Counter(source.stem.casefold() for source in sources)
-    timed = selection.start > 0 or selection.end is not None
     taken: set[str] = set()
-    singles: Counter[Path] = Counter()
-    sequences = []
+    singles: Counter[str] = Counter()
+    entries = []
     for source in sources:
+        if selection.by_time and source.rate is None:
+            raise OptionError(
+                f"start and end are seconds of a video, and {source.name} has no times: leave "
+                "them out, or name videos only"
+            )
         stem = source.stem
         if stems[stem.casefold()] > 1:
-            stem = f"{source.resolve().parent.name}_{stem}".lstrip("_")
+            stem = f"{source.home}_{stem}".lstrip("_")
         stem = stem.encode("utf-8", "backslashreplace")[:_LONGEST].decode(errors="ignore")
         name = _free_name(stem, taken)
         taken.add(name.casefold())
-        pages, rate, frames = 1, None, 1
-        try:
-            if is_video(source):
-                info = probe_video(source)
-                rate, pages = info.rate, info.frames or 1
-                seconds = pages / rate
-                span = min(seconds, selection.end or seconds) - min(seconds, selection.start)
-                frames = round(span * rate / selection.every)
-            elif timed:
-                raise OptionError(
-                    f"start and end are seconds of a video, and {source} has no times: leave "
-                    "them out, or name videos only"
-                )
-            else:
-                pages = count_pages(source)
-                frames = -(-pages // selection.every) if pages > 1 else 1
-        except FrameError:
-            rate = 1.0 if is_video(source) else None  # reading it will say why
-        if rate is None and pages == 1:
-            singles[source.parent] += 1
-            if (singles[source.parent] - 1) % selection.every:
+        if source.sequence != source.name:  # a single image
+            singles[source.sequence] += 1
+            if (singles[source.sequence] - 1) % selection.every:
                 continue
-        sequences.append(_Sequence(source, name, pages, frames, rate))
-    return sequences
+        entries.append(_Entry(source, name, source.expect(selection) or 0))
+    return entries
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:
@@ -352,48 +336,15 @@ def _free_name(wanted: str, taken: set[str]) -> str:
 
 
 def _read_all(
-    sequences: Sequence[_Sequence], selection: Selection, taken: set[str]
-) -> Iterator[_Input | _Sequence]:
-    """The frames of each sequence, then the sequence, which says that it is at its end."""
-    for sequence in sequences:
-        if sequence.rate is None:
-            yield from _read_pages(sequence, selection, taken)
-        else:
-            yield from _read_clip(sequence, sequence.rate, selection, taken)
-        yield sequence
-
-
-def _read_pages(sequence: _Sequence, selection: Selection, taken: set[str]) -> Iterator[_Input]:
-    source, single = sequence.source, sequence.pages == 1
-    digits = len(str(sequence.pages - 1))
-    home, rate = source.parent if single else source, _STILLS / selection.every
-    content: NDArray[Any] | FrameError
-    try:
-        with open_frames(source) as read:
-            for page in range(0, sequence.pages, selection.every):
-                name = sequence.name
-                if not single:
-                    name = _free_name(f"{name}_p{page:0{digits}}", taken)
-                try:
-                    content = read(page)
-                except FrameError as error:
-                    content = error
-                yield _Input(source, page, name, home, rate, content)
-    except FrameError as error:
-        yield _Input(source, 0, sequence.name, home, rate, error)
-
-
-def _read_clip(
-    sequence: _Sequence, rate: float, selection: Selection, taken: set[str]
-) -> Iterator[_Input]:
-    source, page = sequence.source, 0
-    clip = Clip(sequence.name, rate / selection.every)
-    digits = max(4, len(str(sequence.pages - 1)))
-    given = selection.every, selection.start, selection.end
-    try:
-        for frame in read_video(source, *given):
-            page = frame.index
-            name = _free_name(f"{sequence.name}_f{page:0{digits}}", taken)
-            yield _Input(source, page, name, source, clip.rate, frame.counts, frame.time, clip)
-    except FrameError as error:
-        yield _Input(source, page, sequence.name, source, clip.rate, error)
+    entries: Sequence[_Entry], selection: Selection, taken: set[str]
+) -> Iterator[_Input | _End]:
+    """The frames of each source, then its end."""
+    for entry in entries:
+        source = entry.source
+        rate = (source.rate or _STILLS) / selection.every
+        clip = None if source.rate is None else Clip(entry.name, rate)
+        for frame in source.select(selection):
+            label = frame.label
+            name = _free_name(f"{entry.name}{label}", taken) if label else entry.name
+            yield _Input(source, name, frame, rate, clip)
+        yield _End(source.name)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 import torch
@@ -16,26 +16,29 @@ from pinglow.backends.base import Backend, bring_back, enlarge
 from pinglow.backends.opening import open_model
 from pinglow.errors import FrameError, OptionError
 from pinglow.inference.batches import fill_batches
-from pinglow.inference.tiling import choose_windows, cut_into_tiles
-from pinglow.models.card import ModelCard
+from pinglow.inference.tiling import (
+    MARGIN,
+    SMALLEST_SIDE,
+    TILE,
+    check_tile,
+    choose_windows,
+    cut_into_tiles,
+    is_untiled,
+    untiled_pixels,
+)
+from pinglow.models.card import EXPORTED, ModelCard, find_model, read_card
 from pinglow.preprocess import InputRule, measure_frame
 from pinglow.structures import FloatArray, Prediction
 
-TILE: Final = 1024
-"""Side of a tile at the network's input, pixels."""
-
-SMALLEST_SIDE: Final = 32
-"""Pixels that a network takes at least; smaller frames are continued by reflection."""
+if TYPE_CHECKING:
+    from pinglow.inference.boxes import BoxPredictor
 
 _UPRIGHT_MIRRORS: Final = ((1,),)
 _MIRRORS: Final = (*_UPRIGHT_MIRRORS, (0,), (0, 1))
 _Place = tuple[slice, slice]
-_SMALLEST_TILE: Final = 256
-_UNTILED: Final = 4  # tiles' areas up to which a frame is computed at once
 _OUT_OF_MEMORY: Final = re.compile(
     "allocate memory|bad.?alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE
 )
-_MARGIN: Final = 64  # pixels at the network's input that a tile sees around its core
 
 
 class Predictor:
@@ -52,6 +55,9 @@ class Predictor:
     Raises:
         OptionError: The threshold is not in [0, 1), or the tile is too small.
     """
+
+    kind: ClassVar = "pixels"
+    """What is found in a frame: pixels, a `Prediction`; or boxes, `Detections`."""
 
     def __init__(
         self,
@@ -81,8 +87,8 @@ class Predictor:
         threshold: float | None = None,
         tile: int | None = TILE,
         flips: bool = False,
-    ) -> Self:
-        """Load a model.
+    ) -> Self | BoxPredictor:
+        """Load a model; its card says whether it finds pixels or boxes.
 
         Args:
             name_or_path: A bundled model's name, or the path of weights or of an exported model.
@@ -101,8 +107,21 @@ class Predictor:
             ModelError: The name is unknown or the file cannot be used.
             MissingExtraError: The backend is not installed.
             OptionError: The backend is unknown, the device cannot be used, the threshold is not in
-                [0, 1), or the tile is too small.
+                [0, 1), the tile is too small, or an option is not for detectors.
         """
+        path = find_model(name_or_path)
+        if path.suffix.lower() not in EXPORTED and read_card(path).kind == "boxes":
+            from pinglow.inference.boxes import BoxPredictor  # needs torch
+
+            return BoxPredictor.load(
+                name_or_path,
+                backend=backend,
+                device=device,
+                precision=precision,
+                threshold=threshold,
+                tile=tile,
+                flips=flips,
+            )
         opened = open_model(name_or_path, backend, device, precision)
         return cls(*opened, threshold, tile, flips)
 
@@ -244,7 +263,7 @@ def batch_pixels(backend: Backend, tile: int | None) -> int:
     images of 512 x 512 one takes 1.17 of what it takes alone in PyTorch, 0.91 in ONNX Runtime and
     0.96 in OpenVINO (python benchmarks/batches.py), for all of which the first would wait.
     """
-    return _UNTILED * (tile or TILE) ** 2 if backend.device.type == "cuda" else 1
+    return untiled_pixels(tile or TILE) if backend.device.type == "cuda" else 1
 
 
 @contextmanager
@@ -260,16 +279,6 @@ def memory_guard(frame: NDArray[Any]) -> Iterator[None]:
             f"a frame of {size} pixels does not fit into memory; use a smaller tile, or cut it "
             "into smaller ones"
         ) from error
-
-
-def check_tile(tile: int | None) -> None:
-    """See whether tiles can have this side.
-
-    Raises:
-        OptionError: They would be too small.
-    """
-    if tile is not None and tile < _SMALLEST_TILE:
-        raise OptionError(f"tile is {tile}; use at least {_SMALLEST_TILE} pixels")
 
 
 def as_frame(frame: ArrayLike) -> NDArray[Any]:
@@ -327,8 +336,7 @@ def _input_size(frame: NDArray[Any], rule: InputRule) -> tuple[int, int]:
 
 def _is_untiled(height: int, width: int, tile: int | None) -> bool:
     """Whether a network input is computed at once, by its own channel attention."""
-    small = tile is None or height * width <= _UNTILED * tile**2
-    return small and len(choose_windows(height, width, TILE)) == 1
+    return is_untiled(height, width, tile) and len(choose_windows(height, width, TILE)) == 1
 
 
 def _at_once(
@@ -373,11 +381,11 @@ def _run(
     windows = choose_windows(height, width, TILE)
     seen = [backend.gates(part_of(window)[None, None]) for window in windows]
     gates = np.concatenate(seen).mean(axis=0, keepdims=True)
-    if tile is None or height * width <= _UNTILED * tile**2:
+    if tile is None or is_untiled(height, width, tile):
         whole = slice(0, height), slice(0, width)
         return np.asarray(backend(part_of(whole)[None, None], gates)[0, 0])
     probability = np.empty((height, width), dtype=np.float32)
-    for part in cut_into_tiles(height, width, tile, _MARGIN):
+    for part in cut_into_tiles(height, width, tile, MARGIN):
         found = backend(part_of((part.rows, part.columns))[None, None], gates)[0, 0]
         probability[part.core_rows, part.core_columns] = found[part.core]
     return probability

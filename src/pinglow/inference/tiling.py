@@ -1,4 +1,4 @@
-"""Cut a large frame into tiles whose results join without seams. Pure functions.
+"""When a frame is computed in tiles, and tiles whose results join without seams. Pure functions.
 
 Each tile is computed with a margin around the core that it answers for, and starts where the
 network's own grid of pooled pixels does, so that it computes what the whole frame would.
@@ -9,6 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pinglow.errors import OptionError
+
+TILE: Final = 1024
+"""Side of a tile at the network's input, pixels."""
+
+MARGIN: Final = 64
+"""Pixels at the network's input that a tile sees around its core."""
+
+SMALLEST_SIDE: Final = 32
+"""Pixels that a network takes at least; smaller frames are continued by reflection."""
+
+_SMALLEST_TILE: Final = 256
+_UNTILED: Final = 4  # tiles' areas
 _GRID: Final = 32  # pixels; a multiple of what networks pool
 
 
@@ -40,6 +53,26 @@ class Tile:
         )
 
 
+def check_tile(tile: int | None) -> None:
+    """See whether tiles can have this side.
+
+    Raises:
+        OptionError: They would be too small.
+    """
+    if tile is not None and tile < _SMALLEST_TILE:
+        raise OptionError(f"tile is {tile}; use at least {_SMALLEST_TILE} pixels")
+
+
+def untiled_pixels(tile: int) -> int:
+    """Pixels at the network's input up to which a frame is computed at once: four tiles' area."""
+    return _UNTILED * tile**2
+
+
+def is_untiled(height: int, width: int, tile: int | None) -> bool:
+    """Whether a network input is computed at once; without tiles each is."""
+    return tile is None or height * width <= untiled_pixels(tile)
+
+
 def cut_into_tiles(height: int, width: int, side: int, margin: int) -> list[Tile]:
     """Cover a frame with tiles, row by row.
 
@@ -61,7 +94,7 @@ def choose_windows(height: int, width: int, side: int) -> list[tuple[slice, slic
 
     Else at most two by two, spread evenly.
     """
-    if height * width <= 4 * side**2:
+    if is_untiled(height, width, side):
         return [(slice(0, height), slice(0, width))]
     return [(rows, columns) for rows in _spread(height, side) for columns in _spread(width, side)]
 

@@ -47,7 +47,7 @@ def gaussianize(
             model.named_modules().
         keep_outputs: See `pinglow.nn.GaussianConv2d.from_conv`.
         orientation: See `pinglow.nn.GaussianConv2d`.
-        **shape: arms, clip, sigma, sigma_per_channel of the same.
+        **shape: arms, clip, sigma of the same.
 
     Returns:
         The paths of the shaped convolutions.
@@ -195,7 +195,7 @@ def _small_body() -> nn.Module:
 
 
 class RetinaNetDetector(nn.Module):
-    """A RetinaNet for one kind of target in gray frames, as `pinglow detect` trains it.
+    """A RetinaNet for one kind of target in gray frames, as `pinglow train` trains it.
 
     Args:
         body: See `build_retinanet`.

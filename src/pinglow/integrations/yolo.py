@@ -10,6 +10,7 @@ make with it is under its license.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import torch
@@ -55,7 +56,7 @@ def gaussianize(
         keep_outputs: See `pinglow.nn.GaussianConv2d.from_conv`.
         orientation: See `pinglow.nn.GaussianConv2d`; not "steered", whose softmax changes when
             ultralytics multiplies the batch normalization into the weights.
-        **shape: arms, clip, sigma, sigma_per_channel of the same.
+        **shape: arms, clip, sigma of the same.
 
     Returns:
         The paths of the shaped convolutions.
@@ -81,7 +82,7 @@ def gaussianize(
 
 
 def _shaping(build: Any, where: str, options: dict[str, Any]) -> Any:
-    """ultralytics' ``trainer.get_model``, whose networks have shaped convolutions."""
+    """Ultralytics' ``trainer.get_model``, whose networks have shaped convolutions."""
 
     def get_model(cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
         shaped = weights is not None and any(
@@ -135,7 +136,7 @@ def use_box_loss(model: Any, name: str) -> None:
 
 
 def _criterion(network: Any, name: str) -> Any:
-    """ultralytics' loss of a network, with the named loss for boxes."""
+    """Ultralytics' loss of a network, with the named loss for boxes."""
     losses = import_extra("ultralytics.utils.loss", "detect", "YOLO")
 
     class BoxLoss(losses.BboxLoss):  # type: ignore[misc, name-defined]
@@ -175,7 +176,7 @@ def _network_of(model: Any) -> Any:
 
 
 class YoloDetector(nn.Module):
-    """A YOLOv8 network for one kind of target in gray frames, as `pinglow detect` trains it.
+    """A YOLOv8 network for one kind of target in gray frames, as `pinglow train` trains it.
 
     Args:
         layout: One of ultralytics' layouts, as in yolov8n-p2; p2 adds a level of stride 4.
@@ -185,6 +186,9 @@ class YoloDetector(nn.Module):
 
     def __init__(self, layout: str, gaussian: bool = False, box_loss: str = "own") -> None:
         super().__init__()
+        # ultralytics looks for the network when it is imported, and speaks of its settings.
+        os.environ.setdefault("YOLO_OFFLINE", "true")
+        os.environ.setdefault("YOLO_VERBOSE", "false")
         tasks = import_extra("ultralytics.nn.tasks", "detect", "YOLO")
         settings = import_extra("ultralytics.cfg", "detect", "YOLO").get_cfg()
         content = tasks.yaml_model_load(f"{layout}.yaml") | {"nc": 1}

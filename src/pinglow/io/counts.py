@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
+from pinglow.io.memory import MemoryFile
 
 MAX_PIXELS = 2**28  # 16384 x 16384
 
 _logger = logging.getLogger("pinglow")
 
 
-def damaged(path: Path, error: Exception | str) -> FrameError:
+def damaged(path: Path | MemoryFile, error: Exception | str) -> FrameError:
     """What is raised for a file whose bytes are not what they should be."""
     detail = " ".join(str(error).split())[:120] or type(error).__name__
     return FrameError(f"{path} is damaged or cut short ({detail}): copy or export it again")
 
 
-def check_size(path: Path, height: int, width: int, max_pixels: int) -> None:
+def check_size(path: Path | MemoryFile, height: int, width: int, max_pixels: int) -> None:
     """Refuse a frame without pixels, or of more than ``max_pixels``."""
     if height < 1 or width < 1:
         raise FrameError(f"{path} has no pixels ({width} x {height}): copy or export it again")
@@ -33,7 +34,7 @@ def check_size(path: Path, height: int, width: int, max_pixels: int) -> None:
         )
 
 
-def collapse_channels(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
+def collapse_channels(path: Path | MemoryFile, counts: NDArray[Any]) -> NDArray[Any]:
     """(H, W), or (H, W, C) with C = 1 gray, 2 gray-alpha, 3 RGB, 4 RGB-alpha -> (H, W)."""
     if counts.ndim == 2:
         return counts
@@ -53,11 +54,11 @@ def collapse_channels(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(0.299 * red + 0.587 * green + 0.114 * blue)
 
 
-def _warn_color(path: Path) -> None:
+def _warn_color(path: Path | MemoryFile) -> None:
     """Warn about the first file in color that a process reads."""
     if not _colored:
         _colored.append(path)
         _logger.warning(f"{path} is in color: reading its luminance (said once)")
 
 
-_colored: list[Path] = []
+_colored: list[Path | MemoryFile] = []

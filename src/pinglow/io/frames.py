@@ -29,28 +29,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin
 
 from pinglow.errors import DataError, FrameError
-from pinglow.io.counts import MAX_PIXELS, check_size, collapse_channels, damaged
+from pinglow.io.counts import MAX_PIXELS, damaged
+from pinglow.io.memory import MemoryFile
+from pinglow.io.readers import find_reader, frame_suffixes
 from pinglow.io.tiff import count_tiff_pages, list_tiff_pages, read_tiff
-
-FRAME_SUFFIXES: frozenset[str] = frozenset(
-    {".png", ".tif", ".tiff", ".npy", ".pgm", ".bmp", ".jpg", ".jpeg"}
-)
 
 _logger = logging.getLogger("pinglow")
 
 _SEPARATORS = re.escape(f"/{os.sep}")
 _DESCENT = re.compile(rf"(^|[{_SEPARATORS}])\*\*(?:[{_SEPARATORS}]+|$)")
-_PGM_GAP = rb"(?:\s|#[^\n]*\n)+"
-PGM_HEADER = re.compile(
-    rb"P[25]" + _PGM_GAP + _PGM_GAP.join([rb"(\d{1,9})", rb"(\d{1,9})", rb"(\d{1,5})\s"])
-)
 
 
 def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
@@ -75,7 +67,7 @@ def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS)
 
 @contextmanager
 def open_frames(
-    path: str | Path, *, max_pixels: int = MAX_PIXELS
+    path: str | Path | MemoryFile, *, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Callable[[int], NDArray[Any]]]:
     """Open a file once, to read any of its pages: what is given out maps a page to its frame.
 
@@ -86,12 +78,12 @@ def open_frames(
     Raises:
         FrameError: On opening, or on reading a page: see `read_frame`.
     """
-    path = Path(path)
-    reader = _find_reader(path)
+    path = Path(path) if isinstance(path, str) else path
+    reader = find_reader(path)
     with ExitStack() as stack:
         if reader is read_tiff:
             with _name_damage(path):
-                tiff = stack.enter_context(tifffile.TiffFile(path))
+                tiff = stack.enter_context(_open_tiff(path))
                 listed = list_tiff_pages(tiff)
             reader = functools.partial(read_tiff, tiff, listed)
 
@@ -116,8 +108,12 @@ def read_only_frame(path: str | Path) -> NDArray[Any]:
     return frame
 
 
+def _open_tiff(path: Path | MemoryFile) -> tifffile.TiffFile:
+    return tifffile.TiffFile(path if isinstance(path, Path) else path.open("rb"))
+
+
 @contextmanager
-def _name_damage(path: Path) -> Iterator[None]:
+def _name_damage(path: Path | MemoryFile) -> Iterator[None]:
     try:
         yield
     except FrameError:
@@ -130,7 +126,7 @@ def _name_damage(path: Path) -> Iterator[None]:
         raise damaged(path, error) from error
 
 
-def count_pages(path: str | Path) -> int:
+def count_pages(path: str | Path | MemoryFile) -> int:
     """Count the frames in a file: the pages of a TIFF, otherwise 1.
 
     Where a TIFF is cut short, the first lost page counts, so that reading it says so.
@@ -138,16 +134,16 @@ def count_pages(path: str | Path) -> int:
     Raises:
         FrameError: The file is missing, empty, of an unknown kind, or a damaged TIFF.
     """
-    path = Path(path)
-    if _find_reader(path) is not read_tiff:
+    path = Path(path) if isinstance(path, str) else path
+    if find_reader(path) is not read_tiff:
         return 1
-    with _name_damage(path), tifffile.TiffFile(path) as tiff:
+    with _name_damage(path), _open_tiff(path) as tiff:
         return count_tiff_pages(tiff)
 
 
 def find_frames(
     sources: Sequence[str | Path],
-    suffixes: frozenset[str] = FRAME_SUFFIXES,
+    suffixes: frozenset[str] | None = None,
     results: Sequence[Path] = (),
 ) -> list[Path]:
     """List the frames that files, folders and glob patterns stand for.
@@ -159,13 +155,15 @@ def find_frames(
 
     Args:
         sources: Files, folders, patterns.
-        suffixes: Of the files that folders and patterns stand for, in lower case.
+        suffixes: Of the files that folders and patterns stand for, in lower case; None: those of
+            frames.
         results: Folders in which patterns find nothing: those of an earlier job's results.
 
     Raises:
         DataError: A source does not exist, or none holds a frame (a folder without any is
             warned about where others have some).
     """
+    suffixes = frame_suffixes() if suffixes is None else suffixes
     found: dict[str, Path] = {}
     empty: list[str] = []
     for source in sources:
@@ -197,7 +195,7 @@ def find_frames(
 def strip_suffix(name: str) -> str:
     """A frame's name without the suffix of its file; any other dot stays."""
     path = Path(name)
-    return name.removesuffix(path.suffix) if path.suffix.lower() in FRAME_SUFFIXES else name
+    return name.removesuffix(path.suffix) if path.suffix.lower() in frame_suffixes() else name
 
 
 def _expand(pattern: str) -> Iterator[str]:
@@ -242,100 +240,7 @@ def _natural_key(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)], str(path)
 
 
-def _find_reader(path: Path) -> Callable[..., NDArray[Any]]:
-    """Choose the reader by the file's first bytes; `read_tiff` wants the open file first."""
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise FrameError(f"{path} is a pipe or a device: save the frame to a file")
-        with path.open("rb") as file:
-            start = file.read(8)
-    except FileNotFoundError:
-        raise FrameError(f"{path} does not exist: check the path") from None
-    except IsADirectoryError:
-        raise FrameError(f"{path} is a folder: name a file in it") from None
-    except (OSError, ValueError) as error:
-        raise FrameError(f"{path} cannot be opened ({error}): check its permissions") from error
-    if not start:
-        raise FrameError(f"{path} is empty: copy or export it again")
-    for signature, reader in _READERS.items():
-        if start.startswith(signature):
-            return reader
-    raise FrameError(
-        f"{path} is not a frame that pinglow reads: convert it to PNG, TIFF, NPY, PGM, BMP or JPEG"
-    )
-
-
-def _check_single(path: Path, page: int) -> None:
-    if page != 0:
-        raise FrameError(f"{path} has no page {page}: it holds one frame, page 0")
-
-
-def _read_png(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
-    # Not Pillow: it cuts 16-bit RGB, RGBA and LA to 8 bits and does not verify checksums.
-    _check_single(path, page)
-    data = path.read_bytes()
-    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
-    if len(data) < 33:
-        raise damaged(path, "no image header")
-    check_size(path, height, width, max_pixels)
-    if b"acTL" in data[: data.find(b"IDAT")]:
-        raise FrameError(f"{path} is an animation of several frames: save each to a file")
-    return collapse_channels(path, imagecodecs.png_decode(data))
-
-
-def _read_with_pillow(
-    plugin: Callable[[Path], ImageFile.ImageFile], path: Path, page: int, max_pixels: int
-) -> NDArray[Any]:
-    # The plug-in itself, not Image.open: that guesses other kinds (MPO) and brings its own pixel
-    # limit, with a warning below ours.
-    _check_single(path, page)
-    with plugin(path) as image:
-        check_size(path, image.height, image.width, max_pixels)
-        if image.mode in ("1", "L"):
-            return np.array(image)
-        return collapse_channels(path, np.array(image.convert("RGB")))
-
-
-def _read_pgm(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
-    # Not Pillow: it stretches counts to the full range when maxval is not 255 or 65535.
-    _check_single(path, page)
-    data = path.read_bytes()
-    header = PGM_HEADER.match(data)
-    if header is None:
-        raise damaged(path, "no PGM header")
-    width, height, top = (int(number) for number in header.groups())
-    check_size(path, height, width, max_pixels)
-    if not 1 <= top <= 65535:
-        raise damaged(path, f"maxval is {top}")
-    if data.startswith(b"P5"):
-        counts = np.frombuffer(
-            data, ">u2" if top > 255 else "u1", count=height * width, offset=header.end()
-        )
-        if data[header.end() + counts.nbytes :].lstrip().startswith(b"P5"):
-            raise FrameError(f"{path} holds several frames: save each to a file")
-    else:
-        words = re.sub(rb"#[^\n]*", b"", data[header.end() :]).split()[: height * width]
-        counts = np.array([int(word) for word in words], dtype=np.uint32)
-        if counts.max(initial=0) > top:
-            raise damaged(path, f"a count is above maxval {top}")
-        counts = counts.astype(np.uint16 if top > 255 else np.uint8)
-    return counts.reshape(height, width)
-
-
-def _read_npy(path: Path, page: int, max_pixels: int) -> NDArray[Any]:
-    # Mapped first: that reads the header alone and compares what it claims with the file's size.
-    _check_single(path, page)
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    shape = mapped.shape
-    if len(shape) == 3 and 1 in (shape[0], shape[2]):
-        shape = shape[1:] if shape[0] == 1 else shape[:2]
-    if len(shape) != 2:
-        raise FrameError(f"{path} holds an array of shape {shape}: save one (H, W) array per file")
-    check_size(path, shape[0], shape[1], max_pixels)
-    return np.array(mapped).reshape(shape)
-
-
-def _simplify_dtype(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
+def _simplify_dtype(path: Path | MemoryFile, counts: NDArray[Any]) -> NDArray[Any]:
     """Map any real dtype to uint8, uint16 or float32 without losing counts (module's table)."""
     kind = counts.dtype.kind
     if kind == "b":
@@ -349,17 +254,3 @@ def _simplify_dtype(path: Path, counts: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf
             return counts.astype(np.float32, copy=False)
     raise FrameError(f"{path} holds {counts.dtype} values: save integers or floats")
-
-
-_READERS: dict[bytes, Callable[..., NDArray[Any]]] = {
-    b"\x89PNG\r\n\x1a\n": _read_png,
-    b"II*\0": read_tiff,
-    b"MM\0*": read_tiff,
-    b"II+\0": read_tiff,
-    b"MM\0+": read_tiff,
-    b"\x93NUMPY": _read_npy,
-    b"P2": _read_pgm,
-    b"P5": _read_pgm,
-    b"BM": functools.partial(_read_with_pillow, BmpImagePlugin.BmpImageFile),
-    b"\xff\xd8\xff": functools.partial(_read_with_pillow, JpegImagePlugin.JpegImageFile),
-}

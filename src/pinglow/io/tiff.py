@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
 from pinglow.io.counts import check_size, collapse_channels, damaged
+from pinglow.io.memory import MemoryFile
 
 # Photometric interpretations that are gray or become gray: 0 white is zero, 1 black is zero,
 # 2 RGB, 3 palette, 6 YCbCr (decoded to RGB).
@@ -47,7 +48,11 @@ def count_tiff_pages(tiff: tifffile.TiffFile) -> int:
 
 
 def read_tiff(
-    tiff: tifffile.TiffFile, listed: Sequence[int], path: Path, page: int, max_pixels: int
+    tiff: tifffile.TiffFile,
+    listed: Sequence[int],
+    path: Path | MemoryFile,
+    page: int,
+    max_pixels: int,
 ) -> NDArray[Any]:
     """A frame of an open file, of those that it lists; see `pinglow.io.frames.read_frame`."""
     pages = len(listed)
@@ -130,7 +135,7 @@ def _lacks_pages(tiff: tifffile.TiffFile) -> bool:
     return any(tiff.filehandle.read(tiff.tiff.offsetsize)) or place >= tiff.filehandle.size
 
 
-def _check_tiff_data(path: Path, ifd: Any, file_size: int, max_pixels: int) -> None:
+def _check_tiff_data(path: Path | MemoryFile, ifd: Any, file_size: int, max_pixels: int) -> None:
     """Check a page's claims against the file: tifffile allocates first and fills gaps with 0."""
     samples = ifd.samplesperpixel
     if ifd.imagedepth != 1 or samples > 4 or ifd.photometric not in _TIFF_PHOTOMETRICS:

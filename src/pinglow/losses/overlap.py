@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 _LEAST: Final = 1e-12
 
@@ -70,25 +69,6 @@ def positive_smooth(smooth: float) -> float:
             f"smooth is {smooth}; it must be finite and above 0, or empty images have no loss"
         )
     return smooth
-
-
-def target_weights(mask: Tensor, reference: float = 16.0, window: int = 31) -> Tensor:
-    """Weights of pixels by which every target counts as much as one of a reference area (ours).
-
-    The cross entropy of a target of 3 pixels is lost beside one of 60. Here a target's pixels share
-    the weight of ``reference`` pixels; background has weight 1. The area is counted in a window
-    about each pixel, so targets that are closer than half of it share, too.
-
-    Args:
-        mask: (N, 1, H, W), 0 or 1.
-        reference: Area in pixels, above 0.
-        window: Side of the window in pixels, odd; larger than any target.
-
-    Returns:
-        (N, 1, H, W), float.
-    """
-    area = F.avg_pool2d(mask, window, 1, window // 2, divisor_override=1)  # target pixels around
-    return torch.where(mask > 0, reference / area.clamp(min=1), torch.ones_like(mask))
 
 
 class SoftIoULoss(nn.Module):

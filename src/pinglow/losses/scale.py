@@ -93,7 +93,7 @@ def scale_weight(
 def _weighted_iou(
     logits: Tensor, mask: Tensor, variant: ScaleVariant, smooth: float
 ) -> tuple[Tensor, Tensor]:
-    """w · IoU of each image, (N,), and the probabilities (N, 1, H, W)."""
+    """W · IoU of each image, (N,), and the probabilities (N, 1, H, W)."""
     areas, probability = image_areas(logits, mask)
     weight = scale_weight(areas.predicted, areas.true, variant)
     # On a target-free image penalty has no gradient and variance rewards false alarms: w = 1.

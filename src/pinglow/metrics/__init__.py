@@ -5,9 +5,11 @@ from __future__ import annotations
 from pinglow.metrics.boxes import BoxReport, BoxScorer
 from pinglow.metrics.protocol import PROTOCOLS, THRESHOLDS, Protocol, Scorer
 from pinglow.metrics.report import ImageCounts, Report
+from pinglow.metrics.scores import SCORES
 
 __all__ = [
     "PROTOCOLS",
+    "SCORES",
     "THRESHOLDS",
     "BoxReport",
     "BoxScorer",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from pinglow.errors import ModelError
+from pinglow.models.registry import Kind, find_network
 from pinglow.preprocess import NORMALIZATION, InputRule
 
 CARD_KEY: Final = "pinglow"
@@ -28,7 +29,7 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    network: dict[str, Any] = Field(description="type (a key of NETWORKS) and its arguments")
+    network: dict[str, Any] = Field(description="see pinglow.models.registry")
     parameters: int
     normalization: str = NORMALIZATION
     input_rule: InputRule = InputRule()
@@ -44,6 +45,16 @@ class ModelCard(BaseModel):
     recipe: str = Field(default="", description="the recipe, TOML")
     command: str = Field(default="", description="the command that trained it")
     license: str = Field(default="not stated", description="of the weights")
+
+    @property
+    def kind(self) -> Kind:
+        """What the model finds.
+
+        Raises:
+            ModelError: Its network is unknown.
+            MissingExtraError: Its network is of a package that is not installed.
+        """
+        return find_network(self.network.get("type")).kind
 
     @model_validator(mode="before")
     @classmethod

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pinglow.metrics.scores import SCORES
 from pinglow.models.card import ModelCard
 
-_SCORES: Final = {
-    "ap50": ("mAP50, %", 100, 1),
-    "ap": ("mAP50:95, %", 100, 1),
-    "iou": ("IoU, %", 100, 1),
-    "niou": ("nIoU, %", 100, 1),
-    "pd": ("Pd, %", 100, 1),
-    "fa": ("Fa, 1e-6", 1e6, 1),
-    "false_alarms_per_image": ("false alarms a frame", 1, 2),
-}
-"""Key of a score: its heading, factor and digits."""
+_SHOWN: Final = ("ap50", "ap", "iou", "niou", "pd", "fa", "false_alarms_per_image")
 # They say nothing where there are no targets.
 _OVERLAPS: Final = ("ap50", "ap", "iou", "niou", "pd")
 
@@ -50,7 +42,7 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
         if "boxes" in protocols:
             heading += "; Fa by the area of boxes"
         other = ("iou", "niou") if "boxes" in protocols else ("ap50", "ap")
-        keys = [key for key in _SCORES if key not in other]
+        keys = [key for key in _SHOWN if key not in other]
         blocks += [f"{heading})", _table([_score_row(row, keys) for row in card.scores])]
     sizes = [row for row in card.scores if row.get("per_size") and row.get("targets")]
     if sizes:
@@ -89,21 +81,22 @@ def _facts(values: dict[str, Any]) -> str:
 def _score_row(row: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     head = {key: row.get(key) for key in ("data", "list", "images", "targets")}
     head["list"] = row.get("list", row.get("split"))
+    free = row.get("targets") == 0
     return head | {
-        _SCORES[key][0]: None if key in _OVERLAPS and row.get("targets") == 0 else _cell(row, key)
-        for key in keys
+        SCORES[key].heading: None if free and key in _OVERLAPS else _cell(row, key) for key in keys
     }
 
 
 def _cell(row: dict[str, Any], key: str) -> str | None:
     if row.get(key) is None:
         return None
-    _, factor, digits = _SCORES[key]
-    shown = f"{factor * row[key]:.{digits}f}"
+    score = SCORES[key]
+    digits = score.digits - 1  # a page is for reading
+    shown = score.show(row[key], digits)
     interval = (row.get("ci95") or {}).get(key)
     if interval is None:
         return shown
-    low, high = (f"{factor * end:.{digits}f}" for end in interval)
+    low, high = (score.show(end, digits) for end in interval)
     return f"{shown} [{low}, {high}]"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save
@@ -13,18 +12,26 @@ from torch import nn
 from pinglow.errors import ModelError
 from pinglow.files import write_whole
 from pinglow.models.card import CARD_KEY, ModelCard, find_model, read_card
-from pinglow.nn import NETWORKS
+from pinglow.models.registry import Kind, build_network
 
 
-def load_network(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
+def load_network(name_or_path: str | Path, kind: Kind = "pixels") -> tuple[nn.Module, ModelCard]:
     """The network of a bundled model or of a weights file, in eval mode, and its card.
 
+    Args:
+        name_or_path: The model's name, its file, or its run folder.
+        kind: What the network has to find.
+
     Raises:
-        ModelError: As `read_card`, or network and weights do not fit together.
+        ModelError: As `read_card`, or network and weights do not fit together, or it finds
+            something else.
+        MissingExtraError: The network's library is not installed.
     """
     card = read_card(name_or_path)
     path = find_model(name_or_path)
     try:
+        if card.kind != kind:
+            raise ModelError(f"it finds {card.kind}, where a model that finds {kind} is needed")
         network = build_network(card.network)
     except ModelError as error:
         raise ModelError(f"{path} cannot be used: {error}") from error
@@ -46,25 +53,6 @@ def fill_network(network: nn.Module, path: Path) -> None:
         raise ModelError(
             f"{path} holds weights of another network than its card says; train or export it again"
         ) from error
-
-
-def build_network(config: dict[str, Any]) -> nn.Module:
-    """A new network from {"type": a key of NETWORKS, **arguments}.
-
-    Raises:
-        ModelError: The type is unknown or its arguments do not fit.
-    """
-    arguments = dict(config)
-    kind = arguments.pop("type", None)
-    if kind not in NETWORKS:
-        raise ModelError(
-            f"network type {kind!r} is none of {', '.join(sorted(NETWORKS))}; a detector is used "
-            "by pinglow detect, and exported as docs/detectors.md says"
-        )
-    try:
-        return NETWORKS[kind](**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"network {kind} cannot be built: {error}") from error
 
 
 def save_model(path: Path, network: nn.Module, card: ModelCard) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from pinglow.nn.attention import (
     ATTENTIONS,
     ChannelAttention,
@@ -22,14 +20,9 @@ from pinglow.nn.kernel import (
 from pinglow.nn.swap import fold_kernels, shape_convolutions
 from pinglow.nn.unet import PinwheelUNet
 
-NETWORKS: Final[dict[str, type[PinwheelUNet]]] = {"PinwheelUNet": PinwheelUNet}
-"""Networks by the name that recipes and weights use."""
-
-
 __all__ = [
     "ATTENTIONS",
     "CONVOLUTIONS",
-    "NETWORKS",
     "ORIENTATIONS",
     "ChannelAttention",
     "FreeSpatialAttention",

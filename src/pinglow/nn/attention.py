@@ -118,8 +118,7 @@ class GaussianPinwheelAttention(nn.Module):
         orientation: See `GaussianPinwheelKernel`.
         arms: Arms of the mask, or bars of the bank.
         clip: Clip the mask to a disc of radius k // 2.
-        sigma: Start of sigma, in pixels, above 0.25. Several are mixed, with learned shares that
-            start equal and sum to 1 (ours).
+        sigma: Start of sigma, in pixels, above 0.25.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -131,7 +130,7 @@ class GaussianPinwheelAttention(nn.Module):
         orientation: Orientation = "learned",
         arms: int = 4,
         clip: bool = False,
-        sigma: float | tuple[float, ...] = 1.5,
+        sigma: float = 1.5,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -139,8 +138,6 @@ class GaussianPinwheelAttention(nn.Module):
         self.kernel = GaussianPinwheelKernel(
             (kernel_size, kernel_size), orientation, arms, clip, sigma
         )
-        several = len(self.kernel.log_sigma) > 1
-        self.shares = nn.Parameter(torch.zeros(len(self.kernel.log_sigma))) if several else None
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """(N, C, H, W) to the same shape; ``weight`` is what `draw_kernels` gives for it."""
@@ -151,37 +148,20 @@ class GaussianPinwheelAttention(nn.Module):
 
         return _attend(x, respond)
 
-    def fold(self) -> nn.Conv2d:
-        """The attention's convolution, (N, 1, H, W) to (N, 1, H, W), as a plain nn.Conv2d.
-
-        Raises:
-            ValueError: The orientation is "max" or "steered"; `fold_kernels` handles these.
-        """
-        self.kernel.require_single()
-        return self._plain_conv()
-
-    def to_plain(self) -> nn.Module:
+    def reparameterize(self) -> nn.Module:
         """The same attention with plain convolutions only, for any orientation."""
-        conv = self._plain_conv()
-        bank = self.kernel.bank_size > 1
-        return FoldedAttention(FoldedBank(conv, self.kernel, None) if bank else conv)
-
-    def _weight(self) -> Tensor:
-        """(bank, 1, k, k), each kernel with sum 1."""
-        kernel: Tensor = self.kernel()  # (bank, sigmas, k, k)
-        kernel = kernel / kernel.sum(dim=(2, 3), keepdim=True)
-        if self.shares is None:
-            return kernel
-        shares = self.shares.softmax(dim=0).reshape(1, -1, 1, 1)
-        return (kernel * shares).sum(dim=1, keepdim=True)
-
-    def _plain_conv(self) -> nn.Conv2d:
         weight = self._weight().detach()
         size = weight.shape[-1]
         conv = nn.Conv2d(1, len(weight), size, padding=size // 2, bias=False).to(weight)
         with torch.no_grad():
             conv.weight.copy_(weight)
-        return conv.train(self.training)
+        bank = self.kernel.bank_size > 1
+        return FoldedAttention(FoldedBank(conv, self.kernel, None) if bank else conv)
+
+    def _weight(self) -> Tensor:
+        """(bank, 1, k, k), each kernel with sum 1."""
+        kernel: Tensor = self.kernel()
+        return kernel / kernel.sum(dim=(2, 3), keepdim=True)
 
 
 def draw_kernels(attentions: Sequence[nn.Module]) -> list[Tensor | None]:
@@ -196,7 +176,7 @@ def draw_kernels(attentions: Sequence[nn.Module]) -> list[Tensor | None]:
     drawn: list[Tensor | None] = [None] * len(attentions)
     alike: dict[tuple[object, ...], list[int]] = {}
     for place, each in enumerate(attentions):
-        if isinstance(each, GaussianPinwheelAttention) and each.shares is None:
+        if isinstance(each, GaussianPinwheelAttention):
             kernel = each.kernel
             if kernel.orientation == "learned":
                 alike.setdefault((kernel.kernel_size, kernel.arms, kernel.clip), []).append(place)
@@ -233,12 +213,7 @@ ATTENTIONS: Final[dict[str, Callable[[], nn.Module]]] = {
     "learned": functools.partial(
         GaussianPinwheelAttention, orientation="learned", arms=1, clip=True
     ),
-    "learned4": functools.partial(GaussianPinwheelAttention, orientation="learned", arms=4),
     "max": functools.partial(GaussianPinwheelAttention, orientation="max", arms=4),
-    # Ours: from a point to most of the 7 x 7 window.
-    "several": functools.partial(
-        GaussianPinwheelAttention, orientation="learned", arms=1, clip=True, sigma=(0.7, 1.5, 3.0)
-    ),
     "steered": functools.partial(GaussianPinwheelAttention, orientation="steered", arms=4),
 }
 """Named spatial attentions, as recipes and weights name them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,9 +56,19 @@ class ResidualBlock(nn.Module):
         y = self.spatial_attention(y) if kernel is None else self.spatial_attention(y, kernel)
         return F.relu(y + self.skip(x), inplace=True)
 
+    def fold_norms(self) -> None:
+        """Make batch normalization a part of the plain convolutions before it, in eval mode."""
+        for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
+            setattr(self, conv, fuse_conv_bn_eval(getattr(self, conv), getattr(self, norm)))
+            setattr(self, norm, nn.Identity())
+        if isinstance(self.skip, nn.Sequential):
+            self.skip = fuse_conv_bn_eval(*self.skip)
+
 
 def fold_norms(model: nn.Module) -> nn.Module:
     """A copy of a network in which batch normalization is part of the convolutions before it.
+
+    A module says how by a method ``fold_norms()``, which changes it in place.
 
     Args:
         model: In eval mode; with plain convolutions in its residual blocks, as `fold_kernels`
@@ -65,10 +76,7 @@ def fold_norms(model: nn.Module) -> nn.Module:
     """
     model = copy.deepcopy(model)
     for block in model.modules():
-        if isinstance(block, ResidualBlock):
-            for conv, norm in (("conv1", "norm1"), ("conv2", "norm2")):
-                setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
-                setattr(block, norm, nn.Identity())
-            if isinstance(block.skip, nn.Sequential):
-                block.skip = fuse_conv_bn_eval(*block.skip)
+        fold: Callable[[], None] | None = getattr(block, "fold_norms", None)
+        if fold is not None:
+            fold()
     return model

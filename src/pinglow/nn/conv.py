@@ -29,7 +29,6 @@ class GaussianConv2d(nn.Conv2d):
         arms: Arms of the mask, or bars of the bank.
         clip: Clip the mask to a disc of radius k // 2.
         sigma: Start of sigma, in taps.
-        sigma_per_channel: Learn one sigma per output channel instead of one per layer.
 
     Raises:
         ValueError: The kernel size is even and a mask is asked for, or another value is impossible.
@@ -53,7 +52,6 @@ class GaussianConv2d(nn.Conv2d):
         arms: int = 4,
         clip: bool = False,
         sigma: float = 1.5,
-        sigma_per_channel: bool = False,
     ) -> None:
         super().__init__(
             in_channels,
@@ -69,10 +67,8 @@ class GaussianConv2d(nn.Conv2d):
             dtype,
         )
         height, width = self.kernel_size
-        channels = out_channels if sigma_per_channel else 1
-        self.kernel = GaussianPinwheelKernel(
-            (height, width), orientation, arms, clip, sigma, channels
-        ).to(device=device, dtype=dtype)
+        kernel = GaussianPinwheelKernel((height, width), orientation, arms, clip, sigma)
+        self.kernel = kernel.to(device=device, dtype=dtype)
 
     @classmethod
     def from_conv(
@@ -92,7 +88,7 @@ class GaussianConv2d(nn.Conv2d):
                 leaves out; with 4 learned arms at 3 × 3 that is none at the start. False: the
                 weights are taken as they are, and the Gaussian acts from the start.
             orientation: As the class has it.
-            **shape: arms, clip, sigma and sigma_per_channel, as the class has them.
+            **shape: arms, clip and sigma, as the class has them.
 
         Raises:
             ValueError: The Gaussian is too narrow for the kernel: it vanishes at the edge. Or as
@@ -113,7 +109,7 @@ class GaussianConv2d(nn.Conv2d):
         return layer.train(conv.training)
 
     def _divisor(self) -> Tensor:
-        """What makes a plain weight this layer's free one, (1 or C_out, 1, kh, kw)."""
+        """What makes a plain weight this layer's free one, (1, 1, kh, kw)."""
         gaussian = self.kernel.gaussian().detach().unsqueeze(1)
         if gaussian.min() < torch.finfo(gaussian.dtype).tiny:
             raise ValueError(
@@ -126,12 +122,7 @@ class GaussianConv2d(nn.Conv2d):
     def shape_options(self) -> dict[str, Any]:
         """The arguments of its own that it was made with, without sigma, which is learned."""
         kernel = self.kernel
-        return {
-            "orientation": kernel.orientation,
-            "arms": kernel.arms,
-            "clip": kernel.clip,
-            "sigma_per_channel": len(kernel.log_sigma) > 1,
-        }
+        return {"orientation": kernel.orientation, "arms": kernel.arms, "clip": kernel.clip}
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
@@ -155,25 +146,15 @@ class GaussianConv2d(nn.Conv2d):
         responses: Tensor = self._conv_forward(x, self._shaped_weight(), bias)
         return _add_bias(self.kernel.reduce(responses), self.bias) if bank else responses
 
-    def fold(self) -> nn.Conv2d:
-        """Multiply the kernel into the weight: a plain nn.Conv2d with equal outputs.
-
-        Raises:
-            ValueError: The orientation is "max" or "steered", which no single convolution equals;
-                `fold_kernels` handles these.
-        """
-        self.kernel.require_single()
-        return _plain_conv(self, self._shaped_weight(), self.bias)
-
-    def to_plain(self) -> nn.Module:
-        """The same layer of plain convolutions: `fold`, or for a bank one n-fold convolution."""
+    def reparameterize(self) -> nn.Module:
+        """A stand-in of equal outputs: a plain nn.Conv2d, or for a bank an n-fold one."""
         if self.kernel.bank_size == 1:
-            return self.fold()
+            return _plain_conv(self, self._shaped_weight(), self.bias)
         return FoldedBank(_plain_conv(self, self._shaped_weight(), None), self.kernel, self.bias)
 
     def _shaped_weight(self) -> Tensor:
         """(C_out · bank, C_in / groups, kh, kw), a channel's bank side by side, so groups hold."""
-        shape: Tensor = self.kernel()  # (bank, 1 or C_out, kh, kw)
+        shape: Tensor = self.kernel()  # (bank, 1, kh, kw)
         weight = self.weight * shape.unsqueeze(2)  # (bank, C_out, C_in / groups, kh, kw)
         return weight.transpose(0, 1).flatten(0, 1)
 
@@ -181,13 +162,6 @@ class GaussianConv2d(nn.Conv2d):
 CONVOLUTIONS: Final[dict[str, Callable[..., nn.Conv2d]]] = {
     "plain": functools.partial(nn.Conv2d, kernel_size=3, padding=1),
     "gaussian": functools.partial(GaussianConv2d, kernel_size=3, padding=1, orientation="none"),
-    "gaussian-channels": functools.partial(
-        GaussianConv2d, kernel_size=3, padding=1, orientation="none", sigma_per_channel=True
-    ),
-    # At 3 x 3 four arms are all of the kernel: only fewer arms leave some out.
-    "cross": functools.partial(
-        GaussianConv2d, kernel_size=3, padding=1, orientation="learned", arms=2
-    ),
 }
 """Named convolutions of residual blocks: (in_channels, out_channels) to one that keeps the size."""
 

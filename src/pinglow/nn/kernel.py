@@ -79,10 +79,7 @@ class GaussianPinwheelKernel(nn.Module):
             the magnitudes with a learned temperature; ours).
         arms: n, the number of arms of the mask, or of bars in the bank.
         clip: Clip the mask to a disc of radius k // 2.
-        sigma: Start value of sigma in taps, above 0.25 (its lower bound: sigma = 0.25 + exp(...));
-            several learn one each, in the place of channels.
-        channels: Sigmas to learn that start alike, one per output channel of a convolution; 1
-            shares one.
+        sigma: Start value of sigma in taps, above 0.25 (its lower bound: sigma = 0.25 + exp(...)).
 
     Raises:
         ValueError: An argument is out of its range.
@@ -94,8 +91,7 @@ class GaussianPinwheelKernel(nn.Module):
         orientation: Orientation,
         arms: int = 4,
         clip: bool = False,
-        sigma: float | tuple[float, ...] = 1.5,
-        channels: int = 1,
+        sigma: float = 1.5,
     ) -> None:
         super().__init__()
         if orientation not in ORIENTATIONS:
@@ -104,15 +100,13 @@ class GaussianPinwheelKernel(nn.Module):
             raise ValueError(f"kernel_size {kernel_size} has no center tap; use odd sizes")
         if arms < 1:
             raise ValueError(f"arms is {arms}; use at least 1")
-        starts = [sigma] * channels if isinstance(sigma, float | int) else list(sigma)
-        if not (starts and all(start > SIGMA_MIN for start in starts)):
+        if not sigma > SIGMA_MIN:
             raise ValueError(f"sigma is {sigma}; use a value above {SIGMA_MIN}")
         self.kernel_size = kernel_size
         self.orientation = orientation
         self.arms = arms
         self.clip = clip
-        logs = torch.tensor([math.log(start - SIGMA_MIN) for start in starts])
-        self.log_sigma = nn.Parameter(logs.reshape(-1, 1, 1))
+        self.log_sigma = nn.Parameter(torch.full((1, 1, 1), math.log(sigma - SIGMA_MIN)))
         if orientation == "learned":
             low, high = TAU_RANGE
             self.theta = nn.Parameter(torch.tensor(_THETA_START))
@@ -129,7 +123,7 @@ class GaussianPinwheelKernel(nn.Module):
 
     @property
     def sigma(self) -> Tensor:
-        """(channels, 1, 1), in taps, above 0.25."""
+        """(1, 1, 1), in taps, above 0.25."""
         return _sigma(self.log_sigma)
 
     @property
@@ -138,14 +132,14 @@ class GaussianPinwheelKernel(nn.Module):
         return _tau(self.tau_logit)
 
     def forward(self) -> Tensor:
-        """Return (bank, channels, kh, kw), not normalized."""
+        """Return (bank, 1, kh, kw), not normalized."""
         mask = self._masks()  # (bank, kh, kw)
         if self.clip:
             mask = mask * (self._squares() <= (min(self.kernel_size) // 2) ** 2)
         return self.gaussian() * mask.unsqueeze(1)
 
     def gaussian(self) -> Tensor:
-        """The Gaussian without the mask, (channels, kh, kw)."""
+        """The Gaussian without the mask, (1, kh, kw)."""
         return torch.exp(-self._squares() / (2 * self.sigma**2))
 
     def reduce(self, responses: Tensor) -> Tensor:
@@ -165,18 +159,6 @@ class GaussianPinwheelKernel(nn.Module):
         if self.orientation == "steered":
             return steer(banked, self.log_sharpness.exp())
         return largest(banked)
-
-    def require_single(self) -> None:
-        """Check that one plain convolution can stand for this kernel.
-
-        Raises:
-            ValueError: It is a bank.
-        """
-        if self.bank_size > 1:
-            raise ValueError(
-                f"orientation {self.orientation!r} is not one convolution; "
-                "use pinglow.nn.fold_kernels(model)"
-            )
 
     def extra_repr(self) -> str:
         """Describe the constructor's arguments."""
@@ -203,7 +185,7 @@ def draw_learned(kernels: Sequence[GaussianPinwheelKernel]) -> Tensor:
     """What several learned kernels of one shape give one by one, in one batch of operations.
 
     Args:
-        kernels: n with orientation "learned", of one kernel_size, arms and clip, one sigma each.
+        kernels: n with orientation "learned", of one kernel_size, arms and clip.
 
     Returns:
         (n, kh, kw), not normalized.

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from pinglow.nn.attention import GaussianPinwheelAttention
 from pinglow.nn.conv import GaussianConv2d
 
 
 def fold_kernels(model: nn.Module) -> nn.Module:
-    """A copy of a network in which every Gaussian × pinwheel kernel is a plain convolution.
+    """A copy of a network in which every module that can is a plainer one with equal outputs.
 
-    Static orientations become one nn.Conv2d each, banks one n-fold nn.Conv2d and the reduction.
-    Outputs are equal to rounding; the shape costs nothing any more. Layers that share weights
-    still share them.
+    A module says so by a method ``reparameterize()``, which gives what stands in its place. Static
+    Gaussian × pinwheel kernels become one nn.Conv2d each, banks one n-fold nn.Conv2d and the
+    reduction; the shape costs nothing any more. Modules that share weights still share them.
     """
     model = copy.deepcopy(model)
-    shaped = (GaussianConv2d, GaussianPinwheelAttention)
-    plain: dict[nn.Module, nn.Module] = {
-        module: module.to_plain().train(module.training)
-        for module in model.modules()
-        if isinstance(module, shaped)
-    }
+    plain: dict[nn.Module, nn.Module] = {}
+    for module in model.modules():
+        reparameterize: Callable[[], nn.Module] | None = getattr(module, "reparameterize", None)
+        if reparameterize is not None:
+            plain[module] = reparameterize().train(module.training)
     return _replace(model, plain)
 
 
@@ -41,7 +40,7 @@ def shape_convolutions(
         where: A regular expression that the whole path of a layer has to match, such as
             "stem|stage1[.].*".
         keep_outputs: See `GaussianConv2d.from_conv`.
-        **shape: sigma, orientation, arms, clip, sigma_per_channel of `GaussianConv2d`.
+        **shape: sigma, orientation, arms, clip of `GaussianConv2d`.
 
     Returns:
         The paths of all shaped convolutions that match, those that were shaped before included.

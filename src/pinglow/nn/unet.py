@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -59,15 +59,6 @@ class PinwheelUNet(nn.Module):
             raise ValueError(f"convolution is {convolution!r}; use one of {sorted(CONVOLUTIONS)}")
         if patch < 1:
             raise ValueError(f"patch is {patch}; use at least 1")
-        self.config: dict[str, Any] = {
-            "in_channels": in_channels,
-            "widths": list(widths),
-            "depths": list(depths),
-            "attention": attention,
-            "patch": patch,
-        }
-        if convolution != "plain":  # cards of networks without it are as they were
-            self.config |= {"convolution": convolution, "shaped_levels": shaped_levels}
         self.patch = patch
         levels = len(widths) - 1
         self.multiple = patch * 2**levels

@@ -1,16 +1,19 @@
-"""Draw a frame with its targets, for a person."""
+"""The sink of overlays: a frame with its targets, drawn for a person."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pinglow.structures import Target
+from pinglow.output.sink import FrameRecord, PictureSink
+from pinglow.output.video import VideoWriter
+from pinglow.structures import Clip, Target
 
 _SMALLEST, _LARGEST = 512, 2048  # the long side of the frame as shown, px
 _INSETS, _INSET, _GAP = 4, 125, 4  # four insets and three gaps are as wide as the smallest frame
@@ -18,6 +21,41 @@ _CROP = 25  # px of the frame in an inset, each shown as a block of 5 x 5
 _LABELS = 20  # more labels than this hide the picture
 _LINE = 20
 _MARK, _TEXT, _GROUND = (255, 176, 0), (235, 235, 235), (24, 24, 24)
+
+
+class OverlaySink(PictureSink):
+    """overlays/<name>_overlay.png, or of a video <clip>_overlay.mp4; see `draw_overlay`."""
+
+    place = "overlays"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._clip: Clip | None = None
+        self._video: VideoWriter | None = None
+
+    def write(self, record: FrameRecord) -> None:
+        """Draw and write the overlay of one frame."""
+        targets = record.prediction.targets
+        in_clip = record.clip is not None
+        overlay = draw_overlay(record.frame, targets, record.tracks, of_clip=in_clip)
+        if record.clip is None:
+            self.save(overlay, f"{record.name}_overlay.png")
+            return
+        if self._video is None or record.clip != self._clip:
+            self.close()
+            path = self._folder / f"{record.clip.name}_overlay.mp4"
+            self._clip, self._video = record.clip, VideoWriter(path, record.clip.rate)
+        self._video.write(overlay)
+
+    def end_source(self, source: str, whole: bool) -> None:
+        """End the source's video, which is whole only then."""
+        self.close()
+
+    def close(self) -> None:
+        """End the video that is being written."""
+        if self._video is not None:
+            self._video.close()
+            self._video = None
 
 
 def draw_overlay(

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pinglow.errors import RecipeError
+from pinglow.errors import RecipeError, explain_fault
 from pinglow.training.recipe import Recipe
-from pinglow.training.recipe_file import explain_fault, load_recipe, read_toml
+from pinglow.training.recipe_file import load_recipe, read_toml
 
 _RESERVED: Final = ("name", "seed", "data.root")  # the study's own business
-_WHOLE: Final = ("loss.options",)  # a table that is a value
+_WHOLE: Final = ("loss.options",)  # of the earlier form: a table that is a value
 _BATCHES: Final = ("steps", "batch_size", "data", "augmentation", "input_rule")
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
 _Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
@@ -149,7 +149,7 @@ def load_study(path: Path) -> Study:
     try:
         study = Study.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(explain_fault(error, str(path), Study)) from error
+        raise RecipeError(f"{path}: {explain_fault(error, Study)}") from error
     beside = path.parent / study.recipe
     return study.model_copy(update={"recipe": str(beside)}) if beside.is_file() else study
 
@@ -164,7 +164,8 @@ def plan_runs(study: Study, root: Path | None = None) -> list[PlannedRun]:
         root: Where the data lies; None: as the recipe says.
 
     Raises:
-        RecipeError: An arm does not make a valid recipe, or one with steps that are counted.
+        RecipeError: An arm does not make a valid recipe, one with steps that are counted,
+            or a detector.
     """
     seeds = sorted({seed for arm in study.arms for seed in arm.seeds or study.seeds})
     place = {} if root is None else {"data.root": str(root)}
@@ -183,6 +184,11 @@ def plan_runs(study: Study, root: Path | None = None) -> list[PlannedRun]:
                     raise RecipeError(
                         f'arm {arm.name} has steps = "minutes": runs that are compared need one '
                         "number of steps"
+                    )
+                if recipe.network.kind != "pixels":
+                    raise RecipeError(
+                        f"arm {arm.name} trains a detector: a study compares networks that find "
+                        "masks"
                     )
                 runs.append(PlannedRun(arm, seed, recipe))
     return runs

@@ -11,12 +11,12 @@ import numpy as np
 
 from pinglow.errors import DataError
 from pinglow.files import write_whole
+from pinglow.metrics.scores import SCORES
 from pinglow.study.contrast import Difference, contrast_arms
 from pinglow.study.grid import PlannedRun, Study, plan_runs
 from pinglow.study.results import FIGURES, RunResult
 from pinglow.study.run import match_results
 
-_UNITS: Final = {"iou": ("IoU", 100), "niou": ("nIoU", 100), "pd": ("Pd", 100), "fa": ("Fa", 1e6)}
 _NOTHING: Final = 1e-9  # rounding, where the arms are equal in every frame
 _PANELS: Final = 3  # side by side
 _COLORS: Final = ("#c05000", "#0060a0", *(f"C{n}" for n in range(2, 10)))
@@ -102,7 +102,7 @@ def _introduce(study: Study, plan: list[PlannedRun], done: list[RunResult], fail
 
 
 def _table_arms(study: Study, done: list[RunResult], by_set: dict[str, list[RunResult]]) -> str:
-    head = ["arm", "", "seeds", *(label for label, _ in _UNITS.values())]
+    head = ["arm", "", "seeds", *(SCORES[key].name for key in FIGURES)]
     rows = []
     for arm in study.arms:
         runs = [each for each in done if each.arm == arm.name]
@@ -124,7 +124,7 @@ def _split_by_set(done: list[RunResult]) -> dict[str, list[RunResult]]:
 
 
 def _spread(values: Sequence[float], key: str) -> str:
-    scaled = _UNITS[key][1] * np.array(values)
+    scaled = SCORES[key].factor * np.array(values)
     if np.isnan(scaled).any():
         return "-"
     if len(scaled) == 1:
@@ -160,7 +160,7 @@ def _list_effects(study: Study, done: list[RunResult]) -> list[_Effect]:
 
 
 def _table_effects(effects: list[_Effect]) -> str:
-    head = ["", "question", "seeds", *(label for label, _ in _UNITS.values()), "in IoU"]
+    head = ["", "question", "seeds", *(SCORES[key].name for key in FIGURES), "in IoU"]
     rows = []
     for name, question, differences in effects:
         cells = [_interval(differences[key], key) if key in differences else "-" for key in FIGURES]
@@ -199,7 +199,7 @@ def _compare_sets(study: Study, by_set: dict[str, list[RunResult]]) -> list[str]
 
 
 def _interval(difference: Difference, key: str) -> str:
-    factor = _UNITS[key][1]
+    factor = SCORES[key].factor
     low, high = (factor * end for end in difference.interval)
     return f"{factor * difference.value:+.1f} [{low:+.1f}, {high:+.1f}]"
 

@@ -29,9 +29,10 @@ from pinglow.study.results import (
 )
 from pinglow.training.checkpoint import load_checkpoint
 from pinglow.training.fit import Machine, train
+from pinglow.training.recipe import LossTerm
 from pinglow.training.recipe_file import load_recipe
 from pinglow.training.run import CHECKPOINT, TrainingInterruptedError
-from pinglow.training.task import SegmentationTask
+from pinglow.training.task import TrainingTask
 
 _LONGEST_REASON: Final = 300
 
@@ -218,7 +219,7 @@ def _can_resume(run: PlannedRun, work: Path) -> bool:
     return True
 
 
-def _read_run(run: PlannedRun, work: Path, task: SegmentationTask) -> RunResult:
+def _read_run(run: PlannedRun, work: Path, task: TrainingTask) -> RunResult:
     with (work / "metrics.csv").open(newline="", encoding="utf-8") as file:
         curve = list(csv.DictReader(file))
     sets = {}
@@ -240,19 +241,20 @@ def _read_run(run: PlannedRun, work: Path, task: SegmentationTask) -> RunResult:
 
 def _describe(run: PlannedRun, **fields: object) -> RunResult:
     recipe = run.recipe
-    options = recipe.loss.options
-    loss = str(options.get("variant", "")) or recipe.loss.name
-    if options.get("location"):
-        loss += "+location"
     return RunResult.model_validate(
         {
             "arm": run.arm.name,
             "seed": run.seed,
-            "loss": loss,
-            "attention": recipe.network.attention,
-            "convolution": recipe.network.convolution,
+            "loss": "+".join(_name_loss(term) for term in recipe.loss.terms),
+            "attention": getattr(recipe.network, "attention", "-"),
+            "convolution": getattr(recipe.network, "convolution", "-"),
             "steps": recipe.steps,
             "digest": run.digest,
             **fields,
         }
     )
+
+
+def _name_loss(term: LossTerm) -> str:
+    name = str(term.options.get("variant", "")) or term.name
+    return f"{name}+location" if term.options.get("location") else name

@@ -22,7 +22,7 @@ from pinglow.data.augment.paste import Pasting, TargetPatch, lift_target
 from pinglow.data.augment.views import FrameBank, cut_views, draw_views
 from pinglow.preprocess import normalize_frame
 from pinglow.structures import BoolArray, FloatArray, find_targets, label_targets
-from pinglow.training.recipe import Phase, RunRecipe
+from pinglow.training.recipe import Phase, Recipe
 from pinglow.training.splits import Cut
 
 _logger = logging.getLogger("pinglow")
@@ -46,7 +46,7 @@ class TrainingBatches:
         world: How many there are; divides every batch size.
     """
 
-    def __init__(self, recipe: RunRecipe, bank: FrameBank, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, recipe: Recipe, bank: FrameBank, rank: int = 0, world: int = 1) -> None:
         self.recipe = recipe
         self.bank = bank
         self._rank, self._world = rank, world
@@ -91,7 +91,7 @@ class _Frame(NamedTuple):
     patches: list[TargetPatch]
 
 
-def collect_frames(recipe: RunRecipe, cuts: Sequence[Cut]) -> FrameBank:
+def collect_frames(recipe: Recipe, cuts: Sequence[Cut]) -> FrameBank:
     """Read all training frames into a bank on the CPU.
 
     Where they take more than half of the free memory, they are kept in a temporary file.

@@ -1,9 +1,8 @@
-"""Training of detectors: the same views of frames, runs and recipes as segmentation has."""
+"""Training of detectors: networks that find boxes, and have a loss of their own."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,39 +10,44 @@ import torch
 from torch import Tensor
 
 from pinglow.data.boxes import BoxFolder, mask_boxes
+from pinglow.data.folder import FrameFolder
 from pinglow.extras import import_extra
-from pinglow.inference.detector import Detector, build_detector, find_boxes
+from pinglow.inference.boxes import Detector, find_boxes
 from pinglow.io.labels.boxes import BoxArray
 from pinglow.metrics.boxes import BoxReport, BoxScorer
-from pinglow.training.detection_recipe import BoxDataSet, DetectorRecipe
-from pinglow.training.fit import (
-    Machine,
-    check_machine,
-    describe_model,
-    finished_steps,
-    fit_task,
-)
-from pinglow.training.processes import open_world
-from pinglow.training.recipe import RunRecipe
-from pinglow.training.splits import Cut, cut_validation
+from pinglow.training.recipe import DataSet, Recipe
 from pinglow.training.task import TrainingTask, ValidationFrame
 
 
 class DetectionTask(TrainingTask):
-    """Trains a detector by a recipe.
+    """Trains a detector by its own loss.
 
     The components of a batch's masks are its targets, so that boxes go through every augmentation
     as masks do. Frames are scored as the detector will be used: the whole frame, with the averaged
     weights. The threshold is the one of the largest F1 on the validation frames, and goes into the
     card.
+
+    Raises:
+        MissingExtraError: What it takes to score boxes is not installed.
     """
 
     figures = ("ap50", "ap", "pd", "fa")
 
-    def __init__(self, recipe: DetectorRecipe) -> None:
-        network = build_detector(recipe.detector.model_dump())
-        super().__init__(recipe, network.to(memory_format=torch.channels_last))
+    def __init__(self, recipe: Recipe) -> None:
+        import_extra("faster_coco_eval", "detect", "Training of detectors")  # not after hours
+        super().__init__(recipe)
         self.threshold = 0.5
+
+    @staticmethod
+    def open_frames(folder: Path, dataset: DataSet) -> BoxFolder:
+        """See `TrainingTask`."""
+        return BoxFolder(folder, dataset.split, dataset.boxes)
+
+    @staticmethod
+    def read_frame(name: str, frames: FrameFolder, index: int) -> ValidationFrame:
+        """See `TrainingTask`."""
+        boxed = cast(BoxFolder, frames)
+        return ValidationFrame(name, boxed.frame(index), boxed.boxes(index))
 
     @property
     def card_changes(self) -> dict[str, Any]:
@@ -78,53 +82,3 @@ class DetectionTask(TrainingTask):
 def _corners(boxes: BoxArray) -> Tensor:
     corners = torch.from_numpy(boxes).reshape(-1, 4)
     return torch.cat([corners[:, :2], corners[:, :2] + corners[:, 2:]], dim=1)
-
-
-def train_detector(
-    recipe: DetectorRecipe,
-    run: Path,
-    *,
-    resume: bool = False,
-    command: str = "",
-    progress: bool = True,
-    on_start: Callable[[RunRecipe, list[Cut]], None] = lambda recipe, cuts: None,
-    machine: Machine | None = None,
-) -> DetectionTask:
-    """Train by a recipe until its last step; see `pinglow.training.fit.train`, also for errors.
-
-    Raises:
-        MissingExtraError: The detector's library is not installed.
-    """
-    machine = machine or Machine()
-    begun = time.monotonic() if machine.begun is None else machine.begun
-    import_extra("faster_coco_eval", "detect", "Training of detectors")  # not after hours
-    world = open_world(machine.device, machine.devices)
-    check_machine(recipe, machine, world)
-    start = finished_steps(run, recipe, resume)
-    cuts = cut_validation(recipe, _open_boxes)
-    torch.manual_seed(recipe.seed)
-    task = DetectionTask(recipe)
-    fit_task(
-        task,
-        describe_model(task, recipe.detector.model_dump(), cuts, command),
-        cuts,
-        _read_boxes,
-        run,
-        start,
-        resume=resume,
-        world=world,
-        machine=machine,
-        begun=begun,
-        progress=progress,
-        on_start=on_start,
-    )
-    return task
-
-
-def _open_boxes(folder: Path, dataset: BoxDataSet) -> BoxFolder:
-    return BoxFolder(folder, dataset.split, dataset.boxes)
-
-
-def _read_boxes(cut: Cut, index: int) -> ValidationFrame:
-    frames = cast(BoxFolder, cut.validation_frames)
-    return ValidationFrame(cut.name, frames.frame(index), frames.boxes(index))

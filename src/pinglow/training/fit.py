@@ -14,9 +14,11 @@ import torch
 from pinglow.data.folder import KNOWN_DATASETS
 from pinglow.errors import ModelError, OptionError, RecipeError
 from pinglow.models.card import ModelCard
+from pinglow.models.registry import Kind, parse_network
 from pinglow.models.weights import load_network
 from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
 from pinglow.training.checkpoint import load_checkpoint
+from pinglow.training.detection import DetectionTask
 from pinglow.training.loop import (
     Deadline,
     count_steps,
@@ -25,11 +27,15 @@ from pinglow.training.loop import (
     run_steps,
 )
 from pinglow.training.processes import World, open_world, share_norms
-from pinglow.training.recipe import Recipe, RunRecipe
+from pinglow.training.recipe import Recipe
 from pinglow.training.run import CHECKPOINT, RunKeeper, check_run, describe_run
+from pinglow.training.segmentation import SegmentationTask
 from pinglow.training.splits import Cut, cut_validation
 from pinglow.training.step import Step
-from pinglow.training.task import SegmentationTask, TrainingTask, ValidationFrame
+from pinglow.training.task import TrainingTask
+
+TASKS: Final[dict[Kind, type[TrainingTask]]] = {"pixels": SegmentationTask, "boxes": DetectionTask}
+"""What trains a network, by what it finds."""
 
 _UNKNOWN_STEPS: Final = 10_000  # while the steps of "minutes" are counted
 
@@ -60,9 +66,9 @@ def train(
     resume: bool = False,
     command: str = "",
     progress: bool = True,
-    on_start: Callable[[RunRecipe, list[Cut]], None] = lambda recipe, cuts: None,
+    on_start: Callable[[Recipe, list[Cut]], None] = lambda recipe, cuts: None,
     machine: Machine | None = None,
-) -> SegmentationTask:
+) -> TrainingTask:
     """Train by a recipe until its last step; see `pinglow.training.run` for what a run leaves.
 
     Args:
@@ -86,75 +92,22 @@ def train(
         ModelError: The checkpoint to resume from is torn, or the weights to start from do not
             exist or are of another network.
         OptionError: The device is not there, or a batch does not fit on it.
+        MissingExtraError: A library that the network needs is not installed.
         TrainingInterruptedError: A signal asked to stop; everything is saved.
     """
     machine = machine or Machine()
     begun = time.monotonic() if machine.begun is None else machine.begun
+    kind = TASKS[recipe.network.kind]
     world = open_world(machine.device, machine.devices)
     check_machine(recipe, machine, world)
     start = finished_steps(run, recipe, resume)
-    cuts = cut_validation(recipe)
     torch.manual_seed(recipe.seed)
-    task = SegmentationTask(recipe)
+    task = kind(recipe)  # first: reading all frames may take minutes
+    cuts = cut_validation(recipe, kind.open_frames)
     # A resumed run has its weights, and the origin of the first ones, in its checkpoint.
     base = _start_from(task, recipe.init) if recipe.init and not resume else None
-    network = {"type": recipe.network.type, **task.network.config}
-    card = describe_model(task, network, cuts, command, base)
-    fit_task(
-        task,
-        card,
-        cuts,
-        lambda cut, index: ValidationFrame(cut.name, *cut.validation_frames.pair(index)),
-        run,
-        start,
-        resume=resume,
-        world=world,
-        machine=machine,
-        begun=begun,
-        progress=progress,
-        on_start=on_start,
-    )
-    return task
-
-
-def fit_task(
-    task: TrainingTask,
-    card: ModelCard,
-    cuts: list[Cut],
-    read: Callable[[Cut, int], ValidationFrame],
-    run: Path,
-    start: int,
-    *,
-    resume: bool,
-    world: World,
-    machine: Machine,
-    begun: float,
-    progress: bool,
-    on_start: Callable[[RunRecipe, list[Cut]], None],
-) -> None:
-    """Train a task to its recipe's last step, in a run folder.
-
-    Args:
-        task: What is trained, and how.
-        card: Of the weights, but for what only the run can say.
-        cuts: The frames, as the run folder lists them.
-        read: Reads a frame that validates, by its number in the list.
-        run: See `train`.
-        start: Steps that are done.
-        resume: See `train`.
-        world: The processes of the run.
-        machine: See `train`.
-        begun: `time.monotonic` when the run began.
-        progress: See `train`.
-        on_start: See `train`.
-
-    Raises:
-        DataError: See `describe_run`.
-        RecipeError: Not one step fits into the minutes.
-        OptionError: See `train`.
-        TrainingInterruptedError: See `train`.
-    """
-    recipe, device = task.recipe, world.device
+    card = describe_model(task, cuts, command, base)
+    device = world.device
     deadline = Deadline(machine.minutes, begun)
     checkpoint = load_checkpoint(run / CHECKPOINT) if resume else None
     bank = place_frames(collect_frames(recipe, cuts), device)
@@ -163,7 +116,7 @@ def fit_task(
         share_norms(task.network)
     torch.backends.cudnn.benchmark = device.type == "cuda"  # sizes are few and fixed
     validating = world.share([(cut, index) for cut in cuts for index in cut.validation])
-    frames = [read(cut, index) for cut, index in validating]
+    frames = [kind.read_frame(cut.name, cut.validation_frames, index) for cut, index in validating]
     batches = TrainingBatches(recipe, bank, world.rank, world.size)
     step = Step(
         task,
@@ -184,7 +137,7 @@ def fit_task(
                 "training": card.training | {"steps": recipe.steps},
             }
         )
-    keeper = RunKeeper(run, card, recipe.trained_by, world.main, progress)
+    keeper = RunKeeper(run, card, world.main, progress)
     optimizer = task.build_optimizer(device)
     if checkpoint is not None:
         task.load_state_dict(checkpoint["task"])
@@ -205,11 +158,12 @@ def fit_task(
                 "free the card"
             ) from None
     world.wait()  # until the first process has written all
+    return task
 
 
 def _count_steps(
     task: TrainingTask, batches: TrainingBatches, step: Step, deadline: Deadline, world: World
-) -> RunRecipe:
+) -> Recipe:
     """The recipe with as many steps as fit into the minutes; also the task's and the batches'."""
     recipe = task.recipe
     task.recipe = batches.recipe = recipe.with_steps(_UNKNOWN_STEPS)
@@ -218,7 +172,7 @@ def _count_steps(
     return counted
 
 
-def check_machine(recipe: RunRecipe, machine: Machine, world: World) -> None:
+def check_machine(recipe: Recipe, machine: Machine, world: World) -> None:
     """See whether a recipe can be trained on these processes.
 
     Raises:
@@ -236,22 +190,22 @@ def check_machine(recipe: RunRecipe, machine: Machine, world: World) -> None:
             )
 
 
-def _start_from(task: SegmentationTask, name_or_path: str) -> ModelCard:
+def _start_from(task: TrainingTask, name_or_path: str) -> ModelCard:
     """Put the weights of a model into the task's network; return its card."""
-    network, card = load_network(name_or_path)
-    wanted = {"type": task.recipe.network.type, **task.network.config}
-    for key in {**wanted, **card.network}:
-        if card.network.get(key) != wanted.get(key):
-            has, wants = (each.get(key, "its default") for each in (card.network, wanted))
+    wanted = task.recipe.network
+    network, card = load_network(name_or_path, wanted.kind)
+    given, asked = (each.model_dump() for each in (parse_network(card.network), wanted))
+    for key in {**asked, **given}:
+        if given.get(key) != asked.get(key):
             raise ModelError(
-                f"init: {name_or_path} has {key} {has}, the recipe's network {wants}; "
-                f"set network.{key} to the same"
+                f"init: {name_or_path} has {key} {given.get(key)}, the recipe's network "
+                f"{asked.get(key)}; set network.{key} to the same"
             )
     task.network.load_state_dict(network.state_dict())
     return card
 
 
-def finished_steps(run: Path, recipe: RunRecipe, resume: bool) -> int:
+def finished_steps(run: Path, recipe: Recipe, resume: bool) -> int:
     """Steps that a run folder has behind it; see `check_run`, too.
 
     Raises:
@@ -269,7 +223,7 @@ def finished_steps(run: Path, recipe: RunRecipe, resume: bool) -> int:
     return steps
 
 
-def _in_bfloat16(recipe: RunRecipe, device: torch.device) -> bool:
+def _in_bfloat16(recipe: Recipe, device: torch.device) -> bool:
     if recipe.precision == "auto":
         return device.type == "cuda"
     return recipe.precision == "bfloat16"
@@ -277,7 +231,6 @@ def _in_bfloat16(recipe: RunRecipe, device: torch.device) -> bool:
 
 def describe_model(
     task: TrainingTask,
-    network: dict[str, Any],
     cuts: list[Cut],
     command: str,
     base: ModelCard | None = None,
@@ -286,7 +239,6 @@ def describe_model(
 
     Args:
         task: Before training.
-        network: How to build its network: the type and its arguments.
         cuts: What it is trained on.
         command: The command line.
         base: The card of the weights that it starts from.
@@ -320,7 +272,7 @@ def describe_model(
         }
     return ModelCard(
         name=recipe.name,
-        network=network,
+        network=recipe.network.model_dump(mode="json"),
         parameters=sum(each.numel() for each in task.network.parameters()),
         input_rule=recipe.input_rule,
         upright=not all(recipe.augmentation_of(each).rotate for each in recipe.data.sets),

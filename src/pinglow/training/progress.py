@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pinglow.training.task import LABELS, TrainingTask
+from pinglow.metrics.scores import SCORES
+from pinglow.training.task import TrainingTask
 
 
 class StepsBar:
@@ -42,7 +43,7 @@ class StepsBar:
         """Print the scores of a validation."""
         figure = task.figures[0]
         scores = ", ".join(
-            f"{name} {LABELS[figure]} {_show(getattr(report, figure))} Pd {_show(report.pd)} "
+            f"{name} {SCORES[figure].name} {_show(getattr(report, figure))} Pd {_show(report.pd)} "
             f"Fa {1e6 * (report.fa or 0):.0f}e-6"
             for name, report in task.reports.items()
         )

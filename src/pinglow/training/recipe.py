@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    NamedTuple,
-    Self,
-    TypeVar,
-    get_type_hints,
-)
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import tomli_w
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
-    TypeAdapter,
+    SerializeAsAny,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from pinglow.data.augment.views import Augmentation
 from pinglow.data.folder import KNOWN_DATASETS
-from pinglow.errors import ModelError, RecipeError
-from pinglow.losses import LOSSES
-from pinglow.models.weights import build_network
+from pinglow.errors import EXPLAINED, MissingExtraError, ModelError, RecipeError, explain_fault
+from pinglow.losses import find_loss
+from pinglow.models.registry import NetworkConfig, parse_network
+from pinglow.plugins import constructor_fields
 from pinglow.preprocess import InputRule
 
-_Positive = Annotated[int, Field(gt=0)]
+BoxSource = Literal["masks", "voc", "yolo", "coco"]
+"""What a data folder has the boxes of its targets in."""
 
 
 class Section(BaseModel):
@@ -41,28 +37,22 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class NetworkSection(Section):
-    """The network: see `pinglow.nn.PinwheelUNet`."""
+class LossTerm(Section):
+    """A loss of the sum that is minimized."""
 
-    type: Literal["PinwheelUNet"] = "PinwheelUNet"
-    in_channels: Literal[1] = 1
-    widths: tuple[_Positive, ...] = (16, 32, 64, 128)
-    depths: tuple[_Positive, ...] = (1, 1, 1, 1)
-    attention: str = "learned"
-    patch: int = Field(default=2, ge=1)
-    convolution: str = "plain"
-    shaped_levels: int = Field(default=2, ge=0)
+    name: str = Field(description="a key of pinglow.losses.LOSSES, or another package's")
+    weight: float = Field(default=1.0, gt=0)
+    options: dict[str, Any] = Field(default={}, description="its arguments")
 
 
 class LossSection(Section):
-    """The loss after its warm-up, and what is added to it."""
+    """The sum of losses that is minimized, and its warm-up."""
 
-    name: str = Field(default="scale", description="a key of pinglow.losses.LOSSES")
-    options: dict[str, Any] = Field(default={"variant": "diff"}, description="its arguments")
-    warmup_steps: int = Field(default=0, ge=0, description="steps with the plain soft IoU first")
-    bce_weight: float = Field(default=0.0, ge=0, description="weight of added BCE (ours)")
-    bce_per_target: bool = Field(
-        default=False, description="in it all targets count alike, whatever their size"
+    warmup_steps: int = Field(
+        default=0, ge=0, description="steps with the plain soft IoU in the place of the first term"
+    )
+    terms: tuple[LossTerm, ...] = Field(
+        default=(LossTerm(name="scale", options={"variant": "diff"}),), min_length=1
     )
 
 
@@ -106,6 +96,10 @@ class DataSet(Section):
     )
     known_as: str | None = Field(
         default=None, description="its name in `pinglow data list`, if the folder's is another"
+    )
+    boxes: BoxSource | None = Field(
+        default=None,
+        description="of a detector: masks, voc, yolo or coco; the first that the folder has",
     )
 
     @model_validator(mode="after")
@@ -153,13 +147,18 @@ class Phase(NamedTuple):
     batch_size: int
 
 
-class RunRecipe(Section):
-    """What every training run needs to know, whatever it trains; see `Recipe`."""
+def _read_network(values: Any) -> Any:
+    """A network's own configuration, from the values of [network]."""
+    if not isinstance(values, Mapping):
+        return values
+    try:
+        return parse_network({"type": "PinwheelUNet", **values})
+    except (ModelError, MissingExtraError) as error:
+        raise PydanticCustomError(EXPLAINED, "{reason}", {"reason": str(error)}) from error
 
-    bundled_in: ClassVar[str] = "."
-    """Where its kind's recipes lie among those that come with pinglow."""
-    trained_by: ClassVar[str] = "pinglow train"
-    """The command that trains by its kind's recipes."""
+
+class Recipe(Section):
+    """A training run: of a network that finds masks, or of a detector, as its network says."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="of the weights and the run folder")
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -175,6 +174,14 @@ class RunRecipe(Section):
         default="auto",
         description="of convolutions in training; auto: bfloat16 on a GPU, float32 on a CPU",
     )
+    init: str | None = Field(
+        default=None, description="weights to start from: a bundled model, a run folder or a file"
+    )
+    network: Annotated[SerializeAsAny[NetworkConfig], BeforeValidator(_read_network)] = Field(
+        default={}, validate_default=True, description="see pinglow.models.registry"
+    )
+    loss: LossSection = LossSection()
+    distill: DistillSection | None = None
     optimizer: OptimizerSection = OptimizerSection()
     data: DataSection
     augmentation: Augmentation = Augmentation()
@@ -206,17 +213,58 @@ class RunRecipe(Section):
         Raises:
             RecipeError: They do not.
         """
+        try:
+            self._check_views()
+            self._check_kind()
+            for number, term in enumerate(self.loss.terms):
+                _check_term(term, f"loss.terms.{number}")
+        except (RecipeError, MissingExtraError) as error:
+            raise RecipeError(f"{source}: {error}") from error
+
+    def _check_views(self) -> None:
+        multiple = self.network.multiple
         if self.steps % self.validate_every:
             raise RecipeError(
-                f"{source}: steps is {self.steps}, not a multiple of validate_every "
+                f"steps is {self.steps}, not a multiple of validate_every "
                 f"({self.validate_every}); change one of them"
+            )
+        for augmentation, batch_size in self.phase_list():
+            crop = augmentation.crop
+            if self.network.kind == "boxes" and crop % multiple:
+                raise RecipeError(
+                    f"augmentation.crop is {crop}; {self.network.type} needs a multiple of "
+                    f"{multiple}"
+                )
+            if batch_size * (-(-crop // multiple)) ** 2 == 1:
+                raise RecipeError(
+                    f"one view of {crop} pixels leaves a single value at the network's coarsest "
+                    "level, which BatchNorm cannot take; enlarge batch_size or augmentation.crop"
+                )
+
+    def _check_kind(self) -> None:
+        """A detector has a loss of its own; masks are the truth of the others."""
+        if self.network.kind == "boxes":
+            for key in ("loss", "distill"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise RecipeError(
+                        f"{key} is of networks that find masks; leave it out for "
+                        f"{self.network.type}, which has a loss of its own"
+                    )
+        elif any(each.boxes not in (None, "masks") for each in self.data.sets):
+            raise RecipeError(
+                f"data.sets has boxes, but {self.network.type} learns masks; leave boxes out, or "
+                "set network.type to a detector"
             )
 
     def fit_to_steps(self) -> Self:
         """A short trial validates once, at its end, and no warm-up takes more than half of it."""
         every = min(self.validate_every, self.steps)
-        optimizer = _shorten(self.optimizer, self.steps)
-        return self.model_copy(update={"validate_every": every, "optimizer": optimizer})
+        update = {
+            "validate_every": every,
+            "optimizer": _shorten(self.optimizer, self.steps),
+            "loss": _shorten(self.loss, self.steps),
+        }
+        return self.model_copy(update=update)
 
     def with_steps(self, steps: int) -> Self:
         """The recipe for about so many steps, where it left them open; the last is validated."""
@@ -251,67 +299,28 @@ class RunRecipe(Section):
 
     def to_toml(self) -> str:
         """The recipe as a TOML file's text, from which `load_recipe` makes an equal one."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        unused = {"loss"} if self.network.kind == "boxes" else set[str]()
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True, exclude=unused))
 
 
-class Recipe(RunRecipe):
-    """A training run of a segmentation network."""
-
-    init: str | None = Field(
-        default=None, description="weights to start from: a bundled model, a run folder or a file"
-    )
-    network: NetworkSection = NetworkSection()
-    loss: LossSection = LossSection()
-    distill: DistillSection | None = None
-
-    def fit_to_steps(self) -> Self:
-        """See `RunRecipe.fit_to_steps`."""
-        fitted = super().fit_to_steps()
-        return fitted.model_copy(update={"loss": _shorten(self.loss, self.steps)})
-
-    def check(self, source: str) -> None:
-        """See `RunRecipe.check`."""
-        super().check(source)
-        if self.loss.name not in LOSSES:
-            raise RecipeError(
-                f"{source}: loss.name is {self.loss.name!r}; use one of {', '.join(LOSSES)}"
-            )
-        self._check_loss_options(source)
-        try:
-            build_network(self.network.model_dump())
-        except ModelError as error:
-            raise RecipeError(f"{source}: {error}") from error
-        multiple = self.network.patch * 2 ** (len(self.network.widths) - 1)
-        for augmentation, batch_size in self.phase_list():
-            coarsest = -(-augmentation.crop // multiple)
-            if batch_size * coarsest**2 == 1:
-                raise RecipeError(
-                    f"{source}: one view of {augmentation.crop} pixels leaves a single value at "
-                    "the network's coarsest level, which BatchNorm cannot take; enlarge "
-                    "batch_size or augmentation.crop"
-                )
-
-    def _check_loss_options(self, source: str) -> None:
-        loss = LOSSES[self.loss.name]
-        # Without a constructor of its own a loss has nn.Module's, which seems to take anything.
-        kinds = get_type_hints(loss.__init__) if "__init__" in vars(loss) else {}
-        kinds.pop("return", None)
-        for key, value in self.loss.options.items():
-            if key not in kinds:
-                fault = name_nearest(source, f"loss.options.{key}", list(kinds))
-                raise RecipeError(
-                    f"{fault} (it may be the recipe's own, for another loss: set loss.options to "
-                    f"what {self.loss.name} takes, or to {{}})"
-                )
-            try:  # a word such as no would otherwise count as true
-                TypeAdapter(kinds[key], config=ConfigDict(strict=True)).validate_python(value)
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                raise RecipeError(f"{source}: loss.options.{key}: {reason}") from error
-        try:
-            loss(**self.loss.options)
-        except ValueError as error:
-            raise RecipeError(f"{source}: loss.options does not fit: {error}") from error
+def _check_term(term: LossTerm, key: str) -> None:
+    try:
+        loss = find_loss(term.name)
+        # Strict: a word such as no would otherwise count as true.
+        options = create_model(
+            "Options",
+            __config__=ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True),
+            **constructor_fields(loss),
+        )
+        options.model_validate(term.options)
+        loss(**term.options)
+    except ValidationError as error:
+        fault = explain_fault(error, options, f"{key}.options")
+        raise RecipeError(f"{fault} (options of the loss {term.name!r})") from error
+    except RecipeError as error:
+        raise RecipeError(f"{key}.name: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{key}.options does not fit: {error}") from error
 
 
 _Warmed = TypeVar("_Warmed", OptimizerSection, LossSection)
@@ -320,11 +329,3 @@ _Warmed = TypeVar("_Warmed", OptimizerSection, LossSection)
 def _shorten(section: _Warmed, steps: int) -> _Warmed:
     warmup = min(section.warmup_steps, steps // 2)
     return section.model_copy(update={"warmup_steps": warmup})
-
-
-def name_nearest(source: str, key: str, known: list[str]) -> str:
-    """One sentence about an unknown key, with the known one that it resembles."""
-    nearest = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0.4)
-    every = f"known keys: {', '.join(known) or 'none'}"
-    hint = f"did you mean {nearest[0]!r}?" if nearest else every
-    return f"{source}: key {key!r} is unknown; {hint}"

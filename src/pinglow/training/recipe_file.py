@@ -3,53 +3,50 @@
 from __future__ import annotations
 
 import copy
+import functools
+import logging
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from pinglow.errors import RecipeError
-from pinglow.training.recipe import Recipe, RunRecipe, name_nearest
+from pinglow.errors import RecipeError, explain_fault
+from pinglow.training.recipe import LossSection, Recipe
 
-_COMMANDS: Final = {"detector": "pinglow detect train", "network": "pinglow train"}
-"""What trains by recipes that have a section."""
+_logger = logging.getLogger("pinglow")
 
-AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
+_RENAMED: Final = {
+    "loss.name": "loss.terms.0.name",
+    "loss.options": "loss.terms.0.options",
+    "detector": "network",
+}
+"""Keys of the earlier form of recipes, and of all below them."""
 
 
 def load_recipe(
     name_or_path: str | Path, changes: list[str] | Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Read a recipe of a segmentation network; see `load_run_recipe`."""
-    return load_run_recipe(Recipe, name_or_path, changes)
-
-
-def load_run_recipe(
-    kind: type[AnyRecipe],
-    name_or_path: str | Path,
-    changes: list[str] | Mapping[str, Any] | None = None,
-) -> AnyRecipe:
-    """Read a recipe of a kind and apply changes.
+    """Read a recipe and apply changes.
 
     Args:
-        kind: What it is a recipe for.
         name_or_path: Path of a TOML file, or the name of a bundled recipe.
         changes: Items "section.key=value", the value in TOML (a bare word is a string), or a
-            mapping of such keys to values.
+            mapping of such keys to values. A number in a key counts in a list, from 0.
 
     Raises:
         RecipeError: The file cannot be read, a key is unknown, or a value is out of range.
     """
-    path = _find(name_or_path, kind)
+    path = _find(name_or_path)
     content = read_toml(path)
+    translate_recipe(content, str(path))
     values = changes or {}
     pairs = values.items() if isinstance(values, Mapping) else map(_split_change, values)
     for key, value in pairs:
         _change(content, key, value)
-    return parse_recipe(kind, content, f"{path} with the changes given" if changes else str(path))
+    return parse_recipe(content, f"{path} with the changes given" if changes else str(path))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -66,36 +63,83 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is not readable TOML: {error}") from error
 
 
-def parse_recipe(kind: type[AnyRecipe], content: dict[str, Any], source: str) -> AnyRecipe:
+def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
     """Validate a recipe's content; ``source`` names it in errors.
 
     Raises:
         RecipeError: A key is unknown or a value out of range; the first fault is named.
     """
+    translate_recipe(content, source)
     try:
-        recipe = kind.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(explain_fault(error, source, kind)) from error
+        raise RecipeError(f"{source}: {explain_fault(error, Recipe)}") from error
     if recipe.steps:
         recipe = recipe.fit_to_steps()
     recipe.check(source)
     return recipe
 
 
-def bundled_recipes(kind: type[RunRecipe]) -> dict[str, Path]:
-    """Recipes of a kind that come with pinglow, by name."""
+def translate_recipe(content: dict[str, Any], source: str) -> None:
+    """Bring a recipe of the earlier form into today's, in place, and say so once.
+
+    That form has loss.name, loss.options and loss.bce_weight instead of terms, and [detector]
+    instead of [network].
+
+    Raises:
+        RecipeError: It has loss.bce_per_target, which nothing does any more.
+    """
+    earlier = "detector" in content
+    if earlier:
+        content["network"] = {"type": "yolov8n-p2"} | content.pop("detector")
+    loss = content.get("loss")
+    if isinstance(loss, dict):
+        if loss.pop("bce_per_target", False):
+            raise RecipeError(f"{source}: loss.bce_per_target is no more; leave it out")
+        if {"name", "options"} & loss.keys() and "terms" not in loss:
+            earlier = True
+            term = {"name": loss.pop("name", "scale")}
+            default = {"variant": "diff"} if term["name"] == "scale" else {}
+            loss["terms"] = [term | {"options": loss.pop("options", default)}]
+        if "bce_weight" in loss:
+            earlier = True
+            weight = loss.pop("bce_weight")
+            terms = loss.get("terms", copy.deepcopy(_DEFAULT_TERMS))
+            others = [each for each in terms if _name(each) != "bce"]
+            loss["terms"] = [*others, {"name": "bce", "weight": weight}] if weight else others
+    if earlier:
+        _say_earlier(source)
+
+
+_DEFAULT_TERMS: Final = LossSection().model_dump(mode="json")["terms"]
+
+
+def _name(term: Any) -> Any:
+    return term.get("name") if isinstance(term, dict) else None
+
+
+@functools.cache
+def _say_earlier(source: str) -> None:
+    _logger.warning(
+        f"{source} is a recipe of the earlier form, read as [[loss.terms]] and [network]; "
+        "docs/reference/recipes.md has today's"
+    )
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """The recipes that come with pinglow, by name."""
     package = Path(str(resources.files("pinglow")))
     # In a wheel the recipes lie inside the package, in a checkout beside src.
     folders = [package / "recipes", package.parents[1] / "recipes"]
-    files = [file for folder in folders for file in (folder / kind.bundled_in).glob("*.toml")]
+    files = [file for folder in folders for file in folder.glob("*.toml")]
     return {file.stem: file for file in sorted(files)}
 
 
-def _find(name_or_path: str | Path, kind: type[RunRecipe]) -> Path:
+def _find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    bundled = bundled_recipes(kind)
+    bundled = bundled_recipes()
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
     raise RecipeError(
@@ -115,36 +159,25 @@ def _split_change(change: str) -> tuple[str, Any]:
 
 
 def _change(content: dict[str, Any], key: str, value: Any) -> None:
+    for earlier, today in _RENAMED.items():
+        if key == earlier or key.startswith(f"{earlier}."):
+            key = today + key.removeprefix(earlier)
+    if key.startswith("loss.terms.") and isinstance(content.setdefault("loss", {}), dict):
+        content["loss"].setdefault("terms", copy.deepcopy(_DEFAULT_TERMS))
     *sections, last = key.split(".")
+    place: Any = content
     for section in sections:
-        inner = content.setdefault(section, {})
-        if not isinstance(inner, dict):
+        if isinstance(place, dict):
+            place = place.setdefault(section, {})
+        elif isinstance(place, list):
+            place = place[_number(place, section, key)]
+        if not isinstance(place, dict | list):
             raise RecipeError(f"{key} cannot be set: {section} is a value, not a section")
-        content = inner
-    content[last] = copy.deepcopy(value)  # a later key may go into it
+    # A copy: a later key may go into it.
+    place[_number(place, last, key) if isinstance(place, list) else last] = copy.deepcopy(value)
 
 
-def explain_fault(error: ValidationError, source: str, kind: type[BaseModel]) -> str:
-    """One sentence about the first fault in a TOML file of a kind; ``source`` names it."""
-    # A misspelled key is often a missing one, too: the unknown key says more.
-    fault = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    location = [str(part) for part in fault["loc"]]
-    if fault["type"] == "extra_forbidden":
-        key = ".".join(location)
-        if key in _COMMANDS and issubclass(kind, RunRecipe):
-            return f"{source} is a recipe of another kind; use {_COMMANDS[key]}"
-        return name_nearest(source, key, _keys_beside(location, kind))
-    where = f"{'.'.join(location)}: " if location else ""
-    return f"{source}: {where}{fault['msg'].removeprefix('Value error, ')}"
-
-
-def _keys_beside(location: list[str], kind: type[BaseModel]) -> list[str]:
-    model = kind
-    for part in location[:-1]:
-        if part in model.model_fields:  # not the number of one in a list
-            annotation = model.model_fields[part].annotation
-            for inner in (annotation, *get_args(annotation)):  # a section, or a list of them
-                if isinstance(inner, type) and issubclass(inner, BaseModel):
-                    model = inner
-                    break
-    return list(model.model_fields)
+def _number(items: list[Any], text: str, key: str) -> int:
+    if text.isdecimal() and int(text) < len(items):
+        return int(text)
+    raise RecipeError(f"{key} cannot be set: {text} is no number of an item below {len(items)}")

@@ -27,14 +27,15 @@ import torch
 
 from pinglow.errors import DataError, PinglowError, RecipeError
 from pinglow.files import write_whole
+from pinglow.metrics.scores import SCORES
 from pinglow.models.card import WEIGHTS, ModelCard
 from pinglow.models.weights import save_model
 from pinglow.training.checkpoint import save_checkpoint
 from pinglow.training.progress import StepsBar
-from pinglow.training.recipe import RunRecipe
-from pinglow.training.recipe_file import load_run_recipe
+from pinglow.training.recipe import Recipe
+from pinglow.training.recipe_file import load_recipe
 from pinglow.training.splits import Cut
-from pinglow.training.task import LABELS, TrainingTask
+from pinglow.training.task import TrainingTask
 
 CHECKPOINT: Final = "last.ckpt"
 """The file in a run folder to resume from."""
@@ -51,7 +52,7 @@ class TrainingInterruptedError(PinglowError):
         self.signal_number = signal_number
 
 
-def check_run(run: Path, recipe: RunRecipe, resume: bool) -> None:
+def check_run(run: Path, recipe: Recipe, resume: bool) -> None:
     """See whether a run folder can be begun, or gone on with by this recipe.
 
     Raises:
@@ -74,11 +75,11 @@ def check_run(run: Path, recipe: RunRecipe, resume: bool) -> None:
         return
     if not (stored.is_file() and checkpoint.is_file()):
         raise RecipeError(f"{run} has no saved run to go on with; delete it and train anew")
-    if load_run_recipe(type(recipe), stored) != recipe:
+    if load_recipe(stored) != recipe:
         raise RecipeError(f"{stored} differs from the recipe given; resume with {stored} itself")
 
 
-def describe_run(run: Path, recipe: RunRecipe, cuts: list[Cut], resume: bool) -> None:
+def describe_run(run: Path, recipe: Recipe, cuts: list[Cut], resume: bool) -> None:
     """Write the recipe and the lists of training and validation frames, a pair per data set.
 
     Raises:
@@ -110,7 +111,6 @@ class RunKeeper:
     Args:
         run: The run folder.
         card: Of the weights, but for what only the run can say.
-        command: What a stopped run is resumed with, without its ``--resume``.
         main: Whether this process writes; of several, one does.
         progress: Show a bar.
     """
@@ -119,7 +119,6 @@ class RunKeeper:
         self,
         run: Path,
         card: ModelCard,
-        command: str = "pinglow train",
         main: bool = True,
         progress: bool = False,
     ) -> None:
@@ -128,7 +127,6 @@ class RunKeeper:
         self.best = -1.0
         self.minutes = 0.0
         self.stop_signal: int | None = None
-        self._command = command
         self._main = main
         self._bar = StepsBar() if progress and main else None
         self._log: Any = None
@@ -143,7 +141,7 @@ class RunKeeper:
         return self.stop_signal is not None
 
     @contextmanager
-    def watching(self, step: int, recipe: RunRecipe) -> Iterator[None]:
+    def watching(self, step: int, recipe: Recipe) -> Iterator[None]:
         """Start the clock and the bar at a step, and listen to signals while this lasts.
 
         What was written after that step is forgotten.
@@ -253,7 +251,7 @@ class RunKeeper:
         """
         raise TrainingInterruptedError(
             f"stopped at step {step}, everything is saved; "
-            f"go on with: {self._command} --resume {shlex.quote(str(self.run))}",
+            f"go on with: pinglow train --resume {shlex.quote(str(self.run))}",
             number or self.stop_signal or signal.SIGTERM,
         )
 
@@ -348,7 +346,8 @@ def draw_curves(run: Path, figure_name: str) -> None:
         if name != column and any(row[f"{name}_pd"] for row in rows):
             values = [float(row[column] or "nan") for row in rows]
             left.plot(minutes, values, marker=".", label=name)
-    left.set(xlabel="minutes of training", ylabel=f"validation {LABELS[figure_name]}", ylim=(0, 1))
+    label = f"validation {SCORES[figure_name].name}"
+    left.set(xlabel="minutes of training", ylabel=label, ylim=(0, 1))
     if left.lines:
         left.legend()
     right.plot(minutes, [float(row["train_loss"]) for row in rows], marker=".")

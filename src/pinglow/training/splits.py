@@ -17,7 +17,7 @@ from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.folder import FrameFolder, name_folders
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, FrameError
-from pinglow.training.recipe import DataSet, RunRecipe
+from pinglow.training.recipe import DataSet, Recipe
 
 _logger = logging.getLogger("pinglow")
 
@@ -49,7 +49,7 @@ def open_frames(folder: Path, dataset: DataSet) -> FrameFolder:
 
 
 def cut_validation(
-    recipe: RunRecipe, open_list: Callable[[Path, Any], FrameFolder] = open_frames
+    recipe: Recipe, open_list: Callable[[Path, Any], FrameFolder] = open_frames
 ) -> list[Cut]:
     """Cut validation frames from every training list, whole near-duplicate groups at a time.
 

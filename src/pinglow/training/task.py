@@ -1,4 +1,4 @@
-"""What is trained: network, moving average, loss with its warm-up, optimizer, validation."""
+"""What training any network has in common: moving average, optimizer, schedule, validation."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ import copy
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol, Self
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pinglow.backends.torch import TorchBackend
-from pinglow.inference.predictor import predict_probabilities
-from pinglow.losses import LOSSES, SoftIoULoss, target_weights
-from pinglow.metrics import PROTOCOLS, Scorer
-from pinglow.models.weights import build_network, load_network
-from pinglow.nn import PinwheelUNet, fold_kernels, fold_norms
-from pinglow.training.recipe import OptimizerSection, Recipe, RunRecipe
-
-_TOGETHER: Final = 16  # frames whose probabilities wait to be scored
-
-LABELS: Final = {"iou": "IoU", "ap50": "AP50"}
-"""How the figures that matter first are called."""
+from pinglow.data.folder import FrameFolder
+from pinglow.training.recipe import DataSet, OptimizerSection, Recipe
 
 
 class ValidationFrame(NamedTuple):
@@ -45,14 +35,13 @@ class FrameScorer(Protocol):
 
 
 class TrainingTask(nn.Module):
-    """What training a network has in common, whatever it finds: see `SegmentationTask`.
+    """What training a network has in common, whatever it finds.
 
-    A task of its own kind gives `batch_loss`, `score_frames`, `report`, and the names of its
-    `figures`.
+    `SegmentationTask` and `DetectionTask` say how frames are read, what a batch's loss is, and how
+    frames are scored.
 
     Args:
-        recipe: Moving average and optimizer.
-        network: What is trained.
+        recipe: The network, moving average and optimizer.
 
     Attributes:
         average: The network's moving average; None where the recipe has none.
@@ -68,15 +57,25 @@ class TrainingTask(nn.Module):
     static = False
     """Whether a step is the same operations on the same memory each time: for CUDA graphs."""
 
-    def __init__(self, recipe: RunRecipe, network: nn.Module) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.recipe: RunRecipe = recipe
-        self.network = network
-        self.average = copy.deepcopy(network) if recipe.ema_decay else None
+        self.recipe = recipe
+        self.network = recipe.network.build().to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network) if recipe.ema_decay else None
         self.scorers: dict[str, Any] = {}
         self.reports: Mapping[str, Any] = {}
         self.steps_done = 0
         self.stop_signal: int | None = None
+
+    @staticmethod
+    def open_frames(folder: Path, dataset: DataSet) -> FrameFolder:
+        """The frames of one list, and their truth."""
+        raise NotImplementedError
+
+    @staticmethod
+    def read_frame(name: str, frames: FrameFolder, index: int) -> ValidationFrame:
+        """A frame that validates, of a data set of that name."""
+        raise NotImplementedError
 
     @property
     def trained_network(self) -> nn.Module:
@@ -163,76 +162,6 @@ class TrainingTask(nn.Module):
             groups, lr=section.learning_rate, **fused
         )
         return optimizer
-
-
-class SegmentationTask(TrainingTask):
-    """Trains a PinwheelUNet by a recipe.
-
-    Frames are scored under the strict protocol, as the network will be used: the whole frame,
-    through the same path as inference, with the averaged weights.
-    """
-
-    figures = ("iou", "niou", "pd", "fa")
-    static = True
-    recipe: Recipe
-    network: PinwheelUNet
-
-    def __init__(self, recipe: Recipe) -> None:
-        network = build_network(recipe.network.model_dump())
-        super().__init__(recipe, network.to(memory_format=torch.channels_last))
-        self.loss = LOSSES[recipe.loss.name](**recipe.loss.options)
-        self.warmup_loss = SoftIoULoss()
-        self._teachers: list[nn.Module] = []  # in a list: it is no part of what is trained
-        if recipe.distill is not None:
-            teacher, _ = load_network(recipe.distill.model)
-            teacher = fold_norms(fold_kernels(teacher)).to(memory_format=torch.channels_last)
-            self._teachers.append(teacher.requires_grad_(False))
-
-    def is_warm(self, step: int) -> bool:
-        """See `TrainingTask`."""
-        return step < self.recipe.loss.warmup_steps
-
-    def batch_loss(self, images: Tensor, masks: Tensor, warm: bool) -> Tensor:
-        """Mean loss over the fused output and the levels' own; see `TrainingTask`."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        criterion = self.warmup_loss if warm else self.loss
-        fused, *sides = self.network.forward_pyramid(images)
-        losses = [self._loss(criterion, fused, masks)]
-        for level, side in enumerate(sides):
-            truth = F.max_pool2d(masks, 2**level, ceil_mode=True) if level else masks
-            losses.append(self._loss(criterion, side, truth))
-        loss = torch.stack(losses).mean()
-        if self.recipe.distill is not None:
-            taught = self._teachers[0].to(images.device)(images).sigmoid()
-            distance = F.binary_cross_entropy_with_logits(fused.float(), taught.float())
-            loss = loss + self.recipe.distill.weight * distance
-        return loss
-
-    def score_frames(self, frames: Sequence[ValidationFrame]) -> list[Scorer]:
-        """See `TrainingTask`."""
-        network = self.trained_network.eval()
-        backend = TorchBackend.fastest(network, next(network.parameters()).device)
-        rule, scorers = self.recipe.input_rule, [Scorer(PROTOCOLS["strict"]) for _ in frames]
-        # Neighbors of one size are computed together.
-        order = sorted(range(len(frames)), key=lambda place: frames[place].counts.shape)
-        for start in range(0, len(order), _TOGETHER):
-            part = order[start : start + _TOGETHER]
-            found = predict_probabilities(backend, [frames[each].counts for each in part], rule)
-            for place, probability in zip(part, found, strict=True):
-                scorers[place].update(probability, frames[place].truth)
-        return scorers
-
-    def report(self) -> dict[str, Any]:
-        """The strict protocol's report of each data set."""
-        return {name: scorer.compute() for name, scorer in self.scorers.items()}
-
-    def _loss(self, criterion: nn.Module, logits: Tensor, masks: Tensor) -> Tensor:
-        loss: Tensor = criterion(logits, masks)
-        if self.recipe.loss.bce_weight:
-            weight = target_weights(masks) if self.recipe.loss.bce_per_target else None
-            bce = F.binary_cross_entropy_with_logits(logits.float(), masks, weight)
-            loss = loss + self.recipe.loss.bce_weight * bce
-        return loss
 
 
 def learning_rate(section: OptimizerSection, steps: int, step: int) -> float:

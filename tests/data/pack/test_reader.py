@@ -22,7 +22,8 @@ import tifffile
 from PIL import Image
 
 from pinglow.data.audit import audit_folder
-from pinglow.data.boxes import BoxFolder, convert_boxes
+from pinglow.data.boxes import BoxFolder
+from pinglow.data.convert import convert_boxes
 from pinglow.data.folder import FrameFolder, list_splits, read_split
 from pinglow.data.pack import reader as packs
 from pinglow.data.pack.cache import _temporary_folder, open_data, open_images

@@ -26,7 +26,7 @@ from pinglow.data.pack.reader import (
     work_through,
 )
 from pinglow.errors import DataError, OptionError
-from pinglow.io.frames import FRAME_SUFFIXES
+from pinglow.io.readers import FRAME_SUFFIXES
 
 _PART: Final = 2**24  # bytes; a part ends where one of its members has as many
 

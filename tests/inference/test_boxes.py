@@ -10,15 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pinglow.errors import FrameError, ModelError, OptionError
-from pinglow.inference.detector import (
-    DETECTORS,
-    DetectorPredictor,
-    build_detector,
-    find_boxes,
-    load_detector,
-)
+from pinglow.inference.boxes import BoxPredictor, find_boxes
+from pinglow.inference.predictor import Predictor
 from pinglow.models.card import ModelCard
-from pinglow.models.weights import build_network, save_model
+from pinglow.models.registry import build_network
+from pinglow.models.weights import load_network, save_model
 from pinglow.nn import fold_kernels
 from pinglow.preprocess import InputRule
 
@@ -124,7 +120,7 @@ def test_what_is_no_frame_is_refused() -> None:
 
 def test_pixels_that_a_masked_array_hides_are_no_targets() -> None:
     card = ModelCard(name="stars", network={}, parameters=0, threshold=0.3, input_rule=AS_IT_IS)
-    predictor = DetectorPredictor(BrightPixels(), card)
+    predictor = BoxPredictor(BrightPixels(), card)
     frame = starry(80, 120, [(20, 100), (50, 7)])
     hidden = np.zeros(frame.shape, dtype=np.bool_)
     hidden[50, 7] = True
@@ -142,11 +138,15 @@ class OutOfMemory(BrightPixels):
 def test_a_frame_that_does_not_fit_into_memory_is_left_out() -> None:
     with pytest.raises(FrameError, match="64 x 64 pixels does not fit into memory"):
         find_boxes(OutOfMemory(), starry(64, 64, []), AS_IT_IS)
+    card = ModelCard(name="stars", network={}, parameters=0, input_rule=AS_IT_IS)
+    (found,) = BoxPredictor(OutOfMemory(), card).candidates([starry(64, 64, [])])
+    assert isinstance(found, FrameError)
+    assert found.__traceback__ is None
 
 
 def test_half_precision_around_it_does_not_round_boxes() -> None:
     torch.manual_seed(0)
-    detector = build_detector({"type": "retinanet-small"}).eval()
+    detector = build_network({"type": "retinanet-small"}).eval()
     frame = starry(64, 600, [(20, 500)])
     wanted = find_boxes(detector, frame, AS_IT_IS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -163,27 +163,45 @@ def weights(tmp_path: Path) -> Path:
     config = {"type": "retinanet-small", "gaussian": True, "box_loss": "sdb"}
     card = ModelCard(name="d", network=config, parameters=1, threshold=0.3, input_rule=AS_IT_IS)
     path = tmp_path / "detector.safetensors"
-    save_model(path, build_detector(config), card)
+    save_model(path, build_network(config), card)
     return path
 
 
 def test_weights_load_folded_and_find_the_same(weights: Path) -> None:
-    network, card = load_detector(weights)
+    predictor = Predictor.load(weights)
+    network, card = predictor.network, predictor.card
     assert not [key for key in network.state_dict() if "kernel" in key]
     torch.manual_seed(0)
-    again = build_detector(card.network).eval()
+    again = build_network(card.network).eval()
     frame = starry(64, 64, [(20, 30)])
     found, wanted = (find_boxes(each, frame, AS_IT_IS) for each in (network, again))
     np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-3)
 
 
 def test_the_predictor_takes_the_cards_threshold(weights: Path) -> None:
-    assert DetectorPredictor.load(weights).threshold == 0.3
-    predictor = DetectorPredictor.load(weights, threshold=0.0)
+    assert Predictor.load(weights).threshold == 0.3
+    predictor = Predictor.load(weights, threshold=0.0)
     frame = starry(64, 64, [(20, 30)])
-    assert len(predictor(frame).boxes) == len(predictor.candidates(frame).boxes)
+    found, (candidates,) = predictor(frame), predictor.candidates([frame])
+    assert len(found.boxes) == len(candidates.boxes)
+    (again,) = predictor.many([frame])
+    np.testing.assert_array_equal(found.boxes, again.boxes)
     with pytest.raises(OptionError, match=r"threshold is 1\.0"):
-        DetectorPredictor.load(weights, threshold=1.0)
+        Predictor.load(weights, threshold=1.0)
+
+
+def test_the_card_says_which_kind_of_model_a_file_is(weights: Path, small_model: Path) -> None:
+    assert isinstance(Predictor.load(weights), BoxPredictor)
+    assert Predictor.load(weights).kind == "boxes"
+    assert Predictor.load(small_model, backend="torch").kind == "pixels"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("flips", True), ("backend", "onnxruntime"), ("precision", "tf32")]
+)
+def test_what_a_detector_cannot_do_is_refused(weights: Path, option: str, value: object) -> None:
+    with pytest.raises(OptionError, match=f"{option} .* is not for .*detector.safetensors"):
+        Predictor.load(weights, **{option: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -193,10 +211,10 @@ def test_a_real_card_finds_the_boxes_that_the_cpu_finds(kind: str, tmp_path: Pat
     path = tmp_path / "detector.safetensors"
     config = {"type": kind}
     card = ModelCard(name="d", network=config, parameters=1, input_rule=AS_IT_IS)
-    save_model(path, build_detector(config), card)
+    save_model(path, build_network(config), card)
     frame = starry(96, 64, [(20, 30), (50, 60)])
     found, wanted = (
-        DetectorPredictor.load(path, device=name).candidates(frame) for name in ("cuda", "cpu")
+        next(Predictor.load(path, device=name).candidates([frame])) for name in ("cuda", "cpu")
     )
     np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-2)
     np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-4)
@@ -209,7 +227,7 @@ def test_a_detector_exports_to_onnx_and_computes_the_same(kind: str, tmp_path: P
         "onnxruntime", reason="needs ONNX Runtime: pip install 'pinglow[export]'"
     )
     torch.manual_seed(0)
-    detector = fold_kernels(build_detector({"type": kind, "gaussian": True}).eval())
+    detector = fold_kernels(build_network({"type": kind, "gaussian": True}).eval())
     images = torch.randn(1, 1, 64, 96)
     path = str(tmp_path / "detector.onnx")
     torch.onnx.export(detector, (images,), path, input_names=["images"], dynamo=True)
@@ -220,17 +238,7 @@ def test_a_detector_exports_to_onnx_and_computes_the_same(kind: str, tmp_path: P
 
 
 def test_models_of_the_other_kind_are_refused(weights: Path, small_model: Path) -> None:
-    with pytest.raises(ModelError, match="is not a detector; use pinglow predict"):
-        load_detector(small_model)
-    _, card = load_detector(weights)
-    with pytest.raises(ModelError, match="pinglow detect"):
-        build_network(card.network)
-
-
-def test_impossible_detectors_are_refused() -> None:
-    with pytest.raises(
-        ModelError, match=f"'yolov9' is unknown; use one of {next(iter(DETECTORS))}"
-    ):
-        build_detector({"type": "yolov9"})
-    with pytest.raises(ModelError, match="retinanet-small cannot be built"):
-        build_detector({"type": "retinanet-small", "color": 1})
+    with pytest.raises(ModelError, match="finds pixels, where a model that finds boxes"):
+        BoxPredictor.load(small_model)
+    with pytest.raises(ModelError, match="finds boxes, where a model that finds pixels"):
+        load_network(weights)

@@ -1,0 +1,138 @@
+"""The sinks of tables: CSV and JSON lines, written and flushed frame by frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Set
+from pathlib import Path
+from typing import Any, Final, Literal, TextIO
+
+from pinglow.errors import DataError
+from pinglow.files import write_whole
+from pinglow.output.sink import FrameRecord, Sink
+from pinglow.structures import Target
+
+
+class TableSink(Sink):
+    """A text file in ``folder`` that is begun, or gone on with, when there is something to write.
+
+    So a job that takes no frame leaves an earlier job's table as it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / self.place
+        self._mode: Literal["w", "a"] = "w"
+        self._file: TextIO | None = None
+
+    def go_on(self, done: Set[str]) -> None:
+        """See `Sink`.
+
+        Raises:
+            DataError: The table is not there, or not one of these.
+        """
+        try:
+            kept = self._keep(self._path.read_bytes().decode(), done)
+        except (ValueError, KeyError, TypeError, FileNotFoundError, csv.Error) as error:
+            raise DataError(
+                f"{self._path} is not a table that can be gone on with: start anew, into another "
+                "folder"
+            ) from error
+        write_whole(self._path, kept.encode())
+        self._mode = "a"
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _keep(self, content: str, done: Set[str]) -> str:
+        """What a table says of these sources; a line without an end was cut short."""
+        raise NotImplementedError
+
+    def _open(self) -> TextIO:
+        if self._file is None:
+            self._file = self._path.open(self._mode, encoding="utf-8", newline="\n")
+        return self._file
+
+
+class CsvSink(TableSink):
+    """targets.csv: one row a target; a frame without any has no row.
+
+    Time and track are empty where there is none.
+    """
+
+    place = "targets.csv"
+
+    _COLUMNS: Final = (
+        *("source", "frame", "x", "y", "left", "top", "width", "height", "area", "score"),
+        *("time", "track"),
+    )
+
+    def write(self, record: FrameRecord) -> None:
+        """Add the targets of one frame."""
+        file = self._open()
+        rows = csv.writer(file, lineterminator="\n")
+        if not file.tell():
+            rows.writerow(self._COLUMNS)
+        time = "" if record.time is None else round(record.time, 4)
+        targets = record.prediction.targets
+        for target, track in zip(targets, record.tracks or [None] * len(targets), strict=True):
+            x, y, bbox, area, score = _describe(target).values()
+            start = (record.source, record.page)
+            rows.writerow((*start, x, y, *bbox, area, score, time, track))
+        file.flush()
+
+    def _keep(self, content: str, done: Set[str]) -> str:
+        rows = list(csv.reader(io.StringIO(content, newline="")))
+        kept = io.StringIO()
+        writer = csv.writer(kept, lineterminator="\n")
+        writer.writerows([*rows[:1], *(row for row in rows[1:] if row[:1] and row[0] in done)])
+        return kept.getvalue()
+
+
+class JsonlSink(TableSink):
+    """targets.jsonl: one line of JSON a frame, also where nothing was found.
+
+    ``{"source", "frame", "name", "width", "height", "targets": [{"x", "y", "bbox": [x, y, w, h],
+    "area", "score"}]}``; the name is that of the frame's pictures; x and y are rounded to 0.001 px,
+    the score to 0.0001. Frames of a video also have "time", in seconds, and targets, where they are
+    tracked, "track": its number or null.
+    """
+
+    place = "targets.jsonl"
+
+    def write(self, record: FrameRecord) -> None:
+        """Add the line of one frame."""
+        height, width = record.frame.shape
+        line: dict[str, Any] = {
+            "source": record.source,
+            "frame": record.page,
+            "name": record.name,
+            "width": width,
+            "height": height,
+            "targets": [_describe(target) for target in record.prediction.targets],
+        }
+        if record.time is not None:
+            line["time"] = round(record.time, 4)
+        if record.tracks is not None:
+            for target, track in zip(line["targets"], record.tracks, strict=True):
+                target["track"] = track
+        file = self._open()
+        file.write(json.dumps(line, allow_nan=False) + "\n")
+        file.flush()
+
+    def _keep(self, content: str, done: Set[str]) -> str:
+        lines = content.split("\n")[:-1]
+        return "".join(f"{line}\n" for line in lines if json.loads(line)["source"] in done)
+
+
+def _describe(target: Target) -> dict[str, Any]:
+    return {
+        "x": round(target.x, 3),
+        "y": round(target.y, 3),
+        "bbox": list(target.bbox),
+        "area": target.area,
+        "score": round(target.score, 4),
+    }

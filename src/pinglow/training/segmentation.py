@@ -1,0 +1,101 @@
+"""Training of networks that find the pixels of targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pinglow.backends.torch import TorchBackend
+from pinglow.data.folder import FrameFolder
+from pinglow.inference.predictor import predict_probabilities
+from pinglow.losses import SoftIoULoss, find_loss
+from pinglow.metrics import PROTOCOLS, Scorer
+from pinglow.models.weights import load_network
+from pinglow.nn import fold_kernels, fold_norms
+from pinglow.training.recipe import Recipe
+from pinglow.training.splits import open_frames
+from pinglow.training.task import TrainingTask, ValidationFrame
+
+_TOGETHER: Final = 16  # frames whose probabilities wait to be scored
+
+
+class SegmentationTask(TrainingTask):
+    """Trains a network by the recipe's sum of losses.
+
+    A network with ``forward_pyramid`` is trained on the logits of all its levels, each against the
+    mask of its size. Frames are scored under the strict protocol, as the network will be used: the
+    whole frame, through the same path as inference, with the averaged weights.
+    """
+
+    figures = ("iou", "niou", "pd", "fa")
+    static = True
+    open_frames = staticmethod(open_frames)
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.losses = nn.ModuleList(
+            find_loss(term.name)(**term.options) for term in recipe.loss.terms
+        )
+        self.warmup_loss = SoftIoULoss()
+        self._teachers: list[nn.Module] = []  # in a list: it is no part of what is trained
+        if recipe.distill is not None:
+            teacher, _ = load_network(recipe.distill.model)
+            teacher = fold_norms(fold_kernels(teacher)).to(memory_format=torch.channels_last)
+            self._teachers.append(teacher.requires_grad_(False))
+
+    @staticmethod
+    def read_frame(name: str, frames: FrameFolder, index: int) -> ValidationFrame:
+        """See `TrainingTask`."""
+        return ValidationFrame(name, *frames.pair(index))
+
+    def is_warm(self, step: int) -> bool:
+        """See `TrainingTask`."""
+        return step < self.recipe.loss.warmup_steps
+
+    def batch_loss(self, images: Tensor, masks: Tensor, warm: bool) -> Tensor:
+        """Mean loss over the fused output and the levels' own; see `TrainingTask`."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        network: Any = self.network
+        if hasattr(network, "forward_pyramid"):
+            fused, *sides = network.forward_pyramid(images)
+        else:
+            fused, sides = network(images), []
+        losses = [self._loss(fused, masks, warm)]
+        for level, side in enumerate(sides):
+            truth = F.max_pool2d(masks, 2**level, ceil_mode=True) if level else masks
+            losses.append(self._loss(side, truth, warm))
+        loss = torch.stack(losses).mean()
+        if self.recipe.distill is not None:
+            taught = self._teachers[0].to(images.device)(images).sigmoid()
+            distance = F.binary_cross_entropy_with_logits(fused.float(), taught.float())
+            loss = loss + self.recipe.distill.weight * distance
+        return loss
+
+    def score_frames(self, frames: Sequence[ValidationFrame]) -> list[Scorer]:
+        """See `TrainingTask`."""
+        network = self.trained_network.eval()
+        backend = TorchBackend.fastest(network, next(network.parameters()).device)
+        rule, scorers = self.recipe.input_rule, [Scorer(PROTOCOLS["strict"]) for _ in frames]
+        # Neighbors of one size are computed together.
+        order = sorted(range(len(frames)), key=lambda place: frames[place].counts.shape)
+        for start in range(0, len(order), _TOGETHER):
+            part = order[start : start + _TOGETHER]
+            found = predict_probabilities(backend, [frames[each].counts for each in part], rule)
+            for place, probability in zip(part, found, strict=True):
+                scorers[place].update(probability, frames[place].truth)
+        return scorers
+
+    def report(self) -> dict[str, Any]:
+        """The strict protocol's report of each data set."""
+        return {name: scorer.compute() for name, scorer in self.scorers.items()}
+
+    def _loss(self, logits: Tensor, masks: Tensor, warm: bool) -> Tensor:
+        """The sum of the terms; in the warm-up the first one is the plain soft IoU."""
+        first, *others = self.losses
+        total = [self.warmup_loss if warm else first, *others]
+        parts = zip(self.recipe.loss.terms, total, strict=True)
+        return torch.stack([term.weight * loss(logits, masks) for term, loss in parts]).sum()
