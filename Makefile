@@ -4,6 +4,7 @@
 #   make test    all tests
 #   make test-core   those of prediction in an environment without PyTorch; part of make test
 #   make check   style, types, import rules
+#   make docs    the site, into build/site; warnings and dead links stop it
 #   make bench   speed against other codes, as ratios within one run
 #   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
 
@@ -18,7 +19,7 @@ TRAINING := tests/training tests/study tests/integrations
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test test-core check bench bench-gpu clean
+.PHONY: demo test test-core check docs bench bench-gpu clean
 
 demo: $(CORE_READY)
 	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,csv,jsonl
@@ -42,6 +43,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	mkdir -p build/docs
+	$(BIN)/typer pinglow.cli.main utils docs --name pinglow --output build/docs/cli.md
+	$(BIN)/python tools/recipe_reference.py > build/docs/recipes.md
+	$(BIN)/zensical build --strict --clean
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_startup.py

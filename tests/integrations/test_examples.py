@@ -1,4 +1,4 @@
-"""The examples of docs/detectors.md run as they are written."""
+"""The examples of docs/guides/detectors.md run as they are written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pinglow.models.weights import save_model
 pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
 
-_PAGE = Path(__file__).parents[2] / "docs" / "detectors.md"
+_PAGE = Path(__file__).parents[2] / "docs" / "guides" / "detectors.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", _PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from pinglow.errors import RecipeError
 from pinglow.study.grid import load_study, plan_runs
-from pinglow.study.results import read_results
 from pinglow.training.recipe_file import load_recipe
 
 STUDY = """
@@ -35,15 +33,6 @@ def write(tmp_path: Path, text: str = STUDY) -> Path:
     path = tmp_path / "study.toml"
     path.write_text(text)
     return path
-
-
-def test_the_study_in_the_documentation_is_one(tmp_path: Path) -> None:
-    page = Path(__file__).parents[2] / "docs" / "study.md"
-    (example,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    plan = plan_runs(load_study(write(tmp_path, example)))
-    assert len(plan) == 10
-    terms = [run.recipe.loss.terms[0] for run in plan if run.arm.name == "with"]
-    assert {term.options["location"] for term in terms} == {True}
 
 
 def test_every_arm_comes_with_the_first_seed_before_the_next(tmp_path: Path) -> None:
@@ -97,19 +86,6 @@ def test_an_arm_that_makes_no_recipe_is_named(tmp_path: Path) -> None:
     text = STUDY.replace('"network.attention" = "free"', '"network.atention" = "free"')
     with pytest.raises(RecipeError, match=r"arm other: .*did you mean 'attention'"):
         plan_runs(load_study(write(tmp_path, text)))
-
-
-def test_the_projects_studies_are_valid() -> None:
-    for path in (Path(__file__).parents[2] / "studies").glob("*.toml"):
-        study = load_study(path)
-        assert study.name == path.stem
-        planned = len(plan_runs(study))
-        assert planned >= len(study.arms)
-        results = path.with_suffix("")
-        done = len(read_results(results))
-        if done:  # the page is of all of them, also of arms that have been taken out since
-            assert done >= planned
-            assert f"{done} of {done} runs are done" in (results / f"{path.stem}.md").read_text()
 
 
 def test_a_dotted_key_changes_that_key_alone(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ Precision = Annotated[
     str,
     typer.Option(
         help="float32, or tf32: on a card, products of 10-bit mantissas, and TensorRT if it is "
-        "installed. Less exact, for speed: see docs/deploying.md."
+        "installed. Less exact, for speed: see docs/guides/gpu.md."
     ),
 ]
 """What the commands that run models have in common."""

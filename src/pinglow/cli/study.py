@@ -48,11 +48,11 @@ def study(
     as each run ends. Small runs leave a GPU, and many cores, mostly idle: --jobs
     makes several at a time.
 
-    Example: pinglow study studies/arms.toml --root data
+    Example: pinglow study my-study.toml --root data
 
-    Example: pinglow study studies/arms.toml --root data --jobs 8
+    Example: pinglow study my-study.toml --root data --jobs 8
 
-    Example: pinglow study report studies/arms.toml
+    Example: pinglow study report my-study.toml
     """
     from functools import partial
 

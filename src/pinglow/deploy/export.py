@@ -1,7 +1,7 @@
 """Write a model as an ONNX or OpenVINO file that runs without pinglow, checked first.
 
 The card goes into the file's metadata: normalization, input rule, threshold, data and scores.
-docs/deploying.md says how to use the file from another program.
+docs/guides/export.md says how to use the file from another program.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Predictor:
             precision: float32, or tf32: on a card, convolutions multiply in TensorFloat-32, and
                 TensorRT computes if it is installed. In a typical frame the probability that
                 moves most does so by 0.002, in 77 frames none did by more than 0.02, and targets
-                were as many (simulated: benchmarks/precision.py). A CPU ignores it.
+                were as many (simulated: experiments/scripts/precision.py). A CPU ignores it.
             threshold: A pixel is predicted above this probability; the card's by default.
             tile: See `predict_probability`.
             flips: See `Predictor`.

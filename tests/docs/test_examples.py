@@ -1,0 +1,148 @@
+"""The examples of README and docs: Python runs, TOML is read, commands and options exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from markdown_it import MarkdownIt
+from typer.core import TyperGroup
+
+from pinglow.cli.main import app
+from pinglow.study.grid import load_study, plan_runs
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if page.name != "detectors.md"  # its Python needs the detectors: tests/integrations has it
+]
+ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language on a page."""
+    tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
+    return [token.content for token in tokens if token.type == "fence" and token.info == language]
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The command lines of a page: of indented blocks, whole; of code in sentences, as they are."""
+    for token in MarkdownIt().parse(page.read_text(encoding="utf-8")):
+        if token.type == "code_block":
+            lines = token.content.replace("\\\n", " ").splitlines()
+        else:
+            spans = [child for child in token.children or [] if child.type == "code_inline"]
+            lines = [span.content.replace("\n", " ") for span in spans]
+        for line in lines:
+            words = line.split(" #")[0]
+            if words.split()[:1] in (["pinglow"], ["python"], ["make"], ["torchrun"]):
+                yield shlex.split(words)
+
+
+def cases(language: str) -> list[Any]:
+    return [
+        pytest.param(block, id=f"{page.relative_to(ROOT).as_posix()}-{number}")
+        for page in PAGES
+        for number, block in enumerate(blocks(page, language))
+    ]
+
+
+@pytest.mark.parametrize("source", cases("python"))
+def test_python_runs(
+    source: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values: dict[str, Any] = {}
+    if "deployed/model.xml" in source:  # what the page has exported before
+        monkeypatch.chdir(request.getfixturevalue("deployed"))
+        values["image"] = np.zeros((1, 1, 64, 64), np.float32)
+    else:
+        monkeypatch.chdir(ROOT)
+    exec(source, values)
+
+
+@pytest.fixture
+def deployed(small_model: Path, tmp_path: Path) -> Path:
+    """Return a folder that holds deployed/model.xml."""
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    from pinglow.deploy.export import export_model
+
+    export_model(small_model, "openvino", tmp_path / "deployed")
+    return tmp_path
+
+
+@pytest.mark.parametrize("source", cases("toml"))
+def test_toml_is_read(source: str, tmp_path: Path) -> None:
+    values = tomllib.loads(source)
+    if "arms" in values:
+        path = tmp_path / "study.toml"
+        path.write_text(source)
+        assert plan_runs(load_study(path))
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_exist(page: Path) -> None:
+    faults = [fault for words in commands(page) if (fault := fault_of(words))]
+    assert faults == []
+
+
+def fault_of(words: list[str]) -> str | None:
+    """What is wrong with a command line; None: nothing."""
+    if words[0] == "make":
+        rules = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        missing = [
+            word for word in words[1:] if re.fullmatch(r"[\w-]+", word) and word not in rules
+        ]
+        return f"make has no {missing}" if missing else None
+    if words[0] in ("python", "torchrun"):
+        if "-m" in words:
+            module, *words = words[words.index("-m") + 1 :]
+            return fault_of(["pinglow", *words]) if module == "pinglow" else None
+        script = ROOT / words[1]
+        known = script.is_file() or words[1].startswith("experiments/")
+        return None if known else f"there is no {words[1]}"
+    return fault_of_pinglow(words[1:])
+
+
+def fault_of_pinglow(words: list[str]) -> str | None:
+    command = typer.main.get_command(app)
+    while isinstance(command, TyperGroup) and words and words[0] not in ("--help", "--version"):
+        name, *words = words
+        found = command.commands.get(name)
+        if found is None:
+            return f"pinglow has no command {name}"
+        command = found
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    unknown = sorted(used - known - {"--help"})
+    return f"pinglow {command.name} has no option {', '.join(unknown)}" if unknown else None
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ("pinglow predict x --out y", None),
+        ("pinglow foretell x", "pinglow has no command foretell"),
+        ("pinglow predict x --outt y", "pinglow predict has no option --outt"),
+        ("python -m pinglow data gather", "pinglow has no command gather"),
+        ("python benchmarks/none.py", "there is no benchmarks/none.py"),
+        ("make coffee", "make has no ['coffee']"),
+    ],
+)
+def test_what_does_not_exist_is_found(words: str, fault: str | None) -> None:
+    assert fault_of(words.split()) == fault
+
+
+def test_the_site_has_every_page() -> None:
+    site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    listed = set(re.findall(r"[\w/-]+\.md", str(site["project"]["nav"])))
+    assert listed == {
+        page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")
+    }
