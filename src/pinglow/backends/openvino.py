@@ -19,6 +19,22 @@ _REPEATED: Final = 8  # images of one shape after which OpenVINO compiles for it
 _MOST_STATIC: Final = 4  # shapes that it does so for
 
 
+@functools.cache
+def shared_core() -> Any:
+    """OpenVINO's core, one for the whole process, with its CPU plug-in loaded.
+
+    The plug-in gives the thread that loads it a stack for signals, and puts the one before back
+    when it goes. Of two that go in the order in which they came, the second puts back the
+    first's, which is gone, and the next signal that Python handles crashes the process.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    core = import_extra("openvino", "openvino", "the backend openvino").Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")
+    return core
+
+
 class OpenVinoBackend(Backend):
     """Runs an ONNX model or an OpenVINO model.
 
@@ -35,8 +51,7 @@ class OpenVinoBackend(Backend):
     suffixes = (".onnx", ".xml")
 
     def __init__(self, model: Path | bytes, source: str) -> None:
-        openvino = import_extra("openvino", "openvino", "the backend openvino")
-        self._core = openvino.Core()
+        self._core = shared_core()
         self._seen: Counter[tuple[int, ...]] = Counter()
         self._static: dict[tuple[int, ...], Any] = {}
         try:

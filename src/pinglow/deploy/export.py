@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pinglow.backends.base import Backend
 from pinglow.backends.device import CPU
 from pinglow.backends.opening import BACKENDS, backends_for, open_model
+from pinglow.backends.openvino import shared_core
 from pinglow.backends.torch import TorchBackend
 from pinglow.data.folder import find_mask, fit_mask, read_image
 from pinglow.data.pack.cache import open_data
@@ -228,7 +229,7 @@ def _write_openvino(
     path: Path, content: bytes, card: ModelCard, frames: _Calibration | None
 ) -> None:
     openvino = import_extra("openvino", "openvino", "exporting to openvino")
-    model = openvino.Core().read_model(content)
+    model = shared_core().read_model(content)
     if frames is not None:
         model = _quantize(model, content, card, frames)
     model.set_rt_info(card.model_dump_json(), [CARD_KEY])
