@@ -168,7 +168,7 @@ def offline_detectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session")
 def detector_weights(tmp_path_factory: pytest.TempPathFactory, offline_detectors: None) -> Path:
     """Return the weights of a small detector that is not trained, and finds boxes everywhere."""
-    pytest.importorskip("torchvision", reason="needs torchvision: pip install 'pinglow[detect]'")
+    pytest.importorskip("torchvision", reason="needs torchvision: pip install '.[detect]'")
     import torch
 
     from pinglow.models.card import ModelCard

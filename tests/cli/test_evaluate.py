@@ -215,7 +215,7 @@ def test_maps_that_are_nearly_dark_are_scored(folder: Path) -> None:
 
 
 def boxes_of(folder: Path, *arguments: Any) -> dict[str, Any]:
-    pytest.importorskip("faster_coco_eval", reason="needs pip install 'pinglow[detect]'")
+    pytest.importorskip("faster_coco_eval", reason="needs pip install '.[detect]'")
     out = folder / "scores.json"
     result = run(folder, "--json", out, *arguments)
     assert result.exit_code == 0, result.output
@@ -255,7 +255,7 @@ def test_a_segmentation_model_is_scored_by_boxes_where_that_is_asked(
 
 
 def test_a_broken_frame_is_left_out_of_the_boxes_and_told(folder: Path, small_model: Path) -> None:
-    pytest.importorskip("faster_coco_eval", reason="needs pip install 'pinglow[detect]'")
+    pytest.importorskip("faster_coco_eval", reason="needs pip install '.[detect]'")
     (folder / "images" / "f1.png").write_bytes(b"")
     result = run(folder, "--model", small_model, "--backend", "torch", "--score", "boxes")
     assert result.exit_code == 2

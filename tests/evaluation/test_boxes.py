@@ -17,7 +17,7 @@ from pinglow.evaluation.boxes import BoxPair, evaluate_boxes, target_boxes
 from pinglow.inference.predictor import Predictor
 from pinglow.structures import Detections
 
-pytest.importorskip("faster_coco_eval", reason="needs pip install 'pinglow[detect]'")
+pytest.importorskip("faster_coco_eval", reason="needs pip install '.[detect]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread", "offline_detectors")
 

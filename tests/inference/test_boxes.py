@@ -18,7 +18,7 @@ from pinglow.models.weights import load_network, save_model
 from pinglow.nn import fold_kernels
 from pinglow.preprocess import InputRule
 
-pytest.importorskip("torchvision", reason="needs torchvision: pip install 'pinglow[detect]'")
+pytest.importorskip("torchvision", reason="needs torchvision: pip install '.[detect]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread", "offline_detectors")
 
@@ -224,7 +224,7 @@ def test_a_real_card_finds_the_boxes_that_the_cpu_finds(kind: str, tmp_path: Pat
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
 def test_a_detector_exports_to_onnx_and_computes_the_same(kind: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip(
-        "onnxruntime", reason="needs ONNX Runtime: pip install 'pinglow[export]'"
+        "onnxruntime", reason="needs ONNX Runtime: pip install '.[export]'"
     )
     torch.manual_seed(0)
     detector = fold_kernels(build_network({"type": kind, "gaussian": True}).eval())

@@ -12,7 +12,7 @@ from pinglow.models.card import ModelCard
 from pinglow.models.registry import build_network
 from pinglow.models.weights import save_model
 
-pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
+pytest.importorskip("ultralytics", reason="needs ultralytics: pip install '.[detect]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
 
 _PAGE = Path(__file__).parents[2] / "docs" / "guides" / "detectors.md"

@@ -18,7 +18,7 @@ from pinglow.integrations.retinanet import (
 from pinglow.nn import GaussianConv2d, fold_kernels
 
 torchvision = pytest.importorskip(
-    "torchvision", reason="needs torchvision: pip install 'pinglow[detect]'"
+    "torchvision", reason="needs torchvision: pip install '.[detect]'"
 )
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, on export
 

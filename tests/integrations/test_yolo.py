@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pinglow.integrations.yolo import YoloDetector, gaussianize, use_box_loss
 from pinglow.nn import GaussianConv2d, fold_kernels
 
-pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
+pytest.importorskip("ultralytics", reason="needs ultralytics: pip install '.[detect]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # ultralytics' own, and its libraries'
 
 

@@ -61,7 +61,7 @@ def square(side: float, x: float = 10.0, y: float = 10.0) -> list[float]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ciou_is_torchvisions_with_its_gradient(dtype: torch.dtype) -> None:
-    ops = pytest.importorskip("torchvision.ops", reason="torchvision comes with pinglow[detect]")
+    ops = pytest.importorskip("torchvision.ops", reason="torchvision needs pip install '.[detect]'")
     predicted, true = (random_boxes(300, seed, dtype) for seed in (0, 1))
     predicted[:20] = true[:20]  # nothing to improve
     predicted[20:40] += 100  # no overlap

@@ -28,7 +28,7 @@ KEYS = ["ap50", "ap", *CENTER_KEYS]
 NOTHING = np.zeros((0, 4))
 
 # Average precision is the work of an optional package.
-pytest.importorskip("faster_coco_eval", reason="faster-coco-eval comes with pinglow[detect]")
+pytest.importorskip("faster_coco_eval", reason="faster-coco-eval needs pip install '.[detect]'")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -198,7 +198,7 @@ def test_without_faster_coco_eval_the_message_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(MissingExtraError, match=r"average precision needs .*pinglow\[detect\]"):
+    with pytest.raises(MissingExtraError, match=r"average precision needs .*\.\[detect\]"):
         report_of(make_frames(5, seed=0))
     assert report_of([Frame(NOTHING, np.zeros(0), NOTHING)]).ap is None
 

@@ -26,7 +26,7 @@ from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
 from pinglow.training.run import TrainingInterruptedError
 
-pytest.importorskip("ultralytics", reason="needs ultralytics: pip install 'pinglow[detect]'")
+pytest.importorskip("ultralytics", reason="needs ultralytics: pip install '.[detect]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread", "offline_detectors")
 
