@@ -14,8 +14,6 @@ READY := .venv/.ready
 # Without PyTorch: what pip install brings, and video.
 CORE := .venv-core/bin
 CORE_READY := .venv-core/.ready
-# uv installs several times as fast as pip.
-INSTALL := pip install --quiet --python
 
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
@@ -43,7 +41,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 docs: $(READY)
-	$(BIN)/uv $(INSTALL) .venv --editable '.[docs]'
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	mkdir -p build/docs
 	$(BIN)/typer pinglow.cli.main utils docs --name pinglow --output build/docs/cli.md
 	$(BIN)/python tools/recipe_reference.py > build/docs/recipes.md
@@ -62,17 +60,18 @@ bench-gpu: $(READY)
 $(READY): pyproject.toml
 	$(NEW_ENOUGH)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv $(INSTALL) .venv --editable '.[dev,all]'
+	$(BIN)/pip install --quiet --editable '.[dev,all]'
 	# It asks for numpy < 2 but runs without; only the tests and the benchmark use it.
-	$(BIN)/uv $(INSTALL) .venv --no-deps PyIRSTDMetrics
+	$(BIN)/pip install --quiet --no-deps PyIRSTDMetrics
 	touch $@
 
 $(CORE_READY): pyproject.toml
 	$(NEW_ENOUGH)
 	$(PYTHON) -m venv .venv-core
+	# uv installs several times as fast.
 	$(CORE)/pip install --quiet uv
-	$(CORE)/uv $(INSTALL) .venv-core --editable '.[video]' pytest
+	$(CORE)/uv pip install --quiet --python .venv-core --editable '.[video]' pytest \
+	  || $(CORE)/pip install --quiet --editable '.[video]' pytest
 	touch $@
 
 clean:
