@@ -3,8 +3,8 @@
     python tools/release.py runs/pinglow-fast --root ../shared/data \
         --long-side 512 --max-scale 2
 
-Scores the validation cuts of the run and SIRST's official test list under the strict protocol, and
-writes src/pinglow/weights/NAME.safetensors, NAME.md beside it, recipes/validation/*.txt, and
+Scores the validation splits of the run and SIRST's official test list under the strict protocol,
+and writes src/pinglow/weights/NAME.safetensors, NAME.md beside it, recipes/validation/*.txt, and
 experiments/runs/NAME.png.
 """
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pinglow.backends import opening as backends
+from pinglow.backends import openvino
 from pinglow.backends.opening import BACKENDS, open_model
 from pinglow.deploy.export import check_parity
 from pinglow.errors import MissingExtraError, ModelError, OptionError
@@ -111,6 +113,8 @@ def test_a_missing_runtime_is_one_sentence(
 ) -> None:
     open_model(small_model, name)  # converted
     monkeypatch.setitem(sys.modules, name, None)
+    # As in a process that has no core yet.
+    monkeypatch.setattr(openvino, "shared_core", openvino.shared_core.__wrapped__)
     with pytest.raises(MissingExtraError, match=rf"the backend {name} needs {name}.*pip install"):
         open_model(small_model, name)
 
@@ -193,12 +197,15 @@ def test_a_bundled_graph_is_the_weights_beside_it(name: str, runtime: str) -> No
     assert check_parity(backends.TorchBackend(network), backend) < 1e-4
 
 
-def test_another_package_adds_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_package_adds_a_backend_and_a_broken_one_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Other(backends.OnnxRuntimeBackend):
         name = "other"
 
     entry = SimpleNamespace(name="other", load=lambda: Other)
-    monkeypatch.setattr(backends, "entry_points", lambda group: [entry])
+    broken = EntryPoint("broken", "no_such_package:Backend", "pinglow.backends")
+    monkeypatch.setattr(backends, "entry_points", lambda group: [broken, entry])
     monkeypatch.setattr(backends, "BACKENDS", backends._find_backends())
     backend, card = open_model("pinglow-fast", "other", "cpu")
     assert (backend.name, card.name) == ("other", "pinglow-fast")

@@ -285,7 +285,7 @@ def test_other_box_losses_are_others() -> None:
         use_box_loss(build().model, "giou")
 
 
-# --- the detector of pinglow detect ----------------------------------------------------------
+# --- the detector ----------------------------------------------------------
 
 
 def test_the_detector_agrees_with_ultralytics_prediction() -> None:

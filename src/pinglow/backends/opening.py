@@ -39,7 +39,12 @@ _logger = logging.getLogger("pinglow")
 def _find_backends() -> dict[str, type[Backend]]:
     ours = (OpenVinoBackend, OnnxRuntimeBackend, TorchBackend)
     found: dict[str, type[Backend]] = {backend.name: backend for backend in ours}
-    return found | {entry.name: entry.load() for entry in entry_points(group="pinglow.backends")}
+    for entry in entry_points(group="pinglow.backends"):
+        try:
+            found.setdefault(entry.name, entry.load())
+        except (ImportError, AttributeError) as error:  # the others go on
+            _logger.warning("backend %s does not load and is left out: %s", entry.name, error)
+    return found
 
 
 BACKENDS: Final = _find_backends()
