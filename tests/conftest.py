@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from recipes import tiny_recipe
+
 _SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -196,32 +198,13 @@ def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_detector_recipe(box_scenes: Path) -> Callable[..., Any]:
     """Return a function from changes, section by section, to a tiny recipe of a detector."""
-    from pinglow.training.recipe_file import parse_recipe
-
-    def make(**changes: Any) -> Any:
-        content: dict[str, Any] = {
-            "name": "tiny",
-            "seed": 3,
-            "steps": 4,
-            "batch_size": 2,
-            "validate_every": 2,
-            "ema_decay": 0.9,
-            "network": {"type": "retinanet-small"},
-            "optimizer": {"warmup_steps": 1},
-            "data": {
-                "root": str(box_scenes.parent),
-                "sets": [{"folder": "scenes", "split": "train"}],
-                "validation": 0.25,
-            },
-            "augmentation": {"crop": 32},
-            "input_rule": {"max_scale": 1.0},
-        }
-        for key, value in changes.items():
-            inner = content.get(key)
-            content[key] = inner | value if isinstance(inner, dict) else value
-        return parse_recipe(content, "test")
-
-    return make
+    base = {
+        "steps": 4,
+        "validate_every": 2,
+        "network": {"type": "retinanet-small"},
+        "optimizer": {"warmup_steps": 1},
+    }
+    return lambda **changes: tiny_recipe(box_scenes, base, changes)
 
 
 @pytest.fixture(scope="session")

@@ -122,6 +122,12 @@ def test_a_card_cannot_call_what_is_no_network(name: str) -> None:
         build_network({"type": name, "args": ["true"]})
 
 
+def test_a_card_cannot_build_a_class_that_is_not_made_for_pinglow() -> None:
+    """Such as one whose constructor loads what it is told to."""
+    with pytest.raises(ModelError, match="not made for pinglow"):
+        build_network({"type": "torch.nn:Conv2d", "in_channels": 1})
+
+
 def test_a_configuration_is_read_without_its_network() -> None:
     sys.modules.pop("sharp_dots.network", None)
     assert parse_network({"type": "dots"}).model_dump() == {"type": "dots", "width": 4}

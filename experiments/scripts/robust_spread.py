@@ -19,7 +19,7 @@ from pinglow.data.folder import FrameFolder
 from pinglow.inference import predictor as predictors
 from pinglow.inference.predictor import Predictor
 from pinglow.metrics import PROTOCOLS
-from pinglow.metrics.protocol import Scorer
+from pinglow.metrics.protocols import Scorer
 from pinglow.preprocess import Normalization, measure_frame
 
 SETS = (("sirst", "trainval"), ("nudt-sirst", "train"), ("irstd-1k", "trainval"))

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from pinglow.cli.data import app
 from pinglow.data.boxes import BoxFolder
-from pinglow.data.folder import KNOWN_DATASETS, read_split
+from pinglow.data.folder import read_split
+from pinglow.data.known import KNOWN_DATASETS
 from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 
 

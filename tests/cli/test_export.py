@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from pinglow.cli.main import app
 from pinglow.deploy import export as export_module
-from pinglow.deploy.export import Accuracy, ExportReport
+from pinglow.deploy.export import ExportReport
+from pinglow.deploy.quantize import Accuracy
 from pinglow.errors import ModelError
 
 

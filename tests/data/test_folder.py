@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pinglow.data.folder import (
-    KNOWN_DATASETS,
     FrameFolder,
     list_splits,
     read_split,
     resize_nearest,
 )
+from pinglow.data.known import KNOWN_DATASETS
 from pinglow.errors import DataError, FrameError
 
 NAMES = ["a", "b", "Misc_1"]

@@ -230,7 +230,7 @@ def test_what_cannot_be_exported_is_refused(
     other = shutil.copytree(scenes, tmp_path / "other")
     last = max((other / "masks").iterdir())
     Image.fromarray(np.zeros((40, 20), dtype=np.uint8)).save(last)
-    monkeypatch.setattr("pinglow.deploy.export._quantize", None)  # said before the work
+    monkeypatch.setattr("pinglow.deploy.export.quantize", None)  # said before the work
     dark = tmp_path / "dark"
     dark.mkdir()
     for name in "abcd":

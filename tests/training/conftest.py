@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
 from pinglow.training.recipe import Recipe
-from pinglow.training.recipe_file import parse_recipe
+from recipes import tiny_recipe
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,29 +29,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_recipe(scenes: Path) -> Callable[..., Recipe]:
     """Return a function from changes, section by section, to a tiny recipe on the scenes."""
-
-    def make(**changes: Any) -> Recipe:
-        content: dict[str, Any] = {
-            "name": "tiny",
-            "seed": 3,
-            "steps": 10,
-            "batch_size": 2,
-            "validate_every": 5,
-            "ema_decay": 0.9,
-            "network": {"widths": [4, 8], "depths": [1, 1]},
-            "loss": {"warmup_steps": 4},
-            "optimizer": {"warmup_steps": 2},
-            "data": {
-                "root": str(scenes.parent),
-                "sets": [{"folder": "scenes", "split": "train"}],
-                "validation": 0.25,
-            },
-            "augmentation": {"crop": 32},
-            "input_rule": {"max_scale": 1.0},
-        }
-        for key, value in changes.items():
-            inner = content.get(key)
-            content[key] = inner | value if isinstance(inner, dict) else value
-        return parse_recipe(content, "test")
-
-    return make
+    base = {
+        "steps": 10,
+        "validate_every": 5,
+        "network": {"widths": [4, 8], "depths": [1, 1]},
+        "loss": {"warmup_steps": 4},
+        "optimizer": {"warmup_steps": 2},
+    }
+    return lambda **changes: tiny_recipe(scenes, base, changes)

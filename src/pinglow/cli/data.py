@@ -292,7 +292,7 @@ def list_datasets() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pinglow.data.folder import KNOWN_DATASETS
+    from pinglow.data.known import KNOWN_DATASETS
 
     table = Table("name", "title", "frames", "size", "lists", "license")
     for name, info in KNOWN_DATASETS.items():

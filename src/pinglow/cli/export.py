@@ -11,7 +11,7 @@ from pinglow.errors import OptionError
 from pinglow.extras import need_torch
 
 if TYPE_CHECKING:
-    from pinglow.deploy.export import Accuracy
+    from pinglow.deploy.quantize import Accuracy
 
 
 def export(

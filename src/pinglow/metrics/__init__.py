@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pinglow.metrics.boxes import BoxReport, BoxScorer
-from pinglow.metrics.protocol import PROTOCOLS, THRESHOLDS, Protocol, Scorer
+from pinglow.metrics.protocols import PROTOCOLS, THRESHOLDS, Protocol, Scorer
 from pinglow.metrics.report import ImageCounts, Report
 from pinglow.metrics.scores import SCORES
 

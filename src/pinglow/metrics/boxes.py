@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pinglow.errors import DataError, OptionError
 from pinglow.extras import import_extra
+from pinglow.metrics.matching import MAX_DISTANCE, Components, match_optimal
 from pinglow.metrics.report import (
     FloatArray,
     defined,
@@ -29,7 +30,6 @@ from pinglow.metrics.report import (
     target_ratios,
     to_plain,
 )
-from pinglow.metrics.target import MAX_DISTANCE, Components, match_optimal
 
 MAX_DETECTIONS: Final = 100
 """Boxes of a frame that count for the average precision, the highest scores first."""

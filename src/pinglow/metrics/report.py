@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.metrics.pixel import IntArray
+from pinglow.metrics.pixels import IntArray
 from pinglow.structures import TARGET_SIZES
 
 FloatArray = NDArray[np.float64]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
@@ -158,17 +158,29 @@ def find_network(name: object) -> type[NetworkConfig]:
         raise ModelError(f"network.type is {name!r}; use one of {known}, or module:Class")
     if isinstance(found, type) and issubclass(found, NetworkConfig):
         return found
-    return _config_of(found, str(name))
+    return _config_of(found, str(name), name in plugin_names(GROUP))
 
 
 @functools.cache
-def _config_of(network: Any, name: str) -> type[NetworkConfig]:
-    """The configuration of a class that has none: the arguments of its constructor."""
+def _config_of(network: Any, name: str, offered: bool) -> type[NetworkConfig]:
+    """The configuration of a class that has none: the arguments of its constructor.
+
+    Args:
+        network: The class.
+        name: What the recipe or the card calls it.
+        offered: Whether its package offers it to pinglow, by an entry point.
+    """
     from torch import nn
 
-    # A model file can name anything that is installed: nothing else must ever be called.
+    # A model file can name anything that is installed, and some torch modules download and unpickle
+    # what their constructor is told to. So a class that nobody offers must say that it is meant for
+    # pinglow.
     if not (isinstance(network, type) and issubclass(network, nn.Module)):
         raise ModelError(f"network.type is {name!r}, which is no network: name a torch module")
+    if not offered and getattr(network, "kind", None) not in get_args(Kind):
+        raise ModelError(
+            f'network.type is {name!r}, a class not made for pinglow: give it kind = "pixels"'
+        )
 
     class ClassConfig(NetworkConfig):
         kind = getattr(network, "kind", "pixels")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from pinglow.data.folder import KNOWN_DATASETS
+from pinglow.data.known import KNOWN_DATASETS
 from pinglow.errors import ModelError, OptionError, RecipeError
 from pinglow.models.card import ModelCard
 from pinglow.models.registry import Kind, parse_network

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pinglow.data.augment.views import Augmentation
-from pinglow.data.folder import KNOWN_DATASETS
+from pinglow.data.known import KNOWN_DATASETS
 from pinglow.errors import EXPLAINED, MissingExtraError, ModelError, RecipeError, explain_fault
 from pinglow.losses import find_loss
 from pinglow.models.registry import NetworkConfig, parse_network

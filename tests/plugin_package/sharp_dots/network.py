@@ -27,6 +27,8 @@ class TwoBranches(nn.Module):
 class DotsNet(nn.Module):
     """Two layers, which map (N, 1, H, W) to logits of the same shape."""
 
+    kind = "pixels"
+
     def __init__(self, width: int = 4) -> None:
         super().__init__()
         self.first = TwoBranches(1, width)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pinglow.data.folder import KNOWN_DATASETS, name_folders
+from pinglow.data.folder import name_folders
+from pinglow.data.known import KNOWN_DATASETS
 from pinglow.data.pack.coding import Encoded, StoredFile, encode_file
 from pinglow.data.pack.reader import (
     FORMAT,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import DTypeLike, NDArray
 
-from pinglow.metrics.pixel import check_probability, pixels_above, shared_pixels
+from pinglow.metrics.pixels import check_probability, pixels_above, shared_pixels
 
 masks = hnp.arrays(np.bool_, (6, 9), elements=st.booleans())
 

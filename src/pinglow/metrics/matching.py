@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from pinglow.metrics.pixel import IntArray, Pixels
+from pinglow.metrics.pixels import IntArray, Pixels
 from pinglow.structures import label_targets
 
 MAX_DISTANCE = 3.0

@@ -13,14 +13,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pinglow.metrics.pixel import pixels_above
-from pinglow.metrics.target import (
+from pinglow.metrics.matching import (
     Components,
     false_area,
     find_components,
     match_greedy,
     match_optimal,
 )
+from pinglow.metrics.pixels import pixels_above
 
 masks = hnp.arrays(
     np.bool_,

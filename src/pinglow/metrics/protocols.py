@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.errors import OptionError
-from pinglow.metrics.pixel import IntArray, check_probability, pixels_above, shared_pixels
+from pinglow.metrics.matching import MATCHINGS, Components, Pairs, false_area, find_components
+from pinglow.metrics.pixels import IntArray, check_probability, pixels_above, shared_pixels
 from pinglow.metrics.report import ImageCounts, Report, SizeCounts, make_report
-from pinglow.metrics.target import MATCHINGS, Components, Pairs, false_area, find_components
 from pinglow.structures import TARGET_SIZES, binarize_mask
 
 THRESHOLDS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
@@ -30,7 +30,7 @@ class Protocol:
     Attributes:
         name: Its name in reports.
         summary: What it does, for a person.
-        matching: ``optimal`` or ``greedy``, see `pinglow.metrics.target`.
+        matching: ``optimal`` or ``greedy``, see `pinglow.metrics.matching`.
         drop_equal_areas: Fa forgets a false component whose area equals a matched one's.
         resize: Side in pixels to which frame (bilinear) and mask (nearest) are resized, or None
             for the original size.
