@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,6 +99,37 @@ def _auto_is_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     device = sys.modules.get("pinglow.backends.device")  # not imported for tests without it
     if device is not None and "have_cards" not in request.fixturenames:
         monkeypatch.setattr(device, "_first_card", lambda backends: device.CPU)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trace_once() -> Iterator[None]:
+    """Keep the graphs of our own networks: to trace one takes many seconds."""
+    if importlib.util.find_spec("torch") is None:
+        yield
+        return
+    import torch
+
+    from pinglow.models import conversion
+    from pinglow.nn import PinwheelUNet
+
+    traced: dict[Any, Any] = {}
+    trace, export = conversion._trace, torch.onnx.export
+
+    def trace_once(whole: Any, defaults: Any) -> Any:
+        own = isinstance(whole.network.network, PinwheelUNet)
+        if not own or torch.onnx.export is not export:  # a test has an exporter of its own
+            return trace(whole, defaults)
+        weights = [value.numpy().tobytes() for value in whole.state_dict().values()]
+        key = repr(whole), *weights
+        if key not in traced:
+            traced[key] = trace(whole, defaults)
+        copy = type(traced[key])()
+        copy.CopyFrom(traced[key])
+        return copy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversion, "_trace", trace_once)
+        yield
 
 
 @pytest.fixture

@@ -215,13 +215,13 @@ def test_a_full_disk_is_told_by_a_videos_overlay(tmp_path: Path) -> None:
                 record = make_record("f", (30, 20, 0.9))
                 sink.write(dataclasses.replace(record, clip=Clip("clip", 25.0)))
 
-    write(600)
+    write(200)
     size = (tmp_path / "overlays" / "clip_overlay.mp4").stat().st_size
-    for limit in (0, size // 2, size - 1):
+    for limit in (0, size // 2, size * 97 // 100):  # encoders on threads vary by a few bytes
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         try:
             with pytest.raises(DataError, match=r"cannot write results to .*: free space there"):
-                write(600)
+                write(200)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -61,32 +61,13 @@ def convert_to_onnx(network: nn.Module, card: ModelCard) -> bytes:
         )
     whole = _Probability(network).eval()
     defaults = {GATES_INPUT: torch.zeros(1, whole.network.gates), OWN_INPUT: torch.ones(())}
-    free = torch.export.Dim.DYNAMIC
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
     try:
-        logger.setLevel(logging.ERROR)  # it reports that torchvision is not there
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                whole,
-                (torch.zeros(_EXAMPLE), *defaults.values()),
-                dynamo=True,
-                dynamic_shapes=({0: free, 2: free, 3: free}, None, None),
-                opset_version=_OPSET,
-                input_names=["image", *defaults],
-                output_names=["probability", "gates"],
-                verbose=False,
-            )
+        model = _trace(whole, defaults)
     except Exception as error:  # the exporter raises anything at all
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
         raise ModelError(
             f"{card.name} cannot be converted to ONNX ({reason}); use the torch backend"
         ) from error
-    finally:
-        logger.setLevel(level)
-    assert program is not None
-    model = program.model_proto
     # Nodes carry the path and line of the source they were traced from.
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -105,3 +86,28 @@ def convert_to_onnx(network: nn.Module, card: ModelCard) -> bytes:
     entry = model.metadata_props.add()
     entry.key, entry.value = CARD_KEY, card.model_dump_json()
     return bytes(model.SerializeToString())
+
+
+def _trace(whole: nn.Module, defaults: dict[str, Tensor]) -> Any:
+    """The graph of a network, as the exporter makes it, which takes many seconds."""
+    free = torch.export.Dim.DYNAMIC
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)  # it reports that torchvision is not there
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                whole,
+                (torch.zeros(_EXAMPLE), *defaults.values()),
+                dynamo=True,
+                dynamic_shapes=({0: free, 2: free, 3: free}, None, None),
+                opset_version=_OPSET,
+                input_names=["image", *defaults],
+                output_names=["probability", "gates"],
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    assert program is not None
+    return program.model_proto
