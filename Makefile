@@ -28,8 +28,9 @@ demo: $(CORE_READY)
 	@echo "pictures: demo-out/overlays   table: demo-out/targets.csv"
 	@echo "video: demo-out/clip/overlays/clip_overlay.mp4   a line a frame: demo-out/clip/targets.jsonl"
 
+# A file of tests at a time on each of two cores: threads of their own would only wait for each other.
 test: $(READY) test-core
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-core: $(CORE_READY)
 	$(CORE)/python -m pytest tests/core
