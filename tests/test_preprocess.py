@@ -13,9 +13,13 @@ from pinglow.preprocess import (
     NORMALIZATION,
     InputRule,
     bring_back,
+    measure_frame,
     normalize_frame,
     resample,
 )
+
+FloatArray = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 
 def scene(
@@ -144,9 +148,67 @@ def test_pixels_that_are_no_numbers_count_as_the_median() -> None:
     normal = normalize_frame(frame)
     assert np.isfinite(normal).all()
     bad = ~np.isfinite(frame)
-    np.testing.assert_allclose(normal[bad], 0, atol=2e-3)
-    filled = np.where(bad, np.median(frame[~bad]), frame)
-    np.testing.assert_array_equal(normal, normalize_frame(filled))
+    assert not normal[bad].any()
+    np.testing.assert_allclose(normal[~bad], reference(frame[~bad], 0.0), atol=1e-4)
+
+
+def two_temperatures(seed: int, shape: tuple[int, int] = (120, 160)) -> tuple[FloatArray, Mask]:
+    """Sky and 30 % hot, uneven ground below a slanted horizon; and where the ground is."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    ground = rows > shape[0] * (0.6 + 0.2 * columns / shape[1])
+    sky = rng.normal(7000, 12, shape)
+    sky[20:23, 30:33] += 150
+    frame = np.where(ground, rng.normal(9000, 60, shape), sky)
+    return frame.astype(np.float32), ground
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_regions_of_two_temperatures_are_each_normalized_as_a_frame_of_their_own(
+    sign: int,
+) -> None:
+    frame, ground = two_temperatures(0)
+    whole, by_region = measure_frame(sign * frame)
+    image = by_region(sign * frame)
+    for region in (ground, ~ground):
+        own = reference(sign * frame[region], 0.0)
+        np.testing.assert_allclose(image[region], own, atol=1e-4)
+    np.testing.assert_allclose(whole(frame * sign), reference(sign * frame, 0.0), atol=1e-4)
+    np.testing.assert_array_equal(normalize_frame(sign * frame), image)
+    assert abs(image[21, 31]) > 4 * abs(whole(sign * frame)[21, 31] - whole(sign * frame)[5, 5])
+
+
+def test_bright_ground_that_is_clipped_does_not_hide_the_sky() -> None:
+    frame, ground = two_temperatures(1)
+    clipped = frame.clip(max=8500).round().astype(np.uint16)
+    _, by_region = measure_frame(clipped)
+    sky = by_region(clipped)[~ground]
+    np.testing.assert_allclose(sky, reference(clipped[~ground], 0.5), atol=1e-4)
+
+
+def test_targets_and_slopes_are_no_second_temperature() -> None:
+    rng = np.random.default_rng(2)
+    slope = np.linspace(0, 3000, 120)[:, None] + rng.normal(7000, 12, (120, 160))
+    assert len(measure_frame(slope)) == 1
+    large_target = rng.normal(7000, 12, (120, 160))
+    large_target[40:66, 40:66] += 2000  # 3.5 % of the frame
+    assert len(measure_frame(large_target)) == 1
+    clutter = np.where(rng.random((120, 160)) < 0.3, 9000, 7000) + rng.normal(0, 12, (120, 160))
+    assert len(measure_frame(clutter)) == 1  # single pixels, no region
+
+
+def test_a_part_of_a_large_frame_is_normalized_as_in_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pinglow.preprocess._MOST_PIXELS", 2**11)  # cells of 4 pixels
+    frame, ground = two_temperatures(3)
+    _, by_region = measure_frame(frame)
+    assert by_region.warm is not None
+    assert by_region.warm.cell == 4
+    image = by_region(frame)
+    place = slice(61, 103), slice(7, 130)
+    np.testing.assert_array_equal(by_region(frame, place), image[place])
+    np.testing.assert_array_equal(by_region.warm.covers(frame, place), ground[place])
 
 
 def test_a_frame_without_any_number_is_all_zero() -> None:

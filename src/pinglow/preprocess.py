@@ -6,21 +6,30 @@ Ours; docs/decisions/normalization.md says why.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import sparse
+from scipy import ndimage, sparse
 
-from pinglow.structures import FloatArray
+from pinglow.border import hide_border
+from pinglow.structures import BoolArray, FloatArray
 
 NORMALIZATION: Final = "median-spread-asinh"
 """Name of `normalize_frame`'s rule, as weights record it."""
 
+Place = tuple[slice, slice]
+"""Rows and columns of a frame."""
+
+_WHOLE: Final = slice(None), slice(None)
 _GAUSSIAN_SPREAD: Final = 3.29  # 5th to 95th percentile of a Gaussian, in standard deviations
 _MOST_PIXELS: Final = 2**20  # statistics of a larger frame come from an even grid of its pixels
+_TOO_WIDE: Final = 5.0  # spreads of a region, from which on the frame's own hides its targets
+_QUICK_PIXELS: Final = 2**14  # are enough to see that a frame has one temperature
+_LEAST_REGION: Final = 0.05  # of the frame; less does not move its middle 90 %
+_LEAST_PART: Final = 0.01  # of the frame; a smaller part of a region may be a target
 
 
 @dataclass(frozen=True)
@@ -28,23 +37,31 @@ class Normalization:
     """How the counts of one frame become a network's input, for the whole frame or any part of it.
 
     Attributes:
-        median: Counts that become 0.
+        median: Counts that become 0; NaN and infinite pixels are taken for it.
         spread: Counts that become 1; 0 for a constant frame, which becomes all 0.
-        fill: Counts that a NaN or infinite pixel is taken for.
+        warm: The region of a frame of two temperatures that has a normalization of its own.
     """
 
     median: float
     spread: float
-    fill: float
+    warm: WarmRegion | None = None
 
-    def __call__(self, counts: NDArray[Any]) -> FloatArray:
-        """asinh((counts - median) / spread) of an array of any shape; float32."""
+    def __call__(self, frame: NDArray[Any], place: Place = _WHOLE) -> FloatArray:
+        """asinh((counts - median) / spread) of the pixels (h, w) at a place; float32."""
+        counts = frame[place]
+        image = self._scale(counts)
+        if self.warm is not None:
+            there = self.warm.covers(frame, place)
+            image = np.where(there, self.warm.normalization._scale(counts), image)
+        return image
+
+    def _scale(self, counts: NDArray[Any]) -> FloatArray:
         if not self.spread > 0:
             return np.zeros(counts.shape, dtype=np.float32)
         # Above 16 bits, float32 would make neighboring counts equal.
         values = np.asarray(counts, dtype=np.result_type(counts.dtype, np.float32))
         if not np.issubdtype(counts.dtype, np.integer):
-            values = np.where(np.isfinite(values), values, values.dtype.type(self.fill))
+            values = np.where(np.isfinite(values), values, values.dtype.type(self.median))
         kind = values.dtype.type
         with np.errstate(over="ignore"):
             scaled = (values - kind(self.median)) / kind(self.spread)
@@ -53,40 +70,150 @@ class Normalization:
         return np.asarray(np.arcsinh(scaled), dtype=np.float32)
 
 
-def measure_frame(frame: NDArray[Any]) -> Normalization:
+@dataclass(frozen=True)
+class WarmRegion:
+    """The warmer region of a frame of two temperatures, such as ground under a sky.
+
+    Attributes:
+        normalization: For its counts.
+        threshold: Counts between both regions.
+        cells: (ceil(H / cell), ceil(W / cell)) bool, those of the region.
+        cell: Side of a cell, pixels.
+    """
+
+    normalization: Normalization
+    threshold: float
+    cells: BoolArray
+    cell: int
+
+    def covers(self, frame: NDArray[Any], place: Place) -> BoolArray:
+        """(h, w) bool: which pixels of a place are in the region."""
+        if self.cell == 1:
+            return self.cells[place]
+        rows, columns = (
+            np.arange(length)[part] // self.cell
+            for length, part in zip(frame.shape, place, strict=True)
+        )
+        grid = np.ix_(rows, columns)
+        # Cells at the region's border hold pixels of both.
+        mixed = ndimage.maximum_filter(self.cells, 3) != ndimage.minimum_filter(self.cells, 3)
+        return np.where(mixed[grid], frame[place] > self.threshold, self.cells[grid])
+
+
+def measure_frame(frame: NDArray[Any]) -> tuple[Normalization, ...]:
     """Find a frame's normalization: the median and the spread of its middle 90 %.
 
     So neither a hot target nor a dead pixel moves it, nor do rows of telemetry. Two floors are for
     flat frames: a tenth of the standard deviation where those 90 % are one value, and half a
     count where all counts are whole numbers (flicker of the last bit is not signal). A frame of
-    more than a million pixels is measured on an even grid.
+    more than a million pixels is measured on an even grid. NaN and infinite pixels do not count.
+
+    A frame of two temperatures, such as a sky over hot ground, has a spread in which dim targets
+    vanish. Where it is more than five times that of one of the two regions, there is a second
+    normalization, each region's by itself.
 
     Args:
         frame: (H, W), any number type.
+
+    Returns:
+        The frame's normalization, and that by two regions if there are two.
     """
     stride = max(1, int(np.ceil(np.sqrt(frame.size / _MOST_PIXELS))))
-    sample = frame[::stride, ::stride]
-    sample = np.asarray(sample, dtype=np.result_type(frame.dtype, np.float32))
-    fill = 0.0
-    if not np.issubdtype(frame.dtype, np.integer):
-        finite = sample[np.isfinite(sample)]
-        if not finite.size:  # the grid missed the few that there are
-            finite = frame[np.isfinite(frame)]
-        fill = float(np.percentile(finite, 50, method="lower")) if finite.size else 0.0
-        sample = np.where(np.isfinite(sample), sample, sample.dtype.type(fill))
-    low, median, high = np.percentile(sample, [5, 50, 95])
-    floor = 0.5 if np.array_equal(sample, np.rint(sample)) else 0.0
-    middle = (high - low) / _GAUSSIAN_SPREAD or float(sample.std(dtype=np.float64)) / 10
-    spread = max(middle, floor)
-    return Normalization(float(median), float(spread), fill)
+    grid = frame[::stride, ::stride]
+    sample = np.asarray(grid, dtype=np.result_type(frame.dtype, np.float32))
+    finite = sample[np.isfinite(sample)]
+    if not finite.size:  # the grid missed the few that there are
+        finite = frame[np.isfinite(frame)]
+    if not finite.size:
+        return (Normalization(0.0, 0.0),)
+    floor = 0.5 if np.array_equal(finite, np.rint(finite)) else 0.0
+    median, middle, _ = _middle(finite)
+    spread = max(middle or float(finite.std(dtype=np.float64)) / 10, floor)
+    whole = Normalization(median, spread)
+    regions = _two_regions(sample, spread, floor)
+    if regions is None:
+        return (whole,)
+    threshold, cells, (cold, warm) = regions
+    return whole, replace(cold, warm=WarmRegion(warm, threshold, cells, stride))
+
+
+def _middle(values: NDArray[Any]) -> tuple[float, float, bool]:
+    """Median and spread of the middle 90 %, and whether the median is at an end of it."""
+    low, median, high = np.percentile(values, [5, 50, 95])
+    return float(median), float((high - low) / _GAUSSIAN_SPREAD), bool(median in (low, high))
+
+
+def _two_regions(
+    sample: NDArray[np.floating[Any]], spread: float, floor: float
+) -> tuple[float, BoolArray, list[Normalization]] | None:
+    """The counts between two regions, the warmer one's pixels, and both's normalizations.
+
+    None where the frame is better normalized as one.
+    """
+
+    def normalizations(cold: NDArray[Any], warm: NDArray[Any]) -> list[Normalization] | None:
+        found = []
+        for region in (cold, warm):
+            median, middle, clipped = _middle(region)
+            # Of clipped counts nobody knows the spread.
+            found.append(Normalization(median, spread if clipped else max(middle, floor)))
+        wide = spread > _TOO_WIDE * min(each.spread for each in found)
+        return found if wide else None
+
+    step = max(1, int(np.sqrt(sample.size / _QUICK_PIXELS)))
+    few = sample[::step, ::step]
+    few = few[np.isfinite(few)]
+    threshold = _otsu(few)
+    if (
+        not _is_part(few > threshold)
+        or normalizations(few[few <= threshold], few[few > threshold]) is None
+    ):
+        return None
+    warm = sample > threshold
+    for kind in (True, False):
+        warm ^= _small_parts(warm == kind, _LEAST_PART * sample.size)
+    known = np.isfinite(sample)
+    if not _is_part(warm[known]):
+        return None
+    found = normalizations(sample[known & ~warm], sample[known & warm])
+    return None if found is None else (threshold, warm, found)
+
+
+def _is_part(pixels: BoolArray) -> bool:
+    return bool(pixels.size) and _LEAST_REGION < pixels.mean() < 1 - _LEAST_REGION
+
+
+def _small_parts(region: BoolArray, least: float) -> BoolArray:
+    """The pixels of a region (H, W) that are in connected parts of less than so many pixels."""
+    labels, count = ndimage.label(region)
+    small = np.bincount(labels.ravel(), minlength=count + 1) < least
+    small[0] = False
+    return np.asarray(small[labels])
+
+
+def _otsu(values: NDArray[Any]) -> float:
+    """The threshold that leaves the least variance on both sides (Otsu, 1979)."""
+    low, high = np.percentile(values, [1, 99]) if values.size else (0.0, 0.0)
+    if not high > low:
+        return float(low)
+    counts, edges = np.histogram(values.clip(low, high), bins=256, range=(low, high))
+    centers = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)[:-1]  # never 0, nor all: both ends hold values
+    sums = np.cumsum(counts * centers)[:-1]
+    gap = (counts @ centers) / counts.sum() * below - sums
+    between = gap**2 / (below * (counts.sum() - below))
+    best = np.flatnonzero(between >= between.max())
+    return float(edges[best[[0, -1]] + 1].mean())  # in the middle, where a gap is empty
 
 
 def normalize_frame(frame: NDArray[Any]) -> FloatArray:
     """Counts of any bit depth to about unit spread: asinh((counts - median) / spread).
 
-    asinh is linear for dim structure and logarithmic for bright structure: nothing is clipped and
-    no two counts become equal, in contrast to a conversion to 8 bits. NaN and infinite pixels are
-    taken as the median. See `measure_frame`.
+    asinh is linear for dim structure and logarithmic for bright structure: nothing is clipped, and
+    within a region no two counts become equal, in contrast to a conversion to 8 bits. Of a frame
+    of two temperatures each region is normalized by itself. NaN and infinite pixels are taken as
+    the median, and so is a border that is no picture. See `measure_frame` and
+    `pinglow.border.hide_border`.
 
     Args:
         frame: (H, W), any number type.
@@ -94,7 +221,8 @@ def normalize_frame(frame: NDArray[Any]) -> FloatArray:
     Returns:
         (H, W) float32; all zero for a constant frame.
     """
-    return measure_frame(frame)(frame)
+    frame = hide_border(frame)
+    return measure_frame(frame)[-1](frame)
 
 
 class InputRule(BaseModel):

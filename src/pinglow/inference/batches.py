@@ -1,11 +1,20 @@
-"""Which of the things that come one by one are computed together."""
+"""Which of the things that come one by one are computed together, and what if memory ends."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from numpy.typing import NDArray
+
+from pinglow.errors import FrameError
 
 _Item = TypeVar("_Item")
+_OUT_OF_MEMORY: Final = re.compile(
+    "allocate memory|bad.?alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE
+)
 
 
 def fill_batches(
@@ -29,3 +38,18 @@ def fill_batches(
             batch, total = [], 0
     if batch:
         yield batch
+
+
+@contextmanager
+def memory_guard(frame: NDArray[Any]) -> Iterator[None]:
+    """Turn a lack of memory into a FrameError, so that a job goes on with the next frame."""
+    try:
+        yield
+    except Exception as error:  # the runtimes have exceptions of their own, without a common base
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        size = f"{frame.shape[1]} x {frame.shape[0]}"
+        raise FrameError(
+            f"a frame of {size} pixels does not fit into memory; use a smaller tile, or cut it "
+            "into smaller ones"
+        ) from error

@@ -14,7 +14,8 @@ from pinglow.backends.device import choose_device
 from pinglow.backends.torch import TorchBackend, tf32
 from pinglow.errors import FrameError, OptionError
 from pinglow.extras import import_extra
-from pinglow.inference.predictor import as_frame, memory_guard, prepare_input
+from pinglow.inference.batches import memory_guard
+from pinglow.inference.predictor import as_frame, prepare_input
 from pinglow.inference.tiling import (
     MARGIN,
     SMALLEST_SIDE,

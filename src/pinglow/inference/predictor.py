@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pinglow.backends.base import Backend
 from pinglow.backends.opening import open_model
+from pinglow.border import hide_border
 from pinglow.errors import FrameError, OptionError
 from pinglow.extras import need_torch
-from pinglow.inference.batches import fill_batches
+from pinglow.inference.batches import fill_batches, memory_guard
 from pinglow.inference.tiling import (
     MARGIN,
     SMALLEST_SIDE,
@@ -27,7 +27,15 @@ from pinglow.inference.tiling import (
     untiled_pixels,
 )
 from pinglow.models.card import EXPORTED, ModelCard, find_model, read_card
-from pinglow.preprocess import InputRule, bring_back, measure_frame, resample
+from pinglow.preprocess import (
+    InputRule,
+    Normalization,
+    Place,
+    bring_back,
+    measure_frame,
+    normalize_frame,
+    resample,
+)
 from pinglow.structures import FloatArray, Prediction
 
 if TYPE_CHECKING:
@@ -35,10 +43,6 @@ if TYPE_CHECKING:
 
 _UPRIGHT_MIRRORS: Final = ((1,),)
 _MIRRORS: Final = (*_UPRIGHT_MIRRORS, (0,), (0, 1))
-_Place = tuple[slice, slice]
-_OUT_OF_MEMORY: Final = re.compile(
-    "allocate memory|bad.?alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE
-)
 
 
 class Predictor:
@@ -236,24 +240,37 @@ def predict_probabilities(
         FrameError: See `as_frame`; or a frame does not fit into memory, or those that were
             computed together do not.
     """
-    frames = [as_frame(frame) for frame in frames]
-    places: dict[tuple[int, ...], list[int]] = {}
+    looks: dict[tuple[int, ...], list[_Look]] = {}
     for place, frame in enumerate(frames):
-        places.setdefault(frame.shape, []).append(place)
+        shown = hide_border(as_frame(frame))
+        for normalize in measure_frame(shown):
+            looks.setdefault(shown.shape, []).append(_Look(place, shown, normalize))
     found: dict[int, FloatArray] = {}
-    for alike in places.values():
-        height, width = _input_size(frames[alike[0]], rule)
+    for alike in looks.values():
+        height, width = _input_size(alike[0].frame, rule)
         at_once = _is_untiled(height, width, tile)
         count = max(1, batch_pixels(backend, tile) // (height * width)) if at_once else 1
         for start in range(0, len(alike), count):
-            part = alike[start : start + count]
-            batch = [frames[place] for place in part]
-            with memory_guard(batch[0]):
+            batch = alike[start : start + count]
+            with memory_guard(batch[0].frame):
                 if at_once:
-                    found |= zip(part, _at_once(backend, batch, rule), strict=True)
+                    maps = _at_once(backend, batch, rule)
                 else:
-                    found[part[0]] = _in_parts(backend, batch[0], rule, tile)
+                    maps = iter([_in_parts(backend, batch[0], rule, tile)])
+                for look, probability in zip(batch, maps, strict=True):
+                    before = found.get(look.place)
+                    found[look.place] = (
+                        probability if before is None else np.maximum(before, probability)
+                    )
     return [found[place] for place in range(len(frames))]
+
+
+class _Look(NamedTuple):
+    """A frame as the network is to see it; one of two temperatures has two looks."""
+
+    place: int
+    frame: NDArray[Any]
+    normalize: Normalization
 
 
 def batch_pixels(backend: Backend, tile: int | None) -> int:
@@ -265,21 +282,6 @@ def batch_pixels(backend: Backend, tile: int | None) -> int:
     0.96 in OpenVINO (python benchmarks/batches.py), for all of which the first would wait.
     """
     return untiled_pixels(tile or TILE) if backend.device.type == "cuda" else 1
-
-
-@contextmanager
-def memory_guard(frame: NDArray[Any]) -> Iterator[None]:
-    """Turn a lack of memory into a FrameError, so that a job goes on with the next frame."""
-    try:
-        yield
-    except Exception as error:  # the runtimes have exceptions of their own, without a common base
-        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
-            raise
-        size = f"{frame.shape[1]} x {frame.shape[0]}"
-        raise FrameError(
-            f"a frame of {size} pixels does not fit into memory; use a smaller tile, or cut it "
-            "into smaller ones"
-        ) from error
 
 
 def as_frame(frame: ArrayLike) -> NDArray[Any]:
@@ -318,13 +320,13 @@ def _checked(frame: ArrayLike) -> NDArray[Any] | FrameError:
 
 def prepare_input(frame: NDArray[Any], rule: InputRule) -> FloatArray:
     """What the network sees of a frame (H, W): (1, 1, H', W') float32, sides at least 32."""
-    return resample(_normalize(frame)[None, None], _input_size(frame, rule))
+    return resample(_continue(normalize_frame(frame))[None, None], _input_size(frame, rule))
 
 
-def _normalize(frame: NDArray[Any]) -> FloatArray:
-    """(H, W) counts, normalized, a tiny frame continued by reflection."""
-    padding = [(0, max(0, SMALLEST_SIDE - side)) for side in frame.shape]
-    return np.pad(measure_frame(frame)(frame), padding, mode="symmetric")
+def _continue(image: FloatArray) -> FloatArray:
+    """(H, W), a tiny image continued by reflection."""
+    padding = [(0, max(0, SMALLEST_SIDE - side)) for side in image.shape]
+    return np.pad(image, padding, mode="symmetric")
 
 
 def _input_size(frame: NDArray[Any], rule: InputRule) -> tuple[int, int]:
@@ -339,30 +341,26 @@ def _is_untiled(height: int, width: int, tile: int | None) -> bool:
     return is_untiled(height, width, tile) and len(choose_windows(height, width, TILE)) == 1
 
 
-def _at_once(
-    backend: Backend, frames: Sequence[NDArray[Any]], rule: InputRule
-) -> Iterator[FloatArray]:
-    """Probabilities of frames of one size."""
-    images = np.stack([_normalize(frame) for frame in frames])[:, None]  # (N, 1, H, W)
-    height, width = frames[0].shape
-    for found in backend(images, size=_input_size(frames[0], rule)):
+def _at_once(backend: Backend, looks: Sequence[_Look], rule: InputRule) -> Iterator[FloatArray]:
+    """Probabilities of looks at frames of one size."""
+    images = np.stack([_continue(look.normalize(look.frame)) for look in looks])[:, None]
+    frame = looks[0].frame
+    height, width = frame.shape
+    for found in backend(images, size=_input_size(frame, rule)):  # of (N, 1, H, W)
         # A copy: who keeps one of the frames need not keep them all.
         yield found[0, :height, :width].copy()
 
 
-def _in_parts(
-    backend: Backend, frame: NDArray[Any], rule: InputRule, tile: int | None
-) -> FloatArray:
+def _in_parts(backend: Backend, look: _Look, rule: InputRule, tile: int | None) -> FloatArray:
     """Probability of a frame by windows and tiles."""
+    frame = look.frame
     height, width = _input_size(frame, rule)
-    part_of: Callable[[_Place], FloatArray]  # of the network's input, (h, w)
+    part_of: Callable[[Place], FloatArray]  # of the network's input, (h, w)
     if (height, width) != frame.shape:
-        part_of = prepare_input(frame, rule)[0, 0].__getitem__
+        image = _continue(look.normalize(frame))[None, None]
+        part_of = resample(image, (height, width))[0, 0].__getitem__
     else:  # a large frame: its parts one by one
-        normalize = measure_frame(frame)
-
-        def part_of(place: _Place) -> FloatArray:
-            return normalize(frame[place])
+        part_of = partial(look.normalize, frame)
 
     probability = _run(backend, part_of, height, width, tile)[None, None]
     rows, columns = (max(SMALLEST_SIDE, side) for side in frame.shape)
@@ -372,7 +370,7 @@ def _in_parts(
 
 def _run(
     backend: Backend,
-    part_of: Callable[[_Place], FloatArray],
+    part_of: Callable[[Place], FloatArray],
     height: int,
     width: int,
     tile: int | None,

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pinglow import border
+from pinglow.border import hide_border
+from pinglow.preprocess import normalize_frame
+
+Mask = NDArray[np.bool_]
+SHAPE = 120, 160
+
+
+def sky(seed: int = 0) -> NDArray[np.uint16]:
+    """A smooth, noisy background with three targets."""
+    rng = np.random.default_rng(seed)
+    counts = ndimage.gaussian_filter(rng.normal(size=SHAPE), 12) * 900 + 7000
+    counts += rng.normal(0, 12, SHAPE)
+    for row, column in ((30, 40), (60, 120), (90, 80)):
+        counts[row - 1 : row + 2, column - 1 : column + 2] += 300
+    return counts.round().astype(np.uint16)
+
+
+def bars(rows: int) -> Mask:
+    outside = np.zeros(SHAPE, dtype=np.bool_)
+    outside[:rows] = outside[len(outside) - rows :] = True
+    return outside
+
+
+def sides(columns: int) -> Mask:
+    outside = np.zeros(SHAPE, dtype=np.bool_)
+    outside[:, :columns] = outside[:, -columns:] = True
+    return outside
+
+
+def turned() -> Mask:
+    return ndimage.rotate(np.ones(SHAPE), 7, reshape=False, order=0) == 0
+
+
+def round_stop() -> Mask:
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return np.hypot(rows - 59.5, columns - 79.5) > 60
+
+
+def one_corner() -> Mask:
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return rows + columns < 30
+
+
+@pytest.mark.parametrize("value", [0, 1, 65535])
+@pytest.mark.parametrize(
+    "outside", [bars(1), bars(4), bars(25), sides(4), turned(), round_stop(), one_corner()]
+)
+def test_a_border_of_one_value_is_no_pixels(outside: Mask, value: int) -> None:
+    frame = np.where(outside, value, sky()).astype(np.uint16)
+    hidden = hide_border(frame)
+    np.testing.assert_array_equal(np.isnan(hidden), outside)
+    np.testing.assert_array_equal(hidden[~outside], frame[~outside])
+    without = np.where(outside, np.nan, sky())
+    np.testing.assert_allclose(normalize_frame(frame), normalize_frame(without), atol=1e-5)
+
+
+def test_bars_of_two_values_with_text_are_no_pixels() -> None:
+    frame = sky()
+    frame[:10], frame[-6:] = 0, 65535
+    frame[3:7, 20:60:3] = 30000
+    outside = np.zeros(SHAPE, dtype=np.bool_)
+    outside[:10] = outside[-6:] = True
+    np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 2), slice(118, 120), slice(112, 120)])
+def test_rows_of_telemetry_are_no_pixels(rows: slice) -> None:
+    frame = sky()
+    words = np.random.default_rng(1).integers(0, 65536, frame[rows].shape)
+    frame[rows] = np.where(words % 4 == 0, 0, words)
+    outside = np.zeros(SHAPE, dtype=np.bool_)
+    outside[rows] = True
+    if rows.stop - rows.start == 8:  # as many as may be picture of another kind
+        outside[:] = False
+    np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
+
+
+def clipped_sky() -> NDArray[np.uint16]:
+    """Cold sky clipped at 0 that fades into ground."""
+    rows = np.mgrid[: SHAPE[0], : SHAPE[1]][0]
+    ramp = (rows - 50.0) * 4 + np.random.default_rng(2).normal(0, 5, SHAPE)
+    return ramp.clip(0, None).astype(np.uint16)
+
+
+def clipped_sky_with_targets() -> NDArray[np.uint16]:
+    """Cold sky clipped at 0, with targets, over a sharp roof line."""
+    frame = sky()
+    frame[:50] = 0
+    frame[20:22, 30:33] = 400
+    frame[30:32, 90:92] = 300
+    return frame
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        sky,
+        clipped_sky,
+        clipped_sky_with_targets,
+        lambda: np.full(SHAPE, 7, dtype=np.uint8),
+        lambda: np.full(SHAPE, np.nan),
+        lambda: np.zeros((1, 1)),
+        lambda: np.zeros((1, 900), dtype=np.int16),
+        lambda: np.where(np.eye(40) > 0, np.inf, 0),
+    ],
+)
+def test_picture_stays(make: Callable[[], NDArray[np.generic]]) -> None:
+    frame = make()
+    assert hide_border(frame) is frame
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), levels=st.sampled_from([1, 2, 3, 256]))
+def test_nothing_is_hidden_in_noise_and_nothing_raises(seed: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 70, 2)
+    frame = rng.integers(0, levels, (height, width)).astype(np.uint8)
+    assert hide_border(frame) is frame
+
+
+def test_it_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(border, "_said", [])
+    frame = np.where(bars(6), 0, sky()).astype(np.uint16)
+    with caplog.at_level(logging.WARNING, "pinglow"):
+        hide_border(sky())
+        assert not caplog.records
+        hide_border(frame)
+        hide_border(frame)
+    (record,) = caplog.records
+    assert "10 % of its pixels" in record.message
