@@ -117,6 +117,10 @@ def main() -> None:
         kept = [i for i, each in enumerate(folder.names) if each in wanted][: options.frames]
         frames[name] = [(folder.frame(i), folder.mask(i)) for i in kept]
     model = Predictor.load(options.model, device="cpu")
+    for name, pairs in frames.items():
+        hidden = sum(hide_border(frame) is not frame for frame, _ in pairs)
+        twice = sum(len(measure_frame(frame)) > 1 for frame, _ in pairs)
+        print(f"{name}: {len(pairs)} frames, {hidden} with a border, {twice} of two temperatures")
     rules: dict[str, tuple[Any, Any]] = {
         "as one": (as_one, lambda frame: frame),
         "by its parts": (measure_frame, hide_border),
