@@ -118,11 +118,36 @@ def test_images_of_any_kind_are_found(tmp_path: Path, suffix: str) -> None:
     assert (FrameFolder(folder, "train").frame(0) == 77).all()
 
 
-def test_masks_that_are_not_binary_are_cut_at_half_their_maximum(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "d", ["a"], lists=("train.txt",))
-    soft = np.array([[0, 60, 100], [101, 180, 200]], dtype=np.uint8)
-    Image.fromarray(soft).save(folder / "masks" / "a.png")
-    assert FrameFolder(folder, "train").mask(0).tolist() == [[False, False, False], [True] * 3]
+def test_masks_are_told_apart_and_said_once_of_a_kind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder(tmp_path / "d", lists=("train.txt",))
+    numbers = np.zeros((8, 10), dtype=np.uint8)
+    numbers[2, 2], numbers[5, 5:7] = 1, 2
+    for name in ("a", "b"):
+        Image.fromarray(numbers).save(folder / "masks" / f"{name}.png")
+    frames = FrameFolder(folder, "train")
+    for index in (0, 1, 0):
+        assert (frames.mask(index) == (numbers > 0)).all()
+    (told,) = caplog.messages
+    assert "a.png holds several values: every value above 0 is read as target" in told
+    Image.fromarray(255 - numbers).save(folder / "masks" / "b.png")
+    with pytest.raises(DataError, match=r"b\.png marks 100.0% of its frame"):
+        frames.pair(1)
+
+
+def test_masks_of_1_beside_masks_of_255_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder(tmp_path / "d", lists=("train.txt",))
+    for name in ("b", "Misc_1"):
+        mask = np.asarray(Image.open(folder / "masks" / f"{name}.png")) // 255
+        Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+    frames = FrameFolder(folder, "train")
+    assert all(frames.mask(index).sum() == 1 for index in range(3))
+    (told,) = caplog.messages
+    assert "a.png marks with the largest value" in told
+    assert "b.png with small numbers" in told
 
 
 def test_a_mask_whose_background_is_no_data_is_read(tmp_path: Path) -> None:

@@ -22,11 +22,13 @@ from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, FrameError
 from pinglow.io.frames import read_only_frame, strip_suffix
 from pinglow.io.readers import frame_suffixes
-from pinglow.structures import BoolArray, binarize_mask
+from pinglow.masks import FULL_SCALES, MOST_NUMBER, READINGS, MaskReading, interpret_mask
+from pinglow.structures import BoolArray
 
 _logger = logging.getLogger("pinglow")
 
 _NOT_LISTS: Final = ("readme", "license", "licence")
+_JPEG: Final = b"\xff\xd8\xff"
 _MOST_STRETCH: Final = 1.02  # of a mask of another size than its frame; SIRST's Misc_111 has 1.002
 
 
@@ -128,6 +130,48 @@ def read_image(path: Path) -> NDArray[Any]:
     return frame
 
 
+def read_mask(path: Path) -> MaskReading:
+    """(H, W) targets of a file in masks/, and how it was read; see `pinglow.masks`.
+
+    Raises:
+        FrameError: The file is broken or holds several frames.
+        DataError: It can be read in two ways.
+    """
+    values = read_only_frame(path, channels=True)
+    with path.open("rb") as file:
+        lossy = file.read(len(_JPEG)) == _JPEG
+    return interpret_mask(values, path, lossy=lossy)
+
+
+class MaskReader:
+    """Reads masks, and says once of each kind how those are read that are not plain."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._tops: dict[bool, Path] = {}  # of masks of numbers, and of masks of full scale
+
+    def __call__(self, path: Path) -> BoolArray:
+        """See `read_mask`."""
+        targets, kind, top = read_mask(path)
+        if kind in READINGS:
+            self._say(kind, f"{path} {READINGS[kind]}")
+        if 0 < top <= MOST_NUMBER or top in FULL_SCALES:
+            self._tops.setdefault(top in FULL_SCALES, path)
+        if len(self._tops) == 2:
+            some, others = self._tops[False], self._tops[True]
+            self._say(
+                "tops",
+                f"{others} marks with the largest value and {some} with small numbers: both are read "
+                "as targets, so look whether the largest value means pixels to leave out",
+            )
+        return targets
+
+    def _say(self, kind: str, message: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            _logger.warning(f"{message} (said once)")
+
+
 class FrameFolder:
     """Frames and masks of one list of a data folder, in the list's order.
 
@@ -143,6 +187,7 @@ class FrameFolder:
         self.folder = open_data(folder)
         self.split = split
         self.names = read_split(self.folder, split)
+        self._open_mask = MaskReader()
         self._frames = [self._existing(frame_path, name, "image") for name in self.names]
         self._masks = self._find_masks()
 
@@ -159,12 +204,12 @@ class FrameFolder:
         return read_image(self._frames[index])
 
     def mask(self, index: int) -> BoolArray:
-        """(H, W) bool at the mask's own size; above half of the file's maximum is target.
+        """(H, W) bool at the mask's own size, True at targets.
 
         Raises:
-            FrameError: The file is broken or holds several frames.
+            FrameError, DataError: See `read_mask`.
         """
-        return binarize_mask(read_only_frame(self._masks[index]))
+        return self._open_mask(self._masks[index])
 
     def pair(self, index: int) -> tuple[NDArray[Any], BoolArray]:
         """Frame and mask of one size; a mask of another size is brought to the frame's (nearest).
