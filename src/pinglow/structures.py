@@ -127,10 +127,11 @@ def whole_pixels(start: float, length: float) -> tuple[int, int]:
 
 
 def binarize_mask(mask: NDArray[Any]) -> BoolArray:
-    """Turn a published (H, W) mask of any type into bool: above half its own maximum.
+    """Turn an (H, W) mask of any type into bool: above half its own maximum.
 
     Some published masks hold soft or compressed edges (85 of IRSTD-1k's), so "not zero" would
-    grow their targets. An all-zero mask has no target pixels; NaN is none, either.
+    grow their targets. An all-zero mask has no target pixels; NaN is none, either. What else a
+    mask in a file may mean, `pinglow.masks` tells.
     """
     if mask.dtype == np.bool_:
         return mask

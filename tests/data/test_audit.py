@@ -12,6 +12,7 @@ from PIL import Image
 from pinglow.data.audit import audit_folder
 from pinglow.data.synthetic.backgrounds import cloud
 from pinglow.errors import DataError
+from pinglow.masks import READINGS
 
 
 def save(path: Path, image: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
@@ -53,9 +54,9 @@ def test_a_clean_folder(folder: Path) -> None:
     assert audit.splits == {"test": 2, "train": 2, "trainval": 4, "val": 2}
     assert audit.shared_names == {"train & trainval": 2, "trainval & val": 2}
     for finding in (
-        "broken", "missing_masks", "mismatched_masks", "non_binary_masks", "target_free",
-        "missing_images", "unlisted", "leaks", "duplicates", "near_duplicates",
-        "duplicates_across", "near_duplicates_across",
+        "broken", "missing_masks", "mismatched_masks", "non_binary_masks", "special_masks",
+        "unclear_masks", "target_free", "missing_images", "unlisted", "leaks", "duplicates",
+        "near_duplicates", "duplicates_across", "near_duplicates_across",
     ):  # fmt: skip
         assert not getattr(audit, finding), finding
 
@@ -86,6 +87,27 @@ def test_masks_that_are_missing_of_another_size_soft_or_empty(folder: Path) -> N
     assert audit.non_binary_masks == ["f2"]
     assert audit.target_free == ["f3"]
     assert audit.targets == 4
+
+
+def test_masks_that_mean_something_else_are_named(folder: Path) -> None:
+    numbers = mask(5, 9, 3)
+    numbers[5, numbers[5] > 0], numbers[9, numbers[9] > 0] = 2, 3
+    numbers[1, numbers[1] > 0] = 1
+    save(folder / "masks" / "f0.png", numbers)
+    save(folder / "masks" / "f1.png", 255 - mask(5))
+    alpha = np.zeros((80, 100, 4), dtype=np.uint8)
+    alpha[..., 3] = mask(5)
+    save(folder / "masks" / "f2.png", alpha)
+    rim = mask(5) // 255
+    rim[0, :7] = rim[2, :7] = rim[1, 0] = rim[1, 6] = 255
+    save(folder / "masks" / "f3.png", rim)
+    audit = audit_folder(folder)
+    assert audit.special_masks == {READINGS["numbers"]: ["f0"], READINGS["alpha"]: ["f2"]}
+    assert list(audit.unclear_masks) == ["f1", "f3"]
+    assert "99.9% of its frame" in audit.unclear_masks["f1"]
+    assert "a rim of the value 255" in audit.unclear_masks["f3"]
+    assert audit.targets == 3 + 3
+    assert not audit.broken
 
 
 def test_broken_files_are_listed_and_do_not_stop_the_audit(folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,6 +221,68 @@ def test_an_image_in_coco_may_have_folders_before_its_name(folder: Path) -> None
     path.write_text(json.dumps(coco))
     with pytest.raises(DataError, match=r"all\.json has no images called 'Misc_1'"):
         BoxFolder(folder, "all", "coco")
+
+
+def test_coco_names_of_many_folders_take_no_memory(folder: Path) -> None:
+    convert_boxes(folder, ["all"], "coco", folder)
+    path = folder / "annotations" / "all.json"
+    coco = json.loads(path.read_text())
+    coco["images"] += [
+        {"id": 100 + number, "file_name": "x/" * 2000 + f"{number}.png", "width": 9, "height": 9}
+        for number in range(50)
+    ]
+    path.write_text(json.dumps(coco))
+    tracemalloc.start()
+    frames = BoxFolder(folder, "all", "coco")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20e6  # every ending of every name would take 200 MB
+    assert len(frames.boxes(1)) == 1
+
+
+def test_one_bad_box_leaves_its_frame_out(folder: Path, tmp_path: Path) -> None:
+    convert_boxes(folder, ["all"], "coco", folder)
+    path = folder / "annotations" / "all.json"
+    coco = json.loads(path.read_text())
+    coco["annotations"].append({"id": 9, "image_id": 1, "bbox": [4, 4, 0, 0]})
+    path.write_text(json.dumps(coco))
+    done = convert_boxes(folder, ["all"], "yolo", tmp_path / "out", source="coco")
+    assert (done.frames, done.targets) == (2, 3)
+    assert list(done.broken) == ["a"]
+    assert "has a box of 0 x 0 px" in done.broken["a"]
+
+
+@pytest.mark.parametrize("source", ["coco", "voc", "yolo"])
+def test_labels_are_found_in_either_unicode_form(tmp_path: Path, source: str) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    folder = make_folder(tmp_path / "in")
+    for part in ("images", "masks"):
+        (folder / part / "Misc_1.png").rename(folder / part / f"{composed}.png")
+    (folder / "all.txt").write_text(composed)
+    out = tmp_path / "out"
+    convert_boxes(folder, ["all"], source, out)
+    if source == "coco":
+        path = out / "annotations" / "all.json"
+        path.write_text(path.read_text().replace(composed, decomposed))
+    else:
+        place = out / {"voc": "boxes", "yolo": "labels"}[source]
+        (label,) = place.iterdir()
+        label.rename(place / f"{decomposed}{label.suffix}")
+    if source != "yolo":
+        (folder / "images").rename(out / "images")
+    assert (BoxFolder(out, "all", source).boxes(0) == mask_boxes(make_mask(1))).all()
+
+
+def test_a_box_that_is_there_twice_counts_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert_boxes(folder, ["all"], "voc", folder)
+    path = folder / "boxes" / "Misc_1.xml"
+    text = path.read_text()
+    item = text[text.index("  <object>") : text.index("</annotation>")]
+    path.write_text(text.replace(item, item * 3))
+    assert len(BoxFolder(folder, "all", "voc").boxes(1)) == 1
+    assert "the voc label of Misc_1 repeats a box" in caplog.text
 
 
 def test_what_is_missing_or_does_not_fit_is_named(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +68,77 @@ def test_published_layouts_are_read_as_they_are(
 def test_a_list_in_the_folder_goes_before_one_in_a_sub_folder(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d", lists=("train.txt", "idx_1/train.txt", "idx_1/test.txt"))
     splits = list_splits(folder)
-    assert splits == {"train": folder / "train.txt", "test": folder / "idx_1/test.txt"}
+    assert splits == {
+        "train": folder / "train.txt",
+        "test": folder / "idx_1/test.txt",
+        "idx_1/train": folder / "idx_1/train.txt",
+    }
+
+
+def test_no_list_hides_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lists = ("idx_320/test.txt", "idx_427/test.txt", "idx_427/val.txt", "train.txt")
+    folder = make_folder(tmp_path / "d", lists=lists)
+    (folder / "idx_427/test.txt").write_text("b\n")
+    assert set(list_splits(folder)) == {"train", "val", "idx_320/test", "idx_427/test"}
+    with pytest.raises(DataError, match=r"several lists 'test' \(idx_320/test, idx_427/test\); n"):
+        read_split(folder, "test")
+    assert read_split(folder, "idx_427/test") == ["b"]
+    assert read_split(folder, "idx_320/test") == read_split(folder, "val") == NAMES
+    assert read_split(folder, "idx_427/val") == NAMES
+    assert not caplog.messages
+    (folder / "test.txt").write_text("a\n")
+    assert read_split(folder, "test") == ["a"]
+    (told,) = caplog.messages
+    assert "test.txt, not idx_320/test or idx_427/test" in told
+    caplog.clear()
+    assert read_split(folder, "idx_427/test") == ["b"]
+    assert not caplog.messages
+
+
+def test_lists_with_one_beginning_are_told_apart(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", lists=("img_idx/test_hard.txt", "img_idx/train_X.txt"))
+    assert read_split(folder, "test") == read_split(folder, "test_hard") == NAMES
+    assert read_split(folder, "train_X") == NAMES
+    (folder / "img_idx/test_NUDT.txt").write_text("b\n")
+    assert set(list_splits(folder)) == {"test_hard", "test_NUDT", "train"}
+    with pytest.raises(DataError, match=r"several lists 'test' \(test_NUDT, test_hard\)"):
+        read_split(folder, "test")
+    assert read_split(folder, "test_NUDT") == ["b"]
+    (folder / "img_idx/test.txt").write_text("a\n")
+    assert read_split(folder, "test") == ["a"]
+    assert read_split(folder, "test_hard") == NAMES
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_are_found_in_either_unicode_form(
+    tmp_path: Path, encoding: str, forms: tuple[str, str]
+) -> None:
+    on_disk, listed = (unicodedata.normalize(form, "café-한글") for form in forms)
+    folder = make_folder(tmp_path / "d", [on_disk], lists=())
+    (folder / "masks" / f"{on_disk}.png").rename(folder / "masks" / f"{listed}.png")
+    (folder / "train.txt").write_bytes(f"{listed}\r\n{on_disk}\r\n".encode(encoding))
+    frames = FrameFolder(folder, "train")
+    assert frames.names == [on_disk]
+    assert np.argwhere(frames.pair(0)[1]).tolist() == [[2, 0]]
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", lists=())
+    path = folder / "train.txt"
+    for data, message in (
+        ("b\ncafé\n".encode("latin-1"), "is not text in UTF-8: save it as UTF-8"),
+        ("b\na\n".encode("utf-16-le"), "holds bytes of 0, .* save it as UTF-8"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=rf"train\.txt {message}"):
+            read_split(folder, "train")
+    path.unlink()
+    os.mkfifo(path)
+    (folder / "val.txt").symlink_to("/dev/zero")
+    for split in ("train", "val", str(path)):
+        with pytest.raises(DataError, match=r"\.txt is a pipe or a device"):
+            read_split(folder, split)
 
 
 @pytest.mark.parametrize("stray", ["README.txt", "readme.txt", "LICENSE.txt", "license.txt"])
@@ -84,8 +156,10 @@ def test_a_stray_text_is_no_list(tmp_path: Path, stray: str) -> None:
         "\n  a \n\nb\n\tMisc_1",  # blank lines, blanks, no last line end
         "\ufeffa\nb\nMisc_1\n",  # Windows' notepad
         "./images/a.png\n./images/b.png\n./images/Misc_1.png\n",  # detectors' trainers
+        ".\\images\\a.png\r\nimages\\b.png\r\nMisc_1.png\r\n",  # the same on Windows
+        "a\rb\rMisc_1",  # old Macs
     ],
-    ids=["crlf", "suffixes", "blanks", "bom", "paths"],
+    ids=["crlf", "suffixes", "blanks", "bom", "paths", "backslashes", "cr"],
 )
 def test_lists_as_people_write_them(tmp_path: Path, text: str) -> None:
     folder = make_folder(tmp_path / "d", lists=())
@@ -118,11 +192,36 @@ def test_images_of_any_kind_are_found(tmp_path: Path, suffix: str) -> None:
     assert (FrameFolder(folder, "train").frame(0) == 77).all()
 
 
-def test_masks_that_are_not_binary_are_cut_at_half_their_maximum(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "d", ["a"], lists=("train.txt",))
-    soft = np.array([[0, 60, 100], [101, 180, 200]], dtype=np.uint8)
-    Image.fromarray(soft).save(folder / "masks" / "a.png")
-    assert FrameFolder(folder, "train").mask(0).tolist() == [[False, False, False], [True] * 3]
+def test_masks_are_told_apart_and_said_once_of_a_kind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder(tmp_path / "d", lists=("train.txt",))
+    numbers = np.zeros((8, 10), dtype=np.uint8)
+    numbers[2, 2], numbers[5, 5:7] = 1, 2
+    for name in ("a", "b"):
+        Image.fromarray(numbers).save(folder / "masks" / f"{name}.png")
+    frames = FrameFolder(folder, "train")
+    for index in (0, 1, 0):
+        assert (frames.mask(index) == (numbers > 0)).all()
+    (told,) = caplog.messages
+    assert "a.png holds several values: every value above 0 is read as target" in told
+    Image.fromarray(255 - numbers).save(folder / "masks" / "b.png")
+    with pytest.raises(DataError, match=r"b\.png marks 100.0% of its frame"):
+        frames.pair(1)
+
+
+def test_masks_of_1_beside_masks_of_255_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder(tmp_path / "d", lists=("train.txt",))
+    for name in ("b", "Misc_1"):
+        mask = np.asarray(Image.open(folder / "masks" / f"{name}.png")) // 255
+        Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+    frames = FrameFolder(folder, "train")
+    assert all(frames.mask(index).sum() == 1 for index in range(3))
+    (told,) = caplog.messages
+    assert "a.png marks with the largest value" in told
+    assert "b.png with small numbers" in told
 
 
 def test_a_mask_whose_background_is_no_data_is_read(tmp_path: Path) -> None:
@@ -204,7 +303,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"val\.txt names no frames"):
         FrameFolder(folder, "val")
     (folder / "val.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"val\.txt cannot be read as a list"):
+    with pytest.raises(DataError, match=r"val\.txt is not text in UTF-16"):
         FrameFolder(folder, "val")
     (folder / "masks" / "b.png").unlink()
     with pytest.raises(DataError, match=r"no mask for 'b' of list 'train'"):

@@ -22,12 +22,14 @@ from pinglow.data.folder import (
     frame_path,
     list_splits,
     read_image,
+    read_mask,
     read_split,
 )
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, FrameError
-from pinglow.io.frames import find_frames, read_only_frame, strip_suffix
-from pinglow.structures import TARGET_SIZES, BoolArray, binarize_mask, find_targets
+from pinglow.io.frames import find_frames, strip_suffix
+from pinglow.masks import READINGS
+from pinglow.structures import TARGET_SIZES, BoolArray, find_targets
 
 # Words of lists' names.
 _TESTS: Final = frozenset({"test", "holdout"})
@@ -50,7 +52,10 @@ class Audit:
         missing_masks: Frames without a mask file.
         mismatched_masks: Frame to "image 10x20, mask 5x10"; what does not fit even when it is
             brought to the frame's size is broken, too.
-        non_binary_masks: Frames whose mask has values other than 0 and its maximum.
+        non_binary_masks: Frames whose mask has soft edges.
+        special_masks: What is meant by a mask's values, where it is not plain, to its frames.
+        unclear_masks: Frame to why its mask cannot be read: it covers most of the frame, or some
+            of its values may mean pixels to leave out.
         target_free: Frames whose mask is empty.
         splits: Number of names per list.
         missing_images: List to its names that have no image, where there are any.
@@ -75,6 +80,8 @@ class Audit:
     missing_masks: list[str] = field(default_factory=list)
     mismatched_masks: dict[str, str] = field(default_factory=dict)
     non_binary_masks: list[str] = field(default_factory=list)
+    special_masks: dict[str, list[str]] = field(default_factory=dict)
+    unclear_masks: dict[str, str] = field(default_factory=dict)
     target_free: list[str] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
     missing_images: dict[str, list[str]] = field(default_factory=dict)
@@ -181,13 +188,17 @@ def _inspect_mask(audit: Audit, folder: Path, name: str) -> tuple[Path, BoolArra
         audit.missing_masks.append(name)
         return None
     try:
-        mask: NDArray[Any] = np.nan_to_num(read_only_frame(path))  # a GIS's no-data pixels
+        target_pixels, kind, _ = read_mask(path)
     except FrameError as error:
         audit.broken[str(path)] = str(error)
         return None
-    if np.any((mask != 0) & (mask != mask.max())):
+    except DataError as error:
+        audit.unclear_masks[name] = str(error)
+        return None
+    if kind == "soft":
         audit.non_binary_masks.append(name)
-    target_pixels = binarize_mask(mask)
+    elif kind in READINGS:
+        audit.special_masks.setdefault(READINGS[kind], []).append(name)
     targets = find_targets(target_pixels)
     if not targets:
         audit.target_free.append(name)

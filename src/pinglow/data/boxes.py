@@ -6,6 +6,8 @@ A box is (left, top, width, height) in pixels, where pixel i covers [i, i + 1): 
 
 from __future__ import annotations
 
+import logging
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +19,8 @@ from pinglow.data.folder import FrameFolder, fit_mask, list_splits
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, OptionError
 from pinglow.io.labels.boxes import BoxArray, Shape, check_shape, stack_boxes
-from pinglow.io.labels.coco import read_coco
+from pinglow.io.labels.coco import CocoImage, read_coco
+from pinglow.io.labels.text import spellings
 from pinglow.io.labels.voc import read_voc
 from pinglow.io.labels.yolo import read_yolo
 from pinglow.structures import BoolArray, find_targets, whole_pixels
@@ -42,6 +45,8 @@ def fill_boxes(boxes: BoxArray, shape: Shape) -> BoolArray:
 
 # --- a data folder -------------------------------------------------------------------------------
 
+_logger = logging.getLogger("pinglow")
+
 BOX_SOURCES: Final = {
     "masks": "masks/",
     "voc": "boxes/",
@@ -49,6 +54,7 @@ BOX_SOURCES: Final = {
     "coco": "annotations/SPLIT.json or annotations.json",
 }
 """What a data folder's boxes are taken from, in the order in which it is looked for."""
+_LONGEST_PATH: Final = 4096  # of a file that could be there
 
 
 class BoxFolder(FrameFolder):
@@ -71,11 +77,12 @@ class BoxFolder(FrameFolder):
         folder = open_data(folder)
         self.source, self._place = _choose_source(folder, split, source)
         super().__init__(folder, split)
+        self._repeated = False
         self._shapes: dict[int, Shape] = {}  # a frame that was read is not read again for its size
         if self.source == "voc":
             self._labels = [self._existing(_voc_file, name, "boxes/ file") for name in self.names]
         elif self.source == "yolo":
-            self._labels = [self._place / f"{name}.txt" for name in self.names]
+            self._labels = [_spelled_file(self._place, f"{name}.txt") for name in self.names]
             if not any(path.is_file() for path in self._labels):
                 raise DataError(
                     f"{self._place} has no label for any frame of list {split!r}; put them there "
@@ -132,19 +139,31 @@ class BoxFolder(FrameFolder):
         if self.source == "masks":
             return mask_boxes(self._read_mask(index, shape))
         if self.source == "coco":
-            stated, boxes = self._entries[index]
-            check_shape(f"{self._place}: {self.names[index]}", stated, shape)
-            return boxes
+            entry = self._entries[index]
+            if entry.shape is not None:
+                check_shape(f"{self._place}: {self.names[index]}", entry.shape, shape)
+            return self._once(index, entry.boxes(shape))
         read = read_voc if self.source == "voc" else read_yolo
-        return read(self._labels[index], shape)
+        return self._once(index, read(self._labels[index], shape))
+
+    def _once(self, index: int, boxes: BoxArray) -> BoxArray:
+        """Boxes without those that a label repeats: a target counts once."""
+        rows = dict.fromkeys(map(tuple, boxes.tolist()))
+        if len(rows) < len(boxes) and not self._repeated:
+            self._repeated = True
+            _logger.warning(
+                f"the {self.source} label of {self.names[index]} repeats a box: equal boxes of a "
+                "frame are taken once (said once)"
+            )
+        return stack_boxes(rows)
 
     def _find_masks(self) -> list[Path]:
         return super()._find_masks() if self.source == "masks" else []
 
 
 def split_title(split: str) -> str:
-    """Name of a split that is given as its name or as the path of a .txt list."""
-    return Path(split).stem if split.endswith(".txt") else split
+    """Name of a split that is given as its name, with or without a folder, or as a .txt file."""
+    return Path(split).stem if split.endswith(".txt") else split.rpartition("/")[2]
 
 
 def _choose_source(folder: Path, split: str, source: str | None) -> tuple[str, Path]:
@@ -156,7 +175,7 @@ def _choose_source(folder: Path, split: str, source: str | None) -> tuple[str, P
         "yolo": folder / "labels",
         "coco": folder / "annotations" / f"{split_title(split)}.json",
     }
-    if not places["coco"].is_file():
+    if not places["coco"].exists():
         places["coco"] = folder / "annotations.json"
     if source is None:
         source = next((name for name, place in places.items() if place.exists()), None)
@@ -170,21 +189,31 @@ def _choose_source(folder: Path, split: str, source: str | None) -> tuple[str, P
 
 
 def _voc_file(folder: Path, name: str) -> Path | None:
-    path = folder / "boxes" / f"{name}.xml"
-    return path if path.is_file() else None
+    path = _spelled_file(folder / "boxes", f"{name}.xml")
+    return path if path.exists() else None
 
 
-def _find_entries(path: Path, names: list[str]) -> list[tuple[Shape, BoxArray]]:
+def _spelled_file(folder: Path, name: str) -> Path:
+    """A file by its name in any Unicode form; as it is if there is none."""
+    places = [folder / spelling for spelling in spellings(name)]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _find_entries(path: Path, names: list[str]) -> list[CocoImage]:
     """The image of each name: its file name is the name, or ends in a folder and the name."""
-    entries = read_coco(path)
-    endings = defaultdict(list)
+    entries = {unicodedata.normalize("NFC", name): image for name, image in read_coco(path).items()}
+    wanted = {unicodedata.normalize("NFC", name) for name in names}
+    depths = sorted({name.count("/") + 1 for name in wanted})
+    endings: dict[str, list[str]] = defaultdict(list)
     for key in entries:
-        parts = key.split("/")
-        for start in range(1, len(parts)):
-            endings["/".join(parts[start:])].append(key)
+        parts = key.split("/") if len(key) <= _LONGEST_PATH else []
+        for depth in depths:
+            if depth < len(parts) and (ending := "/".join(parts[-depth:])) in wanted:
+                endings[ending].append(key)
     found = []
     for name in names:
-        keys = [name] if name in entries else endings[name]
+        plain = unicodedata.normalize("NFC", name)
+        keys = [plain] if plain in entries else endings[plain]
         if len(keys) != 1:
             raise DataError(
                 f"{path} has {len(keys) or 'no'} images called {name!r}; it has to have one for "

@@ -122,7 +122,7 @@ def convert_boxes(
             on_frame()
         if written:
             title = split_title(frames.split)
-            writer.end_list(title, written, listed=title in kept)
+            writer.end_list(title, written, listed=title in kept or frames.split in kept)
     writer.close()
     return Conversion(len(known), sum(known.values()), broken)
 

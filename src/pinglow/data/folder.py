@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,17 +22,24 @@ from numpy.typing import NDArray
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, FrameError
 from pinglow.io.frames import read_only_frame, strip_suffix
+from pinglow.io.labels.text import read_text, spellings
 from pinglow.io.readers import frame_suffixes
-from pinglow.structures import BoolArray, binarize_mask
+from pinglow.masks import FULL_SCALES, MOST_NUMBER, READINGS, MaskReading, interpret_mask
+from pinglow.structures import BoolArray
 
 _logger = logging.getLogger("pinglow")
 
 _NOT_LISTS: Final = ("readme", "license", "licence")
+_JPEG: Final = b"\xff\xd8\xff"
 _MOST_STRETCH: Final = 1.02  # of a mask of another size than its frame; SIRST's Misc_111 has 1.002
 
 
 def list_splits(folder: Path) -> dict[str, Path]:
     """Lists of a data folder by split name ("train", "test", ...).
+
+    A list in a subfolder is called by its file's name, or in img_idx/ by what that begins with.
+    Where another has that name, it is called by its file's whole name or, if that is no help, by
+    its folder and file, as "idx_427/test".
 
     Raises:
         DataError: The folder does not exist.
@@ -46,11 +54,53 @@ def list_splits(folder: Path) -> dict[str, Path]:
         for path in sorted(folder.glob("*.txt"))
         if path.stem.lower() not in _NOT_LISTS
     }
-    for path in sorted(folder.glob("idx_*/*.txt")):
-        splits.setdefault(path.stem, path)
-    for path in sorted(folder.glob("img_idx/*.txt")):  # train_NUDT-SIRST.txt
-        splits.setdefault(path.stem.split("_")[0], path)
+    inner = sorted(folder.glob("idx_*/*.txt")) + sorted(folder.glob("img_idx/*.txt"))
+    short, stems = Counter(map(_short_name, inner)), Counter(path.stem for path in inner)
+    for path in inner:
+        if path.stem not in splits and stems[path.stem] == 1:
+            names = [path.stem]
+            if short[_short_name(path)] == 1 and _short_name(path) not in splits:
+                names = [_short_name(path)]
+        else:
+            names = [f"{path.parent.name}/{path.stem}"]
+        splits.update(dict.fromkeys(names, path))
     return splits
+
+
+def _short_name(path: Path) -> str:
+    """What a list in a subfolder is called by, in img_idx/ without the data set's name."""
+    return path.stem.split("_")[0] if path.parent.name == "img_idx" else path.stem
+
+
+def _choose_list(folder: Path, split: str) -> Path:
+    """The file of a list of the folder.
+
+    Raises:
+        DataError: There is none, or there are several.
+    """
+    splits = list_splits(folder)
+    chosen = splits.get(split)
+    others = {
+        name: path
+        for name, path in splits.items()
+        if path != chosen
+        and split in (path.stem, _short_name(path), f"{path.parent.name}/{path.stem}")
+    }
+    if chosen is not None:
+        rivals = [name for name, path in others.items() if path.stem == split]
+        if rivals:
+            _logger.warning(f"list {split!r} is {chosen}, not {' or '.join(rivals)}")
+        return chosen
+    if len(others) == 1:
+        return next(iter(others.values()))
+    if others:
+        raise DataError(
+            f"{folder} has several lists {split!r} ({', '.join(others)}); name one of them"
+        )
+    if not splits:
+        raise DataError(f"{folder} has no lists: write {split}.txt there, one file name a line")
+    known = ", ".join(splits)
+    raise DataError(f"{folder} has no list {split}.txt (lists there: {known}); name another")
 
 
 def read_split(folder: Path, split: str) -> list[str]:
@@ -59,21 +109,12 @@ def read_split(folder: Path, split: str) -> list[str]:
     A name that is there twice is taken once, with a warning: it would weigh twice in every score.
 
     Raises:
-        DataError: There is no such list, it is empty, or a line is no frame of this folder.
+        DataError: There is no such list, or there are several; it is no text, it is empty, or a
+            line is no frame of this folder.
     """
     folder = open_data(folder)
-    path = open_data(split) if split.endswith(".txt") else list_splits(folder).get(split)
-    if path is None:
-        known = ", ".join(list_splits(folder))
-        if not known:
-            raise DataError(f"{folder} has no lists: write {split}.txt there, one file name a line")
-        raise DataError(f"{folder} has no list {split}.txt (lists there: {known}); name another")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise DataError(f"list {path} does not exist; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a list of names: {error}") from error
+    path = open_data(split) if split.endswith(".txt") else _choose_list(folder, split)
+    lines = re.split(r"\r\n|\r|\n", read_text(path))
     names = [_name_in(folder, line.strip(), path) for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path} names no frames; put one name a line into it")
@@ -88,8 +129,13 @@ def read_split(folder: Path, split: str) -> list[str]:
 
 
 def _name_in(folder: Path, line: str, listed: Path) -> str:
-    """The frame that a line of a list means: a name, or the path of an image of the folder."""
+    """The frame that a line of a list means: a name, or the path of an image of the folder.
+
+    It is spelled as its image is, composed or decomposed.
+    """
     images = folder / "images"
+    if "\\" in line and frame_path(folder, strip_suffix(line)) is None:
+        line = line.replace("\\", "/")  # Windows
     place = Path(line.removeprefix("./images/"))
     if place.is_absolute():
         # Of links to the folder the list may know one and the user name another.
@@ -103,17 +149,21 @@ def _name_in(folder: Path, line: str, listed: Path) -> str:
         raise DataError(
             f"{listed} has the line {line}, which is no frame in {images}: write names, one a line"
         )
-    return strip_suffix(place.as_posix())
+    name = strip_suffix(place.as_posix())
+    found = None if name.isascii() else frame_path(folder, name)
+    return name if found is None else strip_suffix(found.relative_to(images).as_posix())
 
 
 def frame_path(folder: Path, name: str) -> Path | None:
     """The image of a name, or None."""
-    return _find(folder / "images", name)
+    paths = (_find(folder / "images", spelling) for spelling in spellings(name))
+    return next(filter(None, paths), None)
 
 
 def find_mask(folder: Path, name: str) -> Path | None:
     """The mask of a name, plain or with SIRST's suffix, or None."""
-    return _find(folder / "masks", name) or _find(folder / "masks", f"{name}_pixels0")
+    names = [f"{spelling}{end}" for end in ("", "_pixels0") for spelling in spellings(name)]
+    return next(filter(None, (_find(folder / "masks", each) for each in names)), None)
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -126,6 +176,48 @@ def read_image(path: Path) -> NDArray[Any]:
     if not np.isfinite(frame).any():
         raise FrameError(f"{path} has no finite pixel: export it again")
     return frame
+
+
+def read_mask(path: Path) -> MaskReading:
+    """(H, W) targets of a file in masks/, and how it was read; see `pinglow.masks`.
+
+    Raises:
+        FrameError: The file is broken or holds several frames.
+        DataError: It can be read in two ways.
+    """
+    values = read_only_frame(path, channels=True)
+    with path.open("rb") as file:
+        lossy = file.read(len(_JPEG)) == _JPEG
+    return interpret_mask(values, path, lossy=lossy)
+
+
+class MaskReader:
+    """Reads masks, and says once of each kind how those are read that are not plain."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._tops: dict[bool, Path] = {}  # of masks of numbers, and of masks of full scale
+
+    def __call__(self, path: Path) -> BoolArray:
+        """See `read_mask`."""
+        targets, kind, top = read_mask(path)
+        if kind in READINGS:
+            self._say(kind, f"{path} {READINGS[kind]}")
+        if 0 < top <= MOST_NUMBER or top in FULL_SCALES:
+            self._tops.setdefault(top in FULL_SCALES, path)
+        if len(self._tops) == 2:
+            some, others = self._tops[False], self._tops[True]
+            self._say(
+                "tops",
+                f"{others} marks with the largest value and {some} with small numbers: both are "
+                "read as targets, so look whether the largest value means pixels to leave out",
+            )
+        return targets
+
+    def _say(self, kind: str, message: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            _logger.warning(f"{message} (said once)")
 
 
 class FrameFolder:
@@ -143,6 +235,7 @@ class FrameFolder:
         self.folder = open_data(folder)
         self.split = split
         self.names = read_split(self.folder, split)
+        self._open_mask = MaskReader()
         self._frames = [self._existing(frame_path, name, "image") for name in self.names]
         self._masks = self._find_masks()
 
@@ -159,12 +252,12 @@ class FrameFolder:
         return read_image(self._frames[index])
 
     def mask(self, index: int) -> BoolArray:
-        """(H, W) bool at the mask's own size; above half of the file's maximum is target.
+        """(H, W) bool at the mask's own size, True at targets.
 
         Raises:
-            FrameError: The file is broken or holds several frames.
+            FrameError, DataError: See `read_mask`.
         """
-        return binarize_mask(read_only_frame(self._masks[index]))
+        return self._open_mask(self._masks[index])
 
     def pair(self, index: int) -> tuple[NDArray[Any], BoolArray]:
         """Frame and mask of one size; a mask of another size is brought to the frame's (nearest).

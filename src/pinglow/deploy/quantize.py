@@ -13,17 +13,17 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from pinglow.data.folder import find_mask, fit_mask, read_image
+from pinglow.data.folder import MaskReader, find_mask, fit_mask, read_image
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError
 from pinglow.evaluation.pixels import Pair, evaluate_model
 from pinglow.extras import import_extra
 from pinglow.inference.predictor import Predictor, prepare_input
 from pinglow.inference.tiling import TILE
-from pinglow.io.frames import find_frames, read_only_frame
+from pinglow.io.frames import find_frames
 from pinglow.metrics import PROTOCOLS
 from pinglow.models.card import ModelCard
-from pinglow.structures import BoolArray, FloatArray, binarize_mask
+from pinglow.structures import BoolArray, FloatArray
 
 _FEWEST_FRAMES: Final = 4
 _MOST_CALIBRATING: Final = 300
@@ -63,6 +63,7 @@ class Calibration:
                 "better a few hundred of different scenes"
             )
         self.folder = folder
+        self._open_mask = MaskReader()
         self.calibrating, self.measuring = files[::2], files[1::2]
         self.with_masks = images != folder and (folder / "masks").is_dir()
         for number, file in enumerate(files):  # what is wrong with them is said before the work
@@ -83,7 +84,7 @@ class Calibration:
         path = find_mask(self.folder, file.stem)
         if path is None:
             raise DataError(f"{file} has no mask in {self.folder / 'masks'}; add it")
-        return fit_mask(path, binarize_mask(read_only_frame(path)), frame.shape)
+        return fit_mask(path, self._open_mask(path), frame.shape)
 
 
 def quantize(model: Any, content: bytes, card: ModelCard, frames: Calibration) -> Any:

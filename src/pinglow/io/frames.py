@@ -34,7 +34,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from pinglow.errors import DataError, FrameError
-from pinglow.io.counts import MAX_PIXELS, damaged
+from pinglow.io.counts import MAX_PIXELS, collapse_channels, damaged
 from pinglow.io.memory import MemoryFile
 from pinglow.io.readers import find_reader, frame_suffixes
 from pinglow.io.tiff import count_tiff_pages, list_tiff_pages, read_tiff
@@ -67,13 +67,14 @@ def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS)
 
 @contextmanager
 def open_frames(
-    path: str | Path | MemoryFile, *, max_pixels: int = MAX_PIXELS
+    path: str | Path | MemoryFile, *, max_pixels: int = MAX_PIXELS, channels: bool = False
 ) -> Iterator[Callable[[int], NDArray[Any]]]:
     """Open a file once, to read any of its pages: what is given out maps a page to its frame.
 
     Args:
         path: As for `read_frame`, which says what a frame is and what is refused.
         max_pixels: The same.
+        channels: Keep those of a color or an alpha, as (H, W, C).
 
     Raises:
         FrameError: On opening, or on reading a page: see `read_frame`.
@@ -89,18 +90,21 @@ def open_frames(
 
         def read(page: int) -> NDArray[Any]:
             with _name_damage(path):
-                return np.ascontiguousarray(_simplify_dtype(path, reader(path, page, max_pixels)))
+                counts = reader(path, page, max_pixels)
+                counts = counts if channels else collapse_channels(path, counts)
+                return np.ascontiguousarray(_simplify_dtype(path, counts))
 
         yield read
 
 
-def read_only_frame(path: str | Path) -> NDArray[Any]:
-    """Read a file that stands for one frame, as those of a data folder do; see `read_frame`.
+def read_only_frame(path: str | Path, *, channels: bool = False) -> NDArray[Any]:
+    """Read a file that stands for one frame, as those of a data folder do; see `open_frames`.
 
     Raises:
         FrameError: See `read_frame`; or the file holds several frames.
     """
-    frame = read_frame(path)
+    with open_frames(path, channels=channels) as read:
+        frame = read(0)
     pages = count_pages(path)
     if pages > 1:
         read_frame(path, page=1)  # says so if it is not there: the file is cut short

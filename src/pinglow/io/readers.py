@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin
 
 from pinglow.errors import FrameError
-from pinglow.io.counts import check_size, collapse_channels, damaged
+from pinglow.io.counts import check_size, damaged
 from pinglow.io.memory import MemoryFile
 from pinglow.io.tiff import read_tiff
 from pinglow.plugins import find_plugin, plugin_names
@@ -32,7 +32,7 @@ GROUP: Final = "pinglow.readers"
 """The group of entry points by which other packages add readers."""
 
 Reader = Callable[..., NDArray[Any]]
-"""Maps a file, a page and a limit of pixels to (H, W) counts."""
+"""Maps a file, a page and a limit of pixels to (H, W) counts, or (H, W, C) with channels."""
 
 _PGM_GAP = rb"(?:\s|#[^\n]*\n)+"
 PGM_HEADER = re.compile(
@@ -99,7 +99,7 @@ def _read_png(path: Path | MemoryFile, page: int, max_pixels: int) -> NDArray[An
     check_size(path, height, width, max_pixels)
     if b"acTL" in data[: data.find(b"IDAT")]:
         raise FrameError(f"{path} is an animation of several frames: save each to a file")
-    return collapse_channels(path, imagecodecs.png_decode(data))
+    return np.asarray(imagecodecs.png_decode(data))
 
 
 def _read_with_pillow(
@@ -115,7 +115,7 @@ def _read_with_pillow(
         check_size(path, image.height, image.width, max_pixels)
         if image.mode in ("1", "L"):
             return np.array(image)
-        return collapse_channels(path, np.array(image.convert("RGB")))
+        return np.array(image.convert("RGB"))
 
 
 def _read_pgm(path: Path | MemoryFile, page: int, max_pixels: int) -> NDArray[Any]:
@@ -162,7 +162,7 @@ def _read_npy(path: Path | MemoryFile, page: int, max_pixels: int) -> NDArray[An
 
 def _read_added(reader: Reader, path: Path, page: int, max_pixels: int) -> NDArray[Any]:
     _check_single(path, page)
-    counts = collapse_channels(path, np.asarray(reader(path, page, max_pixels)))
+    counts = np.asarray(reader(path, page, max_pixels))
     check_size(path, counts.shape[0], counts.shape[1], max_pixels)
     return counts
 

@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
-from pinglow.io.counts import check_size, collapse_channels, damaged
+from pinglow.io.counts import check_size, damaged
 from pinglow.io.memory import MemoryFile
 
 # Photometric interpretations that are gray or become gray: 0 white is zero, 1 black is zero,
@@ -89,7 +89,7 @@ def read_tiff(
             )
     if ifd.photometric == 0 and _PHOTOMETRIC in ifd.tags and counts.dtype.kind in "bu":
         counts = counts ^ counts.dtype.type((1 << ifd.bitspersample) - 1)
-    return _mark_nodata(ifd, counts) if counts.ndim == 2 else collapse_channels(path, counts)
+    return _mark_nodata(ifd, counts) if counts.ndim == 2 else counts
 
 
 def _count_unlisted(tiff: tifffile.TiffFile) -> int:

@@ -11,10 +11,11 @@ voc     boxes/NAME.xml               xmin, ymin, xmax, ymax: its edges, counted 
                                      SIRST's files hold; the original PASCAL VOC counts its last
                                      pixel in, so that its xmax is smaller by 1
 yolo    labels/NAME.txt              class, center x and y, width, height over the frame's size
-coco    annotations/SPLIT.json, or   bbox: left, top, width, height; annotations with iscrowd 1
-        annotations.json             are left out
+coco    annotations/SPLIT.json, or   bbox: left, top, width, height; iscrowd 1 makes no
+        annotations.json             difference
 ======  ===========================  ==========================================================
 
 Boxes are rounded to 1e-6 px in reading, so boxes given to 1e-6 px come back as they were. A box
-that sticks out of its frame is cut to it; one that is empty or wholly outside is an error.
+that sticks out of its frame is cut to it; one that is empty or wholly outside is an error, and so
+are boxes in another unit: shares of the frame in VOC and COCO, pixels in YOLO.
 """

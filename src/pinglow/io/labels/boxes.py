@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -21,20 +22,7 @@ CLASS: Final = "target"
 """The one class that is written."""
 
 _DECIMALS: Final = 6
-
-
-def read_text(path: Path) -> str:
-    """The UTF-8 text of a label file.
-
-    Raises:
-        DataError: It is missing or no such text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
+_UNUSUAL: Final = re.compile(r"_|[^\x00-\x7f]")  # what Python takes in a number and nobody else
 
 
 def parse_numbers(texts: list[str], place: str, wanted: str, count: int = 4) -> list[float]:
@@ -46,6 +34,8 @@ def parse_numbers(texts: list[str], place: str, wanted: str, count: int = 4) -> 
     try:
         numbers = [float(text) for text in texts]
     except ValueError:
+        numbers = []
+    if any(map(_UNUSUAL.search, texts)):
         numbers = []
     if len(numbers) != count:
         raise DataError(f"{place} is not {wanted} in numbers; mend or take out that box")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
@@ -15,12 +16,13 @@ from pinglow.io.labels.boxes import (
     check_shape,
     fit_box,
     parse_numbers,
-    read_text,
     shorten,
     stack_boxes,
 )
+from pinglow.io.labels.text import read_xml_text
 
-_LARGEST_XML: Final = 2**24  # bytes
+_LARGEST_XML: Final = 2**22  # bytes: 10,000 boxes, and a tree that fits into memory
+_WHOLE: Final = re.compile("[0-9]{1,9}")
 _EDGES: Final = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -34,9 +36,7 @@ def read_voc(path: Path, shape: Shape) -> BoxArray:
     Raises:
         DataError: The file is missing, broken or of a frame of another size, or a box is wrong.
     """
-    if path.is_file() and path.stat().st_size > _LARGEST_XML:
-        raise DataError(f"{path} has over {_LARGEST_XML >> 20} MB: boxes of one frame are smaller")
-    text = read_text(path)
+    text = read_xml_text(path, largest=_LARGEST_XML)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can grow beyond any memory
         raise DataError(f"{path} declares a DOCTYPE or entities: take them out of the file")
     try:
@@ -46,15 +46,19 @@ def read_voc(path: Path, shape: Shape) -> BoxArray:
     if root.tag != "annotation":
         raise DataError(f"{path} holds <{root.tag}>: VOC files hold <annotation>")
     width, height = (root.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
-    if width.isdecimal() and height.isdecimal() and int(width) and int(height):
+    if _WHOLE.fullmatch(width) and _WHOLE.fullmatch(height) and int(width) and int(height):
         check_shape(path, (int(height), int(width)), shape)
-    rows = []
+    edges = []
     for number, item in enumerate(root.iterfind("object"), start=1):
         place = f"{path}, object {number}"
         texts = [item.findtext(f"bndbox/{edge}", "") for edge in _EDGES]
-        x0, y0, x1, y1 = parse_numbers(texts, place, f"a bndbox of {', '.join(_EDGES)}")
-        rows.append(fit_box((x0 - 1, y0 - 1, x1 - x0, y1 - y0), shape, place))
-    return stack_boxes(rows)
+        edges.append((place, parse_numbers(texts, place, f"a bndbox of {', '.join(_EDGES)}")))
+    if edges and all(0 < x1 <= 1 and 0 < y1 <= 1 for _, (_, _, x1, y1) in edges):
+        raise DataError(f"{path} has boxes as shares of the frame: VOC's are in pixels, from 1")
+    return stack_boxes(
+        fit_box((x0 - 1, y0 - 1, x1 - x0, y1 - y0), shape, place)
+        for place, (x0, y0, x1, y1) in edges
+    )
 
 
 def write_voc(path: Path, boxes: BoxArray, shape: Shape, file_name: str) -> None:

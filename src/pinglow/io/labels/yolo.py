@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Final
 
+from pinglow.errors import DataError
 from pinglow.files import write_whole
-from pinglow.io.labels.boxes import BoxArray, Shape, fit_box, parse_numbers, read_text, stack_boxes
+from pinglow.io.labels.boxes import BoxArray, Shape, fit_box, parse_numbers, stack_boxes
+from pinglow.io.labels.text import read_text
+
+_MOST_SHARE: Final = 2  # of a frame, in a box: half of it may stick out
 
 
 def read_yolo(path: Path, shape: Shape) -> BoxArray:
@@ -18,7 +24,7 @@ def read_yolo(path: Path, shape: Shape) -> BoxArray:
     Raises:
         DataError: The folder is missing, or a line is wrong.
     """
-    if path.parent.is_dir() and not path.exists():
+    if path.parent.is_dir() and not path.exists() and not path.is_symlink():
         return stack_boxes([])
     height, width = shape
     rows = []
@@ -27,6 +33,11 @@ def read_yolo(path: Path, shape: Shape) -> BoxArray:
             continue
         place = f"{path}, line {number}"
         _, x, y, w, h = parse_numbers(line.split(), place, "class, x, y, width, height", 5)
+        if _MOST_SHARE < max(w, h) < math.inf:
+            raise DataError(
+                f"{place} has a box of {w:g} x {h:g} frames: YOLO's numbers are shares of the "
+                "frame's width and height, not pixels"
+            )
         box = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
         rows.append(fit_box(box, shape, place))
     return stack_boxes(rows)
