@@ -17,11 +17,11 @@ from typing import IO, Final
 _HEAD: Final = 2**16  # bytes; MXF may begin with as many of something else
 _TAIL: Final = 2**17  # bytes of a program stream that are walked
 _ZEROS: Final = 1024  # at the end of a download that was never filled
-_MOST_BOXES: Final = 2**20
+_MOST_PARTS: Final = 2**20  # of a file that are looked at
 _ASF: Final = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE: Final = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _MXF: Final = bytes.fromhex("060e2b34020501010d01020101")
-_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_EBML, _SEGMENT, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 _PACK: Final = b"\0\0\1\xba"
 _PICTURES: Final = (b"hei", b"hev", b"mif", b"msf", b"avi", b"crx")  # HEIF, AVIF, CR3
 _BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot"})
@@ -40,6 +40,14 @@ def lacks_bytes(path: Path) -> bool:
     with path.open("rb") as file:
         check = _find_check(file.read(_HEAD))
         return check is not None and check(file, os.fstat(file.fileno()).st_size)
+
+
+def asf_seconds(path: Path) -> float:
+    """How long a WMV file is by its header, which FFmpeg does not believe if the file is cut."""
+    with path.open("rb") as file:
+        head = _find_asf(file)
+    played, early = (int.from_bytes(head[at : at + 8], "little") for at in (64, 80))
+    return max(0.0, played / 1e7 - early / 1e3)
 
 
 def _find_check(head: bytes) -> Callable[[IO[bytes], int], bool] | None:
@@ -64,7 +72,7 @@ def _find_check(head: bytes) -> Callable[[IO[bytes], int], bool] | None:
 
 def _check_boxes(file: IO[bytes], size: int) -> bool:
     at = 0
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MOST_PARTS):
         head = _read(file, at, 16)
         if len(head) < 8 or not head[4:8].isalnum():
             return False
@@ -85,7 +93,19 @@ def _check_matroska(file: IO[bytes], size: int) -> bool:
     if _read(file, at, 4) != _SEGMENT:
         return False
     at, length = _read_length(file, at + 4)
-    return length is not None and (at + length > size or _ends_in_zeros(file, size))
+    if length is not None:
+        return at + length > size or _ends_in_zeros(file, size)
+    for _ in range(_MOST_PARTS):  # never ended: by its elements, those of a cluster one by one
+        if at >= size:
+            break
+        kind = (_read(file, at, 1) or b"\0")[0]
+        count = 9 - kind.bit_length()
+        cluster = _read(file, at, 4) == _CLUSTER
+        at, length = _read_length(file, at + count)
+        if count > 4 or (length is None and not cluster):
+            return False
+        at += 0 if cluster else length or 0
+    return at > size
 
 
 def _read_length(file: IO[bytes], at: int) -> tuple[int, int | None]:
@@ -101,7 +121,10 @@ def _read_length(file: IO[bytes], at: int) -> tuple[int, int | None]:
 
 def _check_riff(file: IO[bytes], size: int) -> bool:
     at = 0
-    while (head := _read(file, at, 12))[:4] == b"RIFF" and head[8:] in (b"AVI ", b"AVIX"):
+    for _ in range(_MOST_PARTS):
+        head = _read(file, at, 12)
+        if head[:4] != b"RIFF" or head[8:] not in (b"AVI ", b"AVIX"):
+            break
         length = int.from_bytes(head[4:8], "little")
         if length in (0, 2**32 - 1):  # written to a pipe, or never ended
             return False
@@ -113,14 +136,19 @@ def _check_riff(file: IO[bytes], size: int) -> bool:
 
 
 def _check_asf(file: IO[bytes], size: int) -> bool:
+    head = _find_asf(file)
+    return int.from_bytes(head[40:48], "little") > size
+
+
+def _find_asf(file: IO[bytes]) -> bytes:
+    """The file properties of an ASF file; nothing if they say nothing, as those of a stream."""
     at, end = 30, int.from_bytes(_read(file, 16, 8), "little")
     while at < min(end, _HEAD):
-        head = _read(file, at, 92)
+        head = _read(file, at, 104)
         if head.startswith(_ASF_FILE):
-            live = head[88] & 1 if len(head) == 92 else 1
-            return not live and int.from_bytes(head[40:48], "little") > size
+            return b"" if len(head) < 104 or head[88] & 1 else head
         at += max(24, int.from_bytes(head[16:24], "little"))
-    return False
+    return b""
 
 
 def _check_mxf(file: IO[bytes], size: int) -> bool:

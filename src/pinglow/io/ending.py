@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pinglow.errors import FrameError
-from pinglow.io.containers import lacks_bytes
+from pinglow.io.containers import asf_seconds, lacks_bytes
 
 _LOOSE: Final = 0.05  # of its length: where only times are known, a last frame may be long
 _FEW: Final = 3  # frames
 _REORDERED: Final = 16  # frames that may be stored out of order
 _GUESSED: Final = ("mpegts", "mpeg", "yuv4mpegpipe")  # FFmpeg takes their length from what is there
-_FROM_0: Final = ("matroska", "avi", "asf")  # their length counts from 0, not from the first frame
+_FROM_0: Final = ("matroska",)  # its length counts from 0, not from the first frame
 
 
 class Ending:
@@ -39,7 +39,7 @@ class Ending:
         self._path, self._container, self._stream, self._rate = path, container, stream, rate
         self._kind = str(container.format.name)
         self._whole = whole
-        self._packets = 0
+        self._packets = self._bytes = 0
         self._end: float | None = None  # seconds, as packets count them
         self._torn = False
         self._cut = lacks_bytes(path)
@@ -70,16 +70,9 @@ class Ending:
                 f"is damaged: {len(self.lost)} of its packets could not be decoded "
                 f"({self.lost[0]}); the others were read"
             )
-        missing = self._count_missing()
-        if missing is not None:
-            known = (
-                f"{missing} of {missing + self._packets} frames are missing at its end"
-                if missing and self._whole
-                else f"{missing} frames are missing at its end"
-                if missing
-                else "its last frame is not whole, and what came after it is not known"
-            )
-            wrong.append(f"is cut short: {known}; copy it again")
+        missing = self._find_missing()
+        if missing:
+            wrong.append(f"is cut short: {missing}; copy it again")
         if wrong:
             raise FrameError(f"{self._path} {', and it '.join(wrong)}")
 
@@ -91,6 +84,7 @@ class Ending:
         if not packet.size:
             return
         self._packets += 1
+        self._bytes = (packet.pos or 0) + packet.size
         base = float(packet.time_base or 0)
         # AVI stores no times, and FFmpeg makes up when frames are shown.
         start = packet.dts if "avi" in self._kind or packet.pts is None else packet.pts
@@ -98,28 +92,44 @@ class Ending:
             end = start * base + (float(packet.duration or 0) * base or 1 / self._rate)
             self._end = end if self._end is None else max(self._end, end)
 
-    def _count_missing(self) -> int | None:
-        """How many frames are missing; 0: an unknown number; None: none."""
-        index = len(getattr(self._stream, "index_entries", ())) if "mov" in self._kind else 0
-        if index and self._whole:
-            return index - self._packets if index > self._packets else None
+    def _find_missing(self) -> str:
+        """What is missing at the end, in words; empty: nothing."""
+        if "mov" in self._kind and self._whole:
+            # The index has exactly the frames that are shown, or lead to them.
+            index = len(getattr(self._stream, "index_entries", ()))
+            index = max(index, self._stream.frames if self._cut or not index else 0)
+            if index > self._packets:
+                return self._name(index - self._packets)
+            if index and not self._cut:
+                return ""
         promised = self._promise()
         if promised is None:
-            remains = self._kind == "yuv4mpegpipe" and self._cut
-            return 0 if self._torn or remains else None
-        ends = self._start() if self._end is None else self._end
-        missing = round((promised - ends) * self._rate)
-        if self._cut or self._torn:
-            return max(missing, 0) + self._count_holes(ends) or (1 if self._torn else None)
-        length = promised - self._start()
-        return missing if missing > _FEW + _LOOSE * length * self._rate else None
+            torn = self._torn or self._cut
+            if self._kind == "yuv4mpegpipe":  # frames of one size
+                torn = self._path.stat().st_size > self._bytes
+            return "its last frame is not whole, and how many follow it does not say" * torn
+        start = self._start()
+        ends = start if self._end is None else self._end
+        late = promised - ends
+        missing = round(late * self._rate)
+        if not self._cut and not self._torn:
+            length = promised - start
+            return self._guess(late) if late > _FEW / self._rate + _LOOSE * length else ""
+        holes = round((ends - start) * self._rate) - self._packets  # stored after the last one
+        if not self._whole or holes > _REORDERED:
+            return self._guess(late) if missing > 0 else ""
+        if not self._stream.codec_context.has_b_frames or "avi" in self._kind:
+            holes = 0
+        return self._name(missing + holes) if missing + max(holes, 0) > 0 else ""
 
-    def _count_holes(self, ends: float) -> int:
-        """How many frames are missing before the last one, as they are stored after it."""
-        if not self._whole or "avi" in self._kind:
-            return 0
-        holes = round((ends - self._start()) * self._rate) - self._packets
-        return holes if 0 < holes <= _REORDERED and self._stream.codec_context.has_b_frames else 0
+    def _name(self, missing: int) -> str:
+        are = "is" if missing == 1 else "are"
+        return f"{missing} of {missing + self._packets} frames {are} missing at its end"
+
+    def _guess(self, late: float) -> str:
+        """Where frames are not evenly spaced, or not all were read."""
+        frames = max(1, round(late * self._rate))
+        return f"about {frames} frames ({late:.1f} s) are missing at its end"
 
     def _start(self) -> float:
         if "avi" in self._kind:
@@ -132,6 +142,8 @@ class Ending:
             return None
         if "avi" in self._kind:
             return float(self._stream.frames / self._rate) or None
+        if "asf" in self._kind:
+            return asf_seconds(self._path) or None
         tag = self._stream.metadata.get("DURATION", "") if "matroska" in self._kind else ""
         seconds = _parse_clock(tag)
         if not seconds and self._stream.duration and self._stream.time_base:
