@@ -21,6 +21,7 @@ class Ending:
 
     Attributes:
         lost: Why each packet that could not be decoded could not be.
+        frames: How many were decoded.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class Ending:
             whole: It is read from its start.
         """
         self.lost: list[str] = []
+        self.frames = 0
         self._path, self._container, self._stream, self._rate = path, container, stream, rate
         self._kind = str(container.format.name)
         self._whole = whole
-        self._packets = self._bytes = 0
+        self._packets = self._shown = self._bytes = 0
         self._end: float | None = None  # seconds, as packets count them
         self._torn = False
         self._cut = lacks_bytes(path)
@@ -65,12 +67,13 @@ class Ending:
             FrameError: Packets could not be decoded, or some are missing.
         """
         wrong = []
-        if self.lost:
+        missing = self._find_missing()
+        if self.lost and not (missing and len(self.lost) == 1):  # else it is the last, torn
+            lost = max(len(self.lost), self._shown - self.frames)  # some are lost with others
             wrong.append(
-                f"is damaged: {len(self.lost)} of its packets could not be decoded "
+                f"is damaged: {lost} of its packets could not be decoded "
                 f"({self.lost[0]}); the others were read"
             )
-        missing = self._find_missing()
         if missing:
             wrong.append(f"is cut short: {missing}; copy it again")
         if wrong:
@@ -84,6 +87,7 @@ class Ending:
         if not packet.size:
             return
         self._packets += 1
+        self._shown += not getattr(packet, "is_discard", False)  # by an edit list
         self._bytes = (packet.pos or 0) + packet.size
         base = float(packet.time_base or 0)
         # AVI stores no times, and FFmpeg makes up when frames are shown.
@@ -95,9 +99,10 @@ class Ending:
     def _find_missing(self) -> str:
         """What is missing at the end, in words; empty: nothing."""
         if "mov" in self._kind and self._whole:
-            # The index has exactly the frames that are shown, or lead to them.
+            # The index has exactly the frames that are shown or lead to them; the header also has
+            # those that an edit list leaves out.
             index = len(getattr(self._stream, "index_entries", ()))
-            index = max(index, self._stream.frames if self._cut or not index else 0)
+            index = max(index, self._stream.frames if self._cut else 0)
             if index > self._packets:
                 return self._name(index - self._packets)
             if index and not self._cut:
@@ -113,6 +118,8 @@ class Ending:
         late = promised - ends
         missing = round(late * self._rate)
         if not self._cut and not self._torn:
+            if "matroska" in self._kind:  # it is as long as it says; a last frame may be held
+                return ""
             length = promised - start
             return self._guess(late) if late > _FEW / self._rate + _LOOSE * length else ""
         holes = round((ends - start) * self._rate) - self._packets  # stored after the last one
@@ -123,8 +130,10 @@ class Ending:
         return self._name(missing + holes) if missing + max(holes, 0) > 0 else ""
 
     def _name(self, missing: int) -> str:
+        total = missing + self._packets
+        missing += len(self.lost) == 1  # see `check`
         are = "is" if missing == 1 else "are"
-        return f"{missing} of {missing + self._packets} frames {are} missing at its end"
+        return f"{missing} of {total} frames {are} missing at its end"
 
     def _guess(self, late: float) -> str:
         """Where frames are not evenly spaced, or not all were read."""
@@ -148,7 +157,8 @@ class Ending:
         seconds = _parse_clock(tag)
         if not seconds and self._stream.duration and self._stream.time_base:
             seconds = float(self._stream.duration * self._stream.time_base)
-        seconds = seconds or float(self._container.duration or 0) / 1e6
+        if not seconds and (self._cut or self._torn or len(self._container.streams) == 1):
+            seconds = float(self._container.duration or 0) / 1e6  # of the longest stream
         if not seconds > 0:
             return None
         counted = any(kind in self._kind for kind in _FROM_0)

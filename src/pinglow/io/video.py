@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
 from pinglow.extras import import_extra
-from pinglow.io.containers import is_container
+from pinglow.io.containers import is_container, lacks_bytes
 from pinglow.io.counts import MAX_PIXELS, check_size, collapse_channels
 from pinglow.io.ending import Ending
 
@@ -169,7 +169,9 @@ def _decode(container: Any, stream: Any, ending: Ending) -> Iterator[Any]:
             packet = next(packets, None)
             if packet is None:
                 return
-            yield from packet.decode()
+            for frame in packet.decode():
+                ending.frames += 1
+                yield frame
         except av.FFmpegError as error:
             if not isinstance(error, EOFError):
                 ending.lost.append(error.strerror or repr(error))
@@ -189,9 +191,9 @@ def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
         with av.open(str(path.resolve())) as container:
             stream = _choose(path, container, number)
             if stream.codec_context is None:
-                raise FrameError(f"{path} is of a codec that is not known here: convert it")
+                raise _unreadable(path, "is of a codec that is not known here: convert it")
             if stream.format is None:
-                raise FrameError(f"{path} is of a pixel format that is not known here: convert it")
+                raise _unreadable(path, "is of a pixel format that is not known here: convert it")
             if stream.codec_context.codec.name == "rawvideo" and stream.format.name in _AMBIGUOUS:
                 raise FrameError(
                     f"{path} holds raw video of 16 bits a pixel, counts or colors, which it does "
@@ -202,10 +204,17 @@ def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
     # PyAV's conversions raise the others on what damaged files claim.
     except (av.FFmpegError, EOFError, ValueError, TypeError, OverflowError) as error:
         detail = getattr(error, "strerror", None) or str(error)
-        raise FrameError(
-            f"{path} cannot be decoded ({detail}): it is damaged, cut short, or of a kind that is "
-            "not known here; copy or convert it again"
+        raise _unreadable(
+            path,
+            f"cannot be decoded ({detail}): it is damaged, cut short, or of a kind that is not "
+            "known here; copy or convert it again",
         ) from error
+
+
+def _unreadable(path: Path, reason: str) -> FrameError:
+    if lacks_bytes(path):
+        reason = "is cut short, and what is missing is needed to read the rest; copy it again"
+    return FrameError(f"{path} {reason}")
 
 
 def _choose(path: Path, container: Any, number: int | None) -> Any:
@@ -216,7 +225,7 @@ def _choose(path: Path, container: Any, number: int | None) -> Any:
         if not int(getattr(stream, "disposition", 0)) & _NO_VIDEO
     ]
     if not streams:
-        raise FrameError(f"{path} holds no video: name another file")
+        raise _unreadable(path, "holds no video: name another file")
     kinds = ", ".join(f"{each}: {_describe(stream)}" for each, stream in enumerate(streams))
     if number is not None and not 0 <= number < len(streams):
         raise FrameError(f"{path} has no video stream {number}: choose from {kinds}")
