@@ -18,6 +18,7 @@ from pinglow._version import __version__
 if TYPE_CHECKING:
     from pinglow import losses, nn
     from pinglow.errors import PinglowError
+    from pinglow.inference.ignored import Ignored
     from pinglow.inference.predictor import Predictor
     from pinglow.io.frames import read_frame
     from pinglow.io.source import open_source
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Detections",
+    "Ignored",
     "PinglowError",
     "Prediction",
     "Predictor",
@@ -38,6 +40,7 @@ __all__ = [
 
 _HOMES = {
     "Detections": "pinglow.structures",
+    "Ignored": "pinglow.inference.ignored",
     "PinglowError": "pinglow.errors",
     "Prediction": "pinglow.structures",
     "Predictor": "pinglow.inference.predictor",

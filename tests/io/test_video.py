@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -10,8 +12,10 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from pinglow.errors import FrameError, MissingExtraError
+from pinglow.io import video
 from pinglow.io.video import is_video, probe_video, read_video
 
 
@@ -151,7 +155,7 @@ def read_until_error(path: Path, said: str) -> list[int]:
 def test_a_video_cut_short_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mkv", noise(20, 256, "uint8"))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert 5 < len(read_until_error(path, "is cut short: it ends at 0.")) < 12
+    assert len(read_until_error(path, "is cut short: 11 of 20 frames are missing")) == 9
 
 
 def test_a_damaged_part_does_not_end_a_video(tmp_path: Path) -> None:
@@ -250,9 +254,74 @@ def test_without_pyav_it_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         probe_video(tmp_path / "clip.mp4")
 
 
-def test_a_video_is_known_by_its_suffix() -> None:
+def test_a_video_is_known_by_its_suffix_or_its_first_bytes(tmp_path: Path) -> None:
     assert is_video(Path("a/B.MP4"))
+    assert is_video(Path("a/b.M2TS"))
     assert not is_video(Path("a/mp4.png"))
+    path = write_video(tmp_path / "clip.mkv", noise(3, 256, "uint8"))
+    assert is_video(path.rename(tmp_path / "clip.dat"))
+    assert len(list(read_video(tmp_path / "clip.dat"))) == 3
+    (tmp_path / "text.dat").write_text("no video")
+    assert not is_video(tmp_path / "text.dat")
+
+
+def test_a_pipe_is_no_video(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "clip.mp4")
+    with pytest.raises(FrameError, match=r"clip.mp4 is a folder, a pipe or a device"):
+        list(read_video(tmp_path / "clip.mp4"))
+    assert not is_video(Path("/dev/zero"))
+
+
+@pytest.fixture
+def two_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of two video streams, 32 x 24 and 64 x 48; the second of them has more frames."""
+    monkeypatch.setattr(video, "_told", set())
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("ffv1", rate=10) for _ in range(2)]
+        for stream, width in zip(streams, (32, 64), strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, width * 3 // 4, "gray"
+        for number in range(5):
+            for stream in streams[number > 2 :]:
+                values = np.full((stream.height, stream.width), number, np.uint8)
+                frame = av.VideoFrame.from_ndarray(values, format="gray")
+                frame.pts, frame.time_base = number, Fraction(1, 10)
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode())
+    return path
+
+
+def test_of_several_streams_one_is_chosen(
+    two_streams: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for stream, shape, count in ((None, (24, 32), 3), (0, (24, 32), 3), (1, (48, 64), 5)):
+        frames = list(read_video(two_streams, stream=stream))
+        assert [frame.counts.shape for frame in frames] == [shape] * count
+    for number in (2, -1):
+        with pytest.raises(FrameError, match=rf"has no video stream {number}: choose from 0: ffv1"):
+            probe_video(two_streams, number)
+    probe_video(two_streams)
+    assert caplog.messages == [
+        f"{two_streams} has 2 video streams (0: ffv1 32 x 24, 1: ffv1 64 x 48): reading 0, "
+        "--video-stream chooses (said once)"
+    ]
+
+
+def test_cover_art_is_no_video(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cover = io.BytesIO()
+    Image.new("RGB", (200, 100)).save(cover, "JPEG")
+    path, clip = tmp_path / "clip.mkv", noise(3, 256, "uint8")[0]
+    with av.open(str(path), "w") as container:
+        container.add_attachment("cover.jpg", "image/jpeg", cover.getvalue())
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 70, 48, "gray"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(clip, format="gray")))
+        container.mux(stream.encode())
+    assert [frame.counts.shape for frame in read_video(path)] == [(48, 70)]
+    assert caplog.messages == []
+    with pytest.raises(FrameError, match="has no video stream 1"):
+        probe_video(path, 1)
 
 
 def test_real_clips(shared_data: Path) -> None:

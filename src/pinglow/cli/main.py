@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import Annotated, Any
+import re
+from os.path import expanduser
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -21,9 +23,16 @@ from pinglow.cli.study import study
 from pinglow.cli.train import train
 from pinglow.errors import PinglowError
 
+_HOME: Final = re.compile(r"(^|[=,])(~[^/\\=,]*)(?=[/\\]|$)")
+
 
 class _Group(TyperGroup):
     """Turns what pinglow raises on purpose into one line and an exit code."""
+
+    def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """See ``~`` as the home folder wherever a path begins: a shell does so at words only."""
+        args = [_HOME.sub(lambda word: word[1] + expanduser(word[2]), arg) for arg in args]
+        return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a sub-command: exit with 2 for what the user can mend, with 130 for Ctrl-C."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pinglow.inference.predictor import Predictor
     from pinglow.io.source import Selection, Source
     from pinglow.output.job_log import JobLog
+
+_STDOUT: Final = Path("-")
 
 Device = Annotated[
     str,
@@ -48,9 +50,12 @@ def predict(
             "exported model."
         ),
     ] = "pinglow-fast",
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")] = Path(
-        "pinglow-out"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the results, made if need be; - writes one table to standard output."
+        ),
+    ] = Path("pinglow-out"),
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -60,12 +65,13 @@ def predict(
         ),
     ] = None,
     save: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What to write: any of mask, probability (not of detectors), overlay, csv, "
-            "jsonl, with commas."
+            "jsonl, with commas.",
+            show_default="csv,jsonl,overlay; jsonl to standard output",
         ),
-    ] = "csv,jsonl,overlay",
+    ] = None,
     backend: Annotated[
         str, typer.Option(help="auto (the fastest installed), torch, onnxruntime or openvino.")
     ] = "auto",
@@ -98,6 +104,22 @@ def predict(
     end: Annotated[
         float | None, typer.Option(help="Stop at this second of a video.", metavar="S")
     ] = None,
+    video_stream: Annotated[
+        int | None,
+        typer.Option(
+            help="Of videos with several video streams take this one, from 0.",
+            metavar="N",
+            show_default="the first",
+        ),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Look for nothing here: a rectangle in pixels, or an image of the frames' size "
+            "whose pixels above 0 are ignored. Repeat for several.",
+            metavar="X,Y,W,H|MASK",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -113,29 +135,36 @@ def predict(
     for pixels.
 
     Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits, and
-    MP4, AVI, MKV and MOV at 8 to 16 bits. The overlay of a video is a video.
+    MP4, AVI, MKV, MOV, WebM, WMV, MXF, Y4M and MPEG (TS, M2TS, MPG) at 8 to 16
+    bits. The overlay of a video is a video.
     A frame that cannot be used is listed at the end, the others go on, and the exit
     code is 2.
 
     Example: pinglow predict flight/ "night/*.tif" --out found --save csv,overlay
 
     Example: pinglow predict clip.mp4 --track --save overlay,jsonl
+
+    Example: pinglow predict clip.ts --ignore 0,0,200,24 --out -
     """
+    from pinglow.inference.ignored import Ignored
     from pinglow.inference.predictor import Predictor
     from pinglow.inference.tracking import make_tracker
     from pinglow.io.source import Selection, open_source
     from pinglow.output.job_log import JobLog
     from pinglow.output.sinks import check_sinks
 
-    names = _split_names(save)
+    names = _choose_sinks(save, out)
     selection = Selection(every, start, end)
-    if out.exists() and not out.is_dir():
+    if out.exists() and not out.is_dir() and out != _STDOUT:
         raise OptionError(f"--out {out} is a file: name a folder")
     if track and resume:
         raise OptionError("--track numbers tracks through all files: start anew, without --resume")
+    if resume and out == _STDOUT:
+        raise OptionError("--out - keeps nothing to resume: name a folder")
     if track:
         make_tracker(1.0)  # says now if its library is not installed
-    found = [open_source(file) for file in _find_files(sources, out)]
+    ignored = Ignored.parse(ignore or [])
+    found = [open_source(file, video_stream=video_stream) for file in _find_files(sources, out)]
     predictor = Predictor.load(
         model,
         backend=backend,
@@ -144,17 +173,34 @@ def predict(
         threshold=threshold,
         tile=tile or None,
         flips=flips,
+        ignore=ignored,
     )
     check_sinks(names, predictor.kind)
     settings = {
         **{"model": model, "threshold": threshold, "tile": tile, "flips": flips, "track": track},
         "selection": [every, start, end],
+        "video_stream": video_stream,
+        "ignore": ignore or [],
         "sources": [source.name for source in found],
     }
-    log = JobLog(out, names, settings, resume)
-    done_before = len(log.done)
+    log = None if out == _STDOUT else JobLog(out, names, settings, resume)
+    done_before = 0 if log is None else len(log.done)
     summary = _run(found, predictor, out, names, log, selection, make_tracker if track else None)
     _tell(summary, done_before, out)
+
+
+def _choose_sinks(save: str | None, out: Path) -> list[str]:
+    """The names in ``--save``.
+
+    Raises:
+        OptionError: They are not one table, for standard output.
+    """
+    if out != _STDOUT:
+        return _split_names("csv,jsonl,overlay" if save is None else save)
+    names = _split_names("jsonl" if save is None else save)
+    if names not in (["jsonl"], ["csv"]):
+        raise OptionError("--out - is standard output, for one table: use --save jsonl or csv")
+    return names
 
 
 def _split_names(save: str) -> list[str]:
@@ -182,7 +228,7 @@ def _find_files(sources: list[str], out: Path) -> list[Path]:
 
     results = [out / sink.place for sink in SINKS.values()]
     opened = [open_images(source) for source in sources]
-    return find_frames(opened, frame_suffixes() | VIDEO_SUFFIXES, results)
+    return find_frames(opened, frame_suffixes() | VIDEO_SUFFIXES, results, tell_others=True)
 
 
 def _run(
@@ -190,22 +236,23 @@ def _run(
     predictor: Predictor | BoxPredictor,
     out: Path,
     names: list[str],
-    log: JobLog,
+    log: JobLog | None,
     selection: Selection,
     make_tracker: Callable[[float], Tracker] | None,
 ) -> JobSummary:
     """Run the job with a bar on stderr, and say what is in the folder of the results."""
     from pinglow.cli.progress import frame_progress
     from pinglow.inference.pipeline import run
-    from pinglow.output.sinks import SINKS, open_sinks
+    from pinglow.output.sinks import SINKS, open_sinks, open_stream
 
-    earlier = any((out / sink.place).exists() for sink in SINKS.values())
+    earlier = log is not None and any((out / sink.place).exists() for sink in SINKS.values())
+    done = log.done if log is not None and log.resumed else None
     try:
         with (
-            open_sinks(names, out, log.done if log.resumed else None) as sinks,
+            open_stream(names) if log is None else open_sinks(names, out, done) as sinks,
             frame_progress() as bar,
         ):
-            if log.resumed:
+            if log is not None and log.resumed:
                 typer.echo(f"note: {_count(len(log.done), 'file')} done before", err=True)
             elif earlier:
                 typer.echo(
@@ -225,6 +272,8 @@ def _run(
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except KeyboardInterrupt:
+        if log is None:
+            raise
         more = f"; --resume goes on after {_count(len(log.done), 'file')}"
         more = "" if make_tracker or not log.done else more
         typer.echo(f"The results so far are in {out}{more}.", err=True)
@@ -255,7 +304,9 @@ def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
     typer.echo(
         f"{_count(summary.frames, 'frame')}, {left_out}"
         f"{_count(summary.targets, 'target')}{tracks}, "
-        f"{summary.seconds / summary.frames:.3f} s a frame. Results are in {out}."
+        f"{summary.seconds / summary.frames:.3f} s a frame."
+        + ("" if out == _STDOUT else f" Results are in {out}."),
+        err=out == _STDOUT,
     )
     if summary.broken:
         raise typer.Exit(2)

@@ -15,6 +15,7 @@ from pinglow.backends.torch import TorchBackend, tf32
 from pinglow.errors import FrameError, OptionError
 from pinglow.extras import import_extra
 from pinglow.inference.batches import memory_guard
+from pinglow.inference.ignored import Ignored
 from pinglow.inference.predictor import as_frame, prepare_input
 from pinglow.inference.tiling import (
     MARGIN,
@@ -54,6 +55,7 @@ class BoxPredictor:
         card: The input rule and the threshold.
         threshold: A box is a target if its score is above this; the card's by default.
         tile: See `find_boxes`.
+        ignore: What is no part of the picture: no box is centered there.
 
     Raises:
         OptionError: The threshold is not in [0, 1), or the tile is too small.
@@ -68,6 +70,7 @@ class BoxPredictor:
         card: ModelCard,
         threshold: float | None = None,
         tile: int | None = TILE,
+        ignore: Ignored | None = None,
     ) -> None:
         check_tile(tile)
         if threshold is not None and not 0 <= threshold < 1:
@@ -76,6 +79,7 @@ class BoxPredictor:
         self.card = card
         self.threshold = card.threshold if threshold is None else threshold
         self.tile = tile
+        self.ignore = ignore
 
     @classmethod
     def load(
@@ -88,6 +92,7 @@ class BoxPredictor:
         threshold: float | None = None,
         tile: int | None = TILE,
         flips: bool = False,
+        ignore: Ignored | None = None,
     ) -> Self:
         """Load a detector's weights file; see `Predictor.load`, which does so by the card.
 
@@ -100,6 +105,7 @@ class BoxPredictor:
             threshold: A box is a target if its score is above this; the card's by default.
             tile: See `find_boxes`.
             flips: Not for boxes.
+            ignore: See `BoxPredictor`.
 
         Raises:
             ModelError: It is no detector's, or damaged.
@@ -119,7 +125,7 @@ class BoxPredictor:
                 )
         chosen = str(choose_device(device, [TorchBackend]))
         network, card = load_network(name_or_path, "boxes")
-        return cls(fold_kernels(network).to(chosen), card, threshold, tile)
+        return cls(fold_kernels(network).to(chosen), card, threshold, tile, ignore)
 
     def __call__(self, frame: NDArray[Any]) -> Detections:
         """Find the targets of an (H, W) frame of counts, any number type.
@@ -127,7 +133,7 @@ class BoxPredictor:
         Raises:
             FrameError: See `find_boxes`.
         """
-        found = find_boxes(self.network, frame, self.card.input_rule, tile=self.tile)
+        found = self._find(frame)
         above = found.scores > self.threshold
         return Detections(found.boxes[above], found.scores[above])
 
@@ -143,9 +149,16 @@ class BoxPredictor:
         """Boxes of every score in many frames, for average precision, or why one has none."""
         for frame in frames:
             try:
-                yield find_boxes(self.network, frame, self.card.input_rule, tile=self.tile)
+                yield self._find(frame)
             except FrameError as error:
                 yield FrameError(str(error))  # without what led to it, which may hold memory
+
+    def _find(self, frame: NDArray[Any]) -> Detections:
+        rule, tile = self.card.input_rule, self.tile
+        if self.ignore is None:
+            return find_boxes(self.network, frame, rule, tile=tile)
+        frame = self.ignore.hide(as_frame(frame))
+        return self.ignore.clear(find_boxes(self.network, frame, rule, tile=tile), frame.shape)
 
 
 def find_boxes(

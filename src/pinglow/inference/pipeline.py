@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pinglow.errors import FrameError, OptionError
 from pinglow.inference.batches import fill_batches
+from pinglow.inference.ignored import Ignored
 from pinglow.inference.predictor import Predictor
 from pinglow.io.source import Selection, Source, SourceFrame
 from pinglow.output.job_log import JobLog
@@ -120,7 +121,8 @@ def run(
             which is an estimate where a video does not say how long it is.
 
     Raises:
-        OptionError: The selection is by time and a source has no times.
+        OptionError: The selection is by time and a source has no times; or what the predictor
+            ignores does not fit the first frame.
     """
     begin = time.perf_counter()
     selection = selection or Selection()
@@ -128,11 +130,12 @@ def run(
     left = [entry for entry in entries if resume is None or entry.source.name not in resume.done]
     names = {entry.name.casefold() for entry in entries}
     tally = _Tally(sum(entry.frames for entry in left), on_progress)
+    ignore: Ignored | None = getattr(predictor, "ignore", None)  # a plain function has none
     write = _Writer(sinks if resume is None else [resume, *sinks])
     linker = None if make_tracker is None else _Linker(make_tracker)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         waiting: deque[Future[None]] = deque()
-        inputs = _read_ahead(reader, _read_all(left, selection, names))
+        inputs = _read_ahead(reader, _read_all(left, selection, names, ignore))
         whole = True  # the source that is being read, so far
         for item in _predict_all(predictor, inputs):
             if isinstance(item, _End):
@@ -145,7 +148,7 @@ def run(
             tracks = linker.link(given, targets) if linker else None
             whole &= not isinstance(found, FrameError)
             if not isinstance(found, FrameError):
-                record = _record(given, found, tracks)
+                record = _record(given, found, tracks, ignore)
                 waiting.append(writer.submit(write, record))
                 while len(waiting) > (_AHEAD if record.frame.nbytes < _LARGE else 0):
                     waiting.popleft().result()
@@ -182,7 +185,12 @@ class _Tally:
         return JobSummary(*counts, tuple(self._broken), self._holed, seconds)
 
 
-def _record(given: _Input, found: _Found, tracks: tuple[int | None, ...] | None) -> FrameRecord:
+def _record(
+    given: _Input,
+    found: _Found,
+    tracks: tuple[int | None, ...] | None,
+    ignore: Ignored | None,
+) -> FrameRecord:
     assert not isinstance(given.frame.counts, FrameError)
     return FrameRecord(
         source=given.source.name,
@@ -193,6 +201,7 @@ def _record(given: _Input, found: _Found, tracks: tuple[int | None, ...] | None)
         time=given.frame.time,
         clip=given.clip,
         tracks=tracks,
+        ignored=None if ignore is None else ignore.area(given.frame.counts.shape),
     )
 
 
@@ -336,9 +345,14 @@ def _free_name(wanted: str, taken: set[str]) -> str:
 
 
 def _read_all(
-    entries: Sequence[_Entry], selection: Selection, taken: set[str]
+    entries: Sequence[_Entry], selection: Selection, taken: set[str], ignore: Ignored | None
 ) -> Iterator[_Input | _End]:
-    """The frames of each source, then its end."""
+    """The frames of each source, then its end.
+
+    Where what is ignored does not fit a source's frames, that ends the source, or with the first
+    frame the job.
+    """
+    fits = ignore is None
     for entry in entries:
         source = entry.source
         rate = (source.rate or _STILLS) / selection.every
@@ -346,5 +360,24 @@ def _read_all(
         for frame in source.select(selection):
             label = frame.label
             name = _free_name(f"{entry.name}{label}", taken) if label else entry.name
-            yield _Input(source, name, frame, rate, clip)
+            wrong = _misfit(frame, ignore)
+            if wrong is None:
+                fits |= not isinstance(frame.counts, FrameError)
+                yield _Input(source, name, frame, rate, clip)
+                continue
+            if not fits:
+                raise OptionError(f"{source.name}: {wrong}")
+            yield _Input(source, name, SourceFrame(frame.index, wrong), rate, clip)
+            break  # and so are its others
         yield _End(source.name)
+
+
+def _misfit(frame: SourceFrame, ignore: Ignored | None) -> FrameError | None:
+    """Why what is ignored does not fit a frame."""
+    if ignore is None or isinstance(frame.counts, FrameError):
+        return None
+    try:
+        ignore.area(frame.counts.shape)
+    except FrameError as error:
+        return error
+    return None

@@ -16,6 +16,7 @@ from pinglow.border import hide_border
 from pinglow.errors import FrameError, OptionError
 from pinglow.extras import need_torch
 from pinglow.inference.batches import fill_batches, memory_guard
+from pinglow.inference.ignored import Ignored
 from pinglow.inference.tiling import (
     MARGIN,
     SMALLEST_SIDE,
@@ -55,6 +56,7 @@ class Predictor:
         tile: See `predict_probability`.
         flips: Take the mean over the frame and its mirror images: three, for four times the work,
             or the one from left to right if the card says upright. Source: ours.
+        ignore: What is no part of the picture: nothing is found there, and it counts for nothing.
 
     Raises:
         OptionError: The threshold is not in [0, 1), or the tile is too small.
@@ -70,6 +72,7 @@ class Predictor:
         threshold: float | None = None,
         tile: int | None = TILE,
         flips: bool = False,
+        ignore: Ignored | None = None,
     ) -> None:
         if threshold is not None and not 0 <= threshold < 1:
             raise OptionError(f"threshold is {threshold}; use a value from 0 to below 1")
@@ -79,6 +82,7 @@ class Predictor:
         self.threshold = card.threshold if threshold is None else threshold
         self.tile = tile
         self.flips = flips
+        self.ignore = ignore
 
     @classmethod
     def load(
@@ -91,6 +95,7 @@ class Predictor:
         threshold: float | None = None,
         tile: int | None = TILE,
         flips: bool = False,
+        ignore: Ignored | None = None,
     ) -> Self | BoxPredictor:
         """Load a model; its card says whether it finds pixels or boxes.
 
@@ -106,6 +111,7 @@ class Predictor:
             threshold: A pixel is predicted above this probability; the card's by default.
             tile: See `predict_probability`.
             flips: See `Predictor`.
+            ignore: See `Predictor`.
 
         Raises:
             ModelError: The name is unknown or the file cannot be used.
@@ -126,9 +132,10 @@ class Predictor:
                 threshold=threshold,
                 tile=tile,
                 flips=flips,
+                ignore=ignore,
             )
         opened = open_model(name_or_path, backend, device, precision)
-        return cls(*opened, threshold, tile, flips)
+        return cls(*opened, threshold, tile, flips, ignore)
 
     def __call__(self, frame: NDArray[Any]) -> Prediction:
         """Find the targets of an (H, W) frame of counts, any number type.
@@ -193,6 +200,8 @@ class Predictor:
 
     def _compute(self, frames: list[NDArray[Any]]) -> list[FloatArray]:
         rule, tile = self.card.input_rule, self.tile
+        if self.ignore is not None:
+            frames = [self.ignore.hide(frame) for frame in frames]
         totals = predict_probabilities(self.backend, frames, rule, tile)
         if self.flips:
             mirrors = _UPRIGHT_MIRRORS if self.card.upright else _MIRRORS
@@ -201,8 +210,9 @@ class Predictor:
                 found = predict_probabilities(self.backend, mirrored, rule, tile)
                 for total, other in zip(totals, found, strict=True):
                     total += np.flip(other, axes)
-            for total in totals:
-                total /= 1 + len(mirrors)
+            totals = [total / np.float32(1 + len(mirrors)) for total in totals]
+        if self.ignore is not None:
+            self.ignore.blank(totals)
         return totals
 
 

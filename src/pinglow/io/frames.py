@@ -23,7 +23,7 @@ import glob
 import logging
 import os
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -149,6 +149,8 @@ def find_frames(
     sources: Sequence[str | Path],
     suffixes: frozenset[str] | None = None,
     results: Sequence[Path] = (),
+    *,
+    tell_others: bool = False,
 ) -> list[Path]:
     """List the frames that files, folders and glob patterns stand for.
 
@@ -161,7 +163,8 @@ def find_frames(
         sources: Files, folders, patterns.
         suffixes: Of the files that folders and patterns stand for, in lower case; None: those of
             frames.
-        results: Folders in which patterns find nothing: those of an earlier job's results.
+        results: Files and folders in which patterns find nothing: an earlier job's results.
+        tell_others: Say how many files of other suffixes folders and patterns hold.
 
     Raises:
         DataError: A source does not exist, or none holds a frame (a folder without any is
@@ -170,16 +173,24 @@ def find_frames(
     suffixes = frame_suffixes() if suffixes is None else suffixes
     found: dict[str, Path] = {}
     empty: list[str] = []
+    other: Counter[str] = Counter()
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = _keep_frames(path.iterdir(), suffixes)
+            matches = _keep_frames(path.iterdir(), suffixes, other)
         elif path.exists():
             matches = [path]
         elif glob.has_magic(str(source)):
-            matches = _keep_frames(map(Path, _expand(str(source))), suffixes)
-            own = {os.path.realpath(folder) for folder in results}
-            matches = [match for match in matches if os.path.realpath(match.parent) not in own]
+            own = {os.path.realpath(result) for result in results}
+            matches = _keep_frames(
+                (
+                    match
+                    for match in map(Path, _expand(str(source)))
+                    if own.isdisjoint((os.path.realpath(match.parent), os.path.realpath(match)))
+                ),
+                suffixes,
+                other,
+            )
         else:
             raise DataError(f"{source} does not exist: check the path")
         if not matches:
@@ -189,10 +200,13 @@ def find_frames(
             empty.append(f"{source} holds no frames: name a place with {kinds} files{hint}")
         for match in matches:
             found.setdefault(os.path.realpath(match), match)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(other.items()))
     if not found:
-        raise DataError(empty[0])
+        raise DataError(empty[0] + (f"; there are {kinds}" if other else ""))
     for reason in empty:
         _logger.warning(reason)
+    if other and tell_others:
+        _logger.warning(f"not read, as they are not named as frames are: {kinds}")
     return list(found.values())
 
 
@@ -227,14 +241,21 @@ def _expand(pattern: str) -> Iterator[str]:
             inner = glob.glob(os.path.join(glob.escape(folder), "*", ""))
 
 
-def _keep_frames(paths: Iterable[Path], suffixes: frozenset[str]) -> list[Path]:
-    frames = (
-        path
-        for path in paths
-        if path.suffix.lower() in suffixes
-        and not path.name.startswith(".")
-        and (path.is_file() or not path.exists())
-    )
+def _keep_frames(
+    paths: Iterable[Path], suffixes: frozenset[str], other: Counter[str]
+) -> list[Path]:
+    """Those with one of the suffixes, sorted; the others that are files are counted by theirs."""
+    frames = []
+    for path in paths:
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        suffix = path.suffix.lower()
+        if path.exists() and not path.is_file():
+            other["pipe or device"] += 1
+        elif suffix in suffixes:
+            frames.append(path)
+        else:
+            other[suffix or "without a suffix"] += 1
     return sorted(frames, key=_natural_key)
 
 

@@ -164,14 +164,14 @@ class VideoSource(Source):
         MissingExtraError: There is no library to read it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stream: int | None = None) -> None:
         try:
-            info = probe_video(path)
+            info = probe_video(path, stream)
             frames, rate = info.frames or 1, info.rate
         except FrameError:
             frames, rate = 1, 1.0  # reading it says why
         super().__init__(path, frames, rate)
-        self._path, self._frames, self._rate = path, frames, rate
+        self._path, self._frames, self._rate, self._stream = path, frames, rate, stream
 
     def select(self, selection: Selection = _ALL) -> Iterator[SourceFrame]:
         """See `Source`; what is wrong is said after all frames that can be decoded."""
@@ -179,7 +179,7 @@ class VideoSource(Source):
         index = 0
         try:
             chosen = selection.every, selection.start, selection.end
-            for frame in read_video(self._path, *chosen):
+            for frame in read_video(self._path, *chosen, stream=self._stream):
                 index = frame.index
                 yield SourceFrame(index, frame.counts, f"_f{index:0{digits}}", frame.time)
         except FrameError as error:
@@ -222,13 +222,16 @@ class FolderSource(Source):
         return read_only_frame(self._files[index])
 
 
-def open_source(what: str | Path | bytes, name: str = "frame") -> Source:
+def open_source(
+    what: str | Path | bytes, name: str = "frame", video_stream: int | None = None
+) -> Source:
     """Open whatever holds frames.
 
     Args:
         what: The path of an image, a multi-page file, a video or a folder of images; or the bytes
             of an image file.
         name: What bytes are called.
+        video_stream: Which video stream of a file, from 0; see `read_video`.
 
     Raises:
         DataError: A folder holds no frames.
@@ -239,4 +242,4 @@ def open_source(what: str | Path | bytes, name: str = "frame") -> Source:
     path = Path(what)
     if path.is_dir():
         return FolderSource(path)
-    return VideoSource(path) if is_video(path) else ImageSource(path)
+    return VideoSource(path, video_stream) if is_video(path) else ImageSource(path)

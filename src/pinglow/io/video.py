@@ -6,6 +6,7 @@ Of YUV and gray videos the luma is taken as it is stored, 8 to 16 bits; RGB ones
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +18,23 @@ from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
 from pinglow.extras import import_extra
+from pinglow.io.containers import is_container, lacks_bytes
 from pinglow.io.counts import MAX_PIXELS, check_size, collapse_channels
+from pinglow.io.ending import Ending
+
+_logger = logging.getLogger("pinglow")
 
 _TICK = 1e-3  # seconds; some containers round times to it
-_MISSING = 0.05  # of its duration: other streams may be longer than the pictures
+_NO_VIDEO = 0x400 | 0x800  # FFmpeg's dispositions of cover art and of thumbnails
 _AMBIGUOUS = ("rgb555le", "rgb565le", "rgb555be", "rgb565be")  # what raw 16 bits are taken for
 _PACKED = {"yuyv422": 0, "uyvy422": 1}  # where the first luma of a packed pair is
 
-VIDEO_SUFFIXES: frozenset[str] = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v"})
+VIDEO_SUFFIXES: frozenset[str] = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".wmv", ".asf", ".flv"),
+        *(".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".vob", ".mxf", ".y4m"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -56,21 +66,30 @@ class VideoFrame:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's name is that of a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+    """Whether a file is a video: by the end of its name, or by how it begins."""
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    try:
+        return path.is_file() and is_container(path)
+    except (OSError, ValueError):  # reading it says why
+        return False
 
 
-def probe_video(path: Path) -> VideoInfo:
+def probe_video(path: Path, stream: int | None = None) -> VideoInfo:
     """Read a video's header.
 
+    Args:
+        path: The file.
+        stream: Which of its video streams, as for `read_video`.
+
     Raises:
-        FrameError: The file is missing, damaged, or has no video.
+        FrameError: The file is missing, damaged, or has no such video.
         MissingExtraError: PyAV is not installed.
     """
-    with _open(path) as (container, stream):
-        rate = _rate(stream)
-        frames = int(stream.frames)
-        frames = frames or round(_length(container, stream) * rate)
+    with _open(path, stream) as (container, chosen):
+        rate = _rate(chosen)
+        frames = int(chosen.frames)
+        frames = frames or round(_length(container, chosen) * rate)
         return VideoInfo(rate, frames or None)
 
 
@@ -80,6 +99,7 @@ def read_video(
     start: float = 0.0,
     end: float | None = None,
     max_pixels: int = MAX_PIXELS,
+    stream: int | None = None,
 ) -> Iterator[VideoFrame]:
     """Decode a video.
 
@@ -90,27 +110,29 @@ def read_video(
             and the average rate, which is their number in the video if its rate is constant.
         end: Stop at this time, in seconds; None: at the end.
         max_pixels: Refuse a video that claims more pixels a frame.
+        stream: Which of its video streams, from 0, cover art and thumbnails left out; None: the
+            first, which is said where there are several.
 
     Raises:
-        FrameError: The file is missing, damaged, cut short, or has no video. All frames that can
-            be decoded are given out first.
+        FrameError: The file is missing, damaged, cut short, or has no such video. All frames that
+            can be decoded are given out first.
         MissingExtraError: PyAV is not installed.
     """
-    with _open(path) as (container, stream):
-        check_size(path, stream.height, stream.width, max_pixels)
-        stream.thread_type = "AUTO"
-        rate = _rate(stream)
+    with _open(path, stream) as (container, chosen):
+        check_size(path, chosen.height, chosen.width, max_pixels)
+        chosen.thread_type = "AUTO"
+        rate = _rate(chosen)
         # AVI stores no times; FFmpeg's guesses are wrong where frames are stored out of order.
-        counted = "avi" in container.format.name or not stream.time_base
-        base = 1 / rate if counted else float(stream.time_base)
-        first = (stream.start_time or 0) * base
+        counted = "avi" in container.format.name or not chosen.time_base
+        base = 1 / rate if counted else float(chosen.time_base)
+        first = (chosen.start_time or 0) * base
         if start > 0 and not counted:
             # To a key frame before it; what is between is decoded and left out.
-            container.seek(int((first + start) / base), stream=stream)
+            container.seek(int((first + start) / base), stream=chosen)
         seek = start > 0 and not counted
         index, time = -1, 0.0
-        lost: list[str] = []
-        for frame in _decode(container, stream, lost):
+        ending = Ending(path, container, chosen, rate, whole=not seek)
+        for frame in _decode(container, chosen, ending):
             check_size(path, frame.height, frame.width, max_pixels)
             if counted or frame.time is None:
                 time = (index + 1) / rate
@@ -121,16 +143,7 @@ def read_video(
                 return
             if time >= start - _TICK and index % every == 0:
                 yield VideoFrame(index, time, _counts(path, frame))
-        if lost:
-            raise FrameError(
-                f"{path} is damaged: {len(lost)} of its packets could not be decoded ({lost[0]}); "
-                "the others were read"
-            )
-        length = _length(container, stream)
-        if time and length - time > 3 / rate + _MISSING * length:  # the last frame has a length
-            raise FrameError(
-                f"{path} is cut short: it ends at {time:.1f} s of {length:.1f} s; copy it again"
-            )
+        ending.check()
 
 
 def _length(container: Any, stream: Any) -> float:
@@ -147,34 +160,40 @@ def _rate(stream: Any) -> float:
     return float(stream.average_rate or stream.guessed_rate or 25)
 
 
-def _decode(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
-    """Frames of all packets that can be decoded; why the others cannot goes into ``lost``."""
+def _decode(container: Any, stream: Any, ending: Ending) -> Iterator[Any]:
+    """Frames of all packets that can be decoded; ``ending`` hears of the packets."""
     av = import_extra("av", "video", "reading videos")
-    for packet in container.demux(stream):
+    packets = ending.follow(container.demux(stream))
+    while True:
         try:
-            yield from packet.decode()
+            packet = next(packets, None)
+            if packet is None:
+                return
+            for frame in packet.decode():
+                ending.frames += 1
+                yield frame
         except av.FFmpegError as error:
             if not isinstance(error, EOFError):
-                lost.append(error.strerror or repr(error))
+                ending.lost.append(error.strerror or repr(error))
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Any]]:
-    """A container and its first video stream; whatever goes wrong with them is a FrameError."""
+def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
+    """A container and a video stream of it; whatever goes wrong with them is a FrameError."""
     av = import_extra("av", "video", "reading videos")
     av.logging.set_level(None)
     if not path.is_file():
+        if path.exists():
+            raise FrameError(f"{path} is a folder, a pipe or a device: save the video to a file")
         raise FrameError(f"{path} does not exist: check the path")
     try:
         # Absolute: a colon in a relative name would be taken for the end of a protocol.
         with av.open(str(path.resolve())) as container:
-            if not container.streams.video:
-                raise FrameError(f"{path} holds no video: name another file")
-            stream = container.streams.video[0]
+            stream = _choose(path, container, number)
             if stream.codec_context is None:
-                raise FrameError(f"{path} is of a codec that is not known here: convert it")
+                raise _unreadable(path, "is of a codec that is not known here: convert it")
             if stream.format is None:
-                raise FrameError(f"{path} is of a pixel format that is not known here: convert it")
+                raise _unreadable(path, "is of a pixel format that is not known here: convert it")
             if stream.codec_context.codec.name == "rawvideo" and stream.format.name in _AMBIGUOUS:
                 raise FrameError(
                     f"{path} holds raw video of 16 bits a pixel, counts or colors, which it does "
@@ -185,10 +204,46 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
     # PyAV's conversions raise the others on what damaged files claim.
     except (av.FFmpegError, EOFError, ValueError, TypeError, OverflowError) as error:
         detail = getattr(error, "strerror", None) or str(error)
-        raise FrameError(
-            f"{path} cannot be decoded ({detail}): it is damaged, cut short, or of a kind that is "
-            "not known here; copy or convert it again"
+        raise _unreadable(
+            path,
+            f"cannot be decoded ({detail}): it is damaged, cut short, or of a kind that is not "
+            "known here; copy or convert it again",
         ) from error
+
+
+def _unreadable(path: Path, reason: str) -> FrameError:
+    if lacks_bytes(path):
+        reason = "is cut short, and what is missing is needed to read the rest; copy it again"
+    return FrameError(f"{path} {reason}")
+
+
+def _choose(path: Path, container: Any, number: int | None) -> Any:
+    """The video stream of this number."""
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not int(getattr(stream, "disposition", 0)) & _NO_VIDEO
+    ]
+    if not streams:
+        raise _unreadable(path, "holds no video: name another file")
+    kinds = ", ".join(f"{each}: {_describe(stream)}" for each, stream in enumerate(streams))
+    if number is not None and not 0 <= number < len(streams):
+        raise FrameError(f"{path} has no video stream {number}: choose from {kinds}")
+    if number is None and len(streams) > 1 and kinds not in _told:
+        _told.add(kinds)
+        _logger.warning(
+            f"{path} has {len(streams)} video streams ({kinds}): reading 0, --video-stream "
+            "chooses (said once)"
+        )
+    return streams[number or 0]
+
+
+def _describe(stream: Any) -> str:
+    codec = stream.codec_context
+    return "unknown" if codec is None else f"{codec.name} {codec.width} x {codec.height}"
+
+
+_told: set[str] = set()
 
 
 def _counts(path: Path, frame: Any) -> NDArray[Any]:

@@ -13,13 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pinglow.output.sink import FrameRecord, PictureSink
 from pinglow.output.video import VideoWriter
-from pinglow.structures import Clip, Target
+from pinglow.structures import BoolArray, Clip, Target
 
 _SMALLEST, _LARGEST = 512, 2048  # the long side of the frame as shown, px
 _INSETS, _INSET, _GAP = 4, 125, 4  # four insets and three gaps are as wide as the smallest frame
 _CROP = 25  # px of the frame in an inset, each shown as a block of 5 x 5
 _LABELS = 20  # more labels than this hide the picture
 _LINE = 20
+_STRIPE = 120
 _MARK, _TEXT, _GROUND = (255, 176, 0), (235, 235, 235), (24, 24, 24)
 
 
@@ -37,7 +38,9 @@ class OverlaySink(PictureSink):
         """Draw and write the overlay of one frame."""
         targets = record.prediction.targets
         in_clip = record.clip is not None
-        overlay = draw_overlay(record.frame, targets, record.tracks, of_clip=in_clip)
+        overlay = draw_overlay(
+            record.frame, targets, record.tracks, of_clip=in_clip, ignored=record.ignored
+        )
         if record.clip is None:
             self.save(overlay, f"{record.name}_overlay.png")
             return
@@ -64,6 +67,7 @@ def draw_overlay(
     tracks: Sequence[int | None] | None = None,
     *,
     of_clip: bool = False,
+    ignored: BoolArray | None = None,
 ) -> Image.Image:
     """Draw a frame so that a person can judge its targets.
 
@@ -78,12 +82,16 @@ def draw_overlay(
         tracks: The track of each target; None: ranks are shown.
         of_clip: Keep the place below free where there is no target: all frames of a video have
             one size.
+        ignored: (H, W) bool, what is dimmed and hatched; it does not move the contrast.
     """
     height, width = frame.shape
     scale = _choose_scale(max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    shown = Image.fromarray(_stretch(frame, 0.5, 99.9))
-    shown = shown.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
+    smooth = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
+    shown = Image.fromarray(_stretch(frame, 0.5, 99.9, ignored)).resize(size, smooth)
+    if ignored is not None:
+        area = np.asarray(Image.fromarray(ignored).resize(size, Image.Resampling.NEAREST))
+        shown = Image.fromarray(_hatch(np.asarray(shown), area))
 
     best = targets[:_INSETS]
     strip = _LINE + (_INSET + _LINE if best or of_clip else 0)
@@ -115,10 +123,21 @@ def _choose_scale(long_side: int) -> float:
     return math.ceil(_SMALLEST / long_side)
 
 
-def _stretch(frame: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+def _hatch(shown: NDArray[np.uint8], area: BoolArray) -> NDArray[np.uint8]:
+    """(H, W) gray, in the area a third as bright and with a stripe in each eight pixels."""
+    rows, columns = np.ogrid[: shown.shape[0], : shown.shape[1]]
+    dimmed = np.where((rows + columns) % 8 == 0, np.uint8(_STRIPE), shown // 3)
+    return np.where(area, dimmed, shown)
+
+
+def _stretch(
+    frame: NDArray[Any], low: float, high: float, ignored: BoolArray | None = None
+) -> NDArray[np.uint8]:
     """(H, W) counts -> uint8, the two percentiles at 0 and 255."""
     step = max(1, math.isqrt(frame.size // 2**20))  # a million pixels are enough to tell
     sample = frame[::step, ::step].astype(np.float64)
+    if ignored is not None:
+        sample = sample[~ignored[::step, ::step]]
     sample = sample[np.isfinite(sample)]
     if not sample.size:
         return np.zeros(frame.shape, np.uint8)

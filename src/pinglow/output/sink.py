@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.files import write_whole
-from pinglow.structures import Clip, Detections, Prediction
+from pinglow.structures import BoolArray, Clip, Detections, Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ class FrameRecord:
         clip: The video; None: not of a video.
         tracks: The track of each of the prediction's targets, None for a target of no track yet;
             None: nothing was tracked.
+        ignored: (H, W) bool, where nothing was looked for; None: nowhere.
     """
 
     source: str
@@ -40,6 +41,7 @@ class FrameRecord:
     time: float | None = None
     clip: Clip | None = None
     tracks: tuple[int | None, ...] | None = None
+    ignored: BoolArray | None = None
 
 
 class Sink:

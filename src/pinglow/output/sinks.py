@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -68,6 +69,13 @@ def open_sinks(
             yield sinks
     except OSError as error:
         raise unwritable(folder, error) from error
+
+
+@contextmanager
+def open_stream(names: Sequence[str]) -> Iterator[list[Sink]]:
+    """Open the named tables of `SINKS` as what is written to standard output."""
+    tables = [SINKS[name] for name in names]
+    yield [table(sys.stdout) for table in tables if issubclass(table, TableSink)]
 
 
 def unwritable(folder: Path, error: OSError) -> DataError:

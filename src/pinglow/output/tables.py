@@ -21,10 +21,16 @@ class TableSink(Sink):
     So a job that takes no frame leaves an earlier job's table as it is.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / self.place
+    def __init__(self, folder: Path | TextIO) -> None:
+        """Begin, or go on.
+
+        Args:
+            folder: Where the file is made; or what is written to instead, as standard output.
+        """
+        self._path = folder / self.place if isinstance(folder, Path) else None
         self._mode: Literal["w", "a"] = "w"
-        self._file: TextIO | None = None
+        self._file = None if isinstance(folder, Path) else folder
+        self._begun = False
 
     def go_on(self, done: Set[str]) -> None:
         """See `Sink`.
@@ -32,6 +38,7 @@ class TableSink(Sink):
         Raises:
             DataError: The table is not there, or not one of these.
         """
+        assert self._path is not None
         try:
             kept = self._keep(self._path.read_bytes().decode(), done)
         except (ValueError, KeyError, TypeError, FileNotFoundError, csv.Error) as error:
@@ -40,11 +47,11 @@ class TableSink(Sink):
                 "folder"
             ) from error
         write_whole(self._path, kept.encode())
-        self._mode = "a"
+        self._mode, self._begun = "a", bool(kept)
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
+        if self._file is not None and self._path is not None:
             self._file.close()
 
     def _keep(self, content: str, done: Set[str]) -> str:
@@ -53,6 +60,7 @@ class TableSink(Sink):
 
     def _open(self) -> TextIO:
         if self._file is None:
+            assert self._path is not None
             self._file = self._path.open(self._mode, encoding="utf-8", newline="\n")
         return self._file
 
@@ -74,8 +82,9 @@ class CsvSink(TableSink):
         """Add the targets of one frame."""
         file = self._open()
         rows = csv.writer(file, lineterminator="\n")
-        if not file.tell():
+        if not self._begun:
             rows.writerow(self._COLUMNS)
+            self._begun = True
         time = "" if record.time is None else round(record.time, 4)
         targets = record.prediction.targets
         for target, track in zip(targets, record.tracks or [None] * len(targets), strict=True):
