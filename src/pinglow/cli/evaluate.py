@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from pinglow.cli.output_file import check_output_file, write_json
+from pinglow.cli.output_file import check_output_file, echo, write_json
 from pinglow.cli.predict import Device, Precision
 from pinglow.errors import DataError, FrameError, OptionError
 
@@ -201,8 +201,7 @@ def _score_pixels(
     json: Path | None,
 ) -> None:
     """Score a model, or a folder of saved maps, by pixels, and show it."""
-    from rich.console import Console
-
+    from pinglow.console import Console
     from pinglow.data.folder import FrameFolder
     from pinglow.evaluation.pixels import evaluate_model, evaluate_saved
     from pinglow.metrics import PROTOCOLS
@@ -233,8 +232,7 @@ def _score_boxes(
     """Score a model by boxes, and show it."""
     from functools import partial
 
-    from rich.console import Console
-
+    from pinglow.console import Console
     from pinglow.data.boxes import BoxFolder
     from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
     from pinglow.inference.predictor import Predictor
@@ -293,12 +291,12 @@ def told_broken(broken: list[str], total: int) -> Iterator[None]:
         typer.Exit: With code 2, after the scores, if some were.
     """
     for reason in broken:
-        typer.echo(f"warning: left out: {reason}", err=True)
+        echo(f"warning: left out: {reason}", err=True)
     if len(broken) == total:
         raise DataError(f"none of the {total} frames could be scored: see above why")
     yield
     if broken:
-        typer.echo(
+        echo(
             f"warning: these are scores of {total - len(broken)} of the list's {total} frames",
             err=True,
         )
