@@ -11,8 +11,9 @@ from pinglow.terminal import escape_controls
 
 
 class Console(rich.console.Console):  # noqa: TID251
-    """Rich's console, with the control characters of every text and cell escaped."""
+    """Rich's console, with what it cannot show, or would act on, escaped in every cell."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         """See `rich.console.Console`."""
-        return super().render_str(escape_controls(text), **options)
+        text = escape_controls(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return super().render_str(text, **options)
