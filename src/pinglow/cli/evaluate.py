@@ -59,7 +59,7 @@ def evaluate(
         list[Path] | None,
         typer.Option(
             help="Folder of saved probability maps, <name>.png, <name>_mask.npy or the like, "
-            "images or .mat; or their pattern, 'found/*_Pred.png'. Several times to compare several."
+            "images or .mat; or their pattern, 'found/*_Pred.png'. May be given several times."
         ),
     ] = None,
     scale: Annotated[
@@ -165,14 +165,15 @@ def evaluate(
     from pinglow.evaluation.origin import hash_model
 
     common = {"data": str(data.absolute()), "list": split, "pinglow": __version__}
-    scored = []
+    scored: list[Scored] = []
+    origin: dict[str, Any]
     for name, predictor in predictors.items():
-        origin = {"model": name, "sha256": hash_model(name), "flips": flips} | common
-        scored.append(Scored(f"model {name}", origin, task.score(predictor)))
+        origin = {"model": name, "sha256": hash_model(name), "flips": flips, **common}
+        scored.append(Scored(name, origin, task.score(predictor)))
     for place in dict.fromkeys(predictions or []):
         assert isinstance(task, _Pixels)
-        origin = {"predictions": str(place.absolute())} | reading | common
-        scored.append(Scored(f"predictions {place}", origin, task.score_saved(place, reading)))
+        origin = {"predictions": str(place.absolute()), **reading, **common}
+        scored.append(Scored(str(place), origin, task.score_saved(place, reading)))
     with _told_broken(list(task.broken), len(task.frames), scored):
         try:
             print_scores(scored, f"data {data}, list {split}{task.truth}", is_standard_output(json))
@@ -201,8 +202,10 @@ def _parse_scale(text: str | None) -> Scale | None:
     Raises:
         OptionError: It is neither a number above 0 nor "logits".
     """
-    if text is None or text == "logits":
-        return text
+    if text is None:
+        return None
+    if text == "logits":
+        return "logits"
     try:
         number = float(text)
     except ValueError:

@@ -49,10 +49,9 @@ def print_scores(scored: Sequence[Scored], truth: str, stderr: bool) -> None:
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     for each in scored:
         # The start of a hash is enough to tell files apart.
-        hashes = [f"{value[:12]} {file}" for file, value in each.origin.get("sha256", {}).items()]
-        console.print(
-            ": ".join([each.title, *([f"SHA-256 {', '.join(hashes)}"] if hashes else [])])
-        )
+        kind = "model" if "model" in each.origin else "predictions"
+        hashes = [f"{value[:12]} ({file})" for file, value in each.origin.get("sha256", {}).items()]
+        console.print(f"{kind} {each.title}" + (f", SHA-256 {', '.join(hashes)}" if hashes else ""))
     console.print(f"{truth}; pinglow {scored[0].origin['pinglow']}")
     for reports in zip(*(each.reports for each in scored), strict=True):
         rule = PROTOCOLS.get(reports[0].protocol)
@@ -89,15 +88,16 @@ def _keys(report: Report | BoxReport) -> tuple[str, ...]:
 
 
 def _compare(titles: Sequence[str], reports: Sequence[Report | BoxReport]) -> Table:
-    """A row for each model; recall is left out, which is Pd."""
-    keys = [key for key in _keys(reports[0]) if key != "recall"]
+    """A row for each model, with the scores that fit into a line."""
+    keys = [key for key in _keys(reports[0]) if key not in ("precision", "recall")]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("", overflow="fold")
-    for heading in ("threshold", *(SCORES[key].heading for key in keys)):
+    one_threshold = len({report.threshold for report in reports}) == 1  # which is said above
+    for heading in (*(SCORES[key].heading for key in keys), *["threshold"] * (not one_threshold)):
         table.add_column(heading, justify="right")
     for title, report in zip(titles, reports, strict=True):
-        scores = (SCORES[key].show(getattr(report, key)) for key in keys)
-        table.add_row(title, f"{report.threshold:.9g}", *scores)
+        cells = [SCORES[key].show(getattr(report, key)) for key in keys]
+        table.add_row(title, *cells, *[f"{report.threshold:.9g}"] * (not one_threshold))
     return table
 
 
