@@ -7,9 +7,10 @@ chosen among their values when all maps are there. Ours.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -88,55 +89,61 @@ def trace_curve(
         Rising thresholds in [0, 1), and (K, 2) matches and false pixels summed over the maps.
     """
     values = [each.pixels.value.astype(np.float64) for each in maps]
-    floors = [each.floor for each in maps]
-    levels = np.unique(np.concatenate([*values, floors, [0.0, threshold]]))
+    levels = np.unique(np.concatenate([*values, [each.floor for each in maps], [0.0, threshold]]))
     levels = levels[levels < 1]
-    counts: dict[int, tuple[int, int]] = {}  # by the place of the threshold in levels
-    memory: list[dict[int, tuple[int, int]]] = [{} for _ in maps]  # by the pixels above it
-    places: list[int] = []
-
-    def look(place: int) -> None:
-        matches = false_pixels = 0
-        for each, known in zip(maps, memory, strict=True):
-            level = float(levels[place])
-            if level < each.floor:
-                found = each.below
-            else:
-                pixels = each.pixels.above(level)
-                found = known.get(len(pixels)) or count(each.true, pixels)
-                known[len(pixels)] = found
-            matches, false_pixels = matches + found[0], false_pixels + found[1]
-        counts[place] = matches, false_pixels
-        insort(places, place)
-
-    if len(levels) <= POINTS:
-        first = set(range(len(levels)))
-    else:
-        last = len(levels) - 1
-        first = {max(0, last - 2**power + 1) for power in range(last.bit_length() + 1)}
-        first.add(bisect_left(levels, threshold))  # type: ignore[arg-type]
-    for place in sorted(first):
-        look(place)
-    limit = ROC_LIMIT * sum(each.size for each in maps)
-    targets = max(1, sum(len(each.true) for each in maps))
-    while len(places) < POINTS:
-        open_area, place = (
-            max(
-                (_open_area(counts[low], counts[high], limit, targets), (low + high) // 2)
-                for low, high in zip(places, places[1:], strict=False)
-                if high - low > 1
-            )
-            if any(b - a > 1 for a, b in zip(places, places[1:]))
-            else (0.0, 0)
-        )
-        if open_area < _ENOUGH:
+    curve = _Curve(maps, levels, count)
+    last = len(levels) - 1
+    first = {max(0, last + 1 - 2**power) for power in range(last.bit_length() + 1)}
+    if last < POINTS:
+        first = set(range(last + 1))
+    for place in first | {int(np.searchsorted(levels, threshold))}:
+        curve.look(place)
+    while len(curve.counts) < POINTS:
+        place = curve.widest_gap()
+        if place is None:
             break
-        look(place)
-    rows = np.array([counts[place] for place in places], dtype=np.int64).reshape(-1, 2)
-    return tuple(float(levels[place]) for place in places), rows
+        curve.look(place)
+    places = sorted(curve.counts)
+    rows = np.array([curve.counts[place] for place in places], dtype=np.int64)
+    return tuple(levels[places].tolist()), rows.reshape(-1, 2)
 
 
-def _open_area(low: tuple[int, int], high: tuple[int, int], limit: float, targets: int) -> float:
-    """What thresholds between two may change of the area, in [0, 1]."""
-    step = abs(min(low[1], limit) - min(high[1], limit)) / limit
-    return step * abs(low[0] - high[0]) / targets
+class _Curve:
+    """Sums over maps at some of many levels, by the level's place among them."""
+
+    def __init__(self, maps: list[HighPixels], levels: NDArray[np.float64], count: Count) -> None:
+        self.counts: dict[int, tuple[int, int]] = {}
+        self._maps, self._levels, self._count = maps, levels, count
+        self._known: list[dict[int, tuple[int, int]]] = [{} for _ in maps]  # by number of pixels
+        self._limit = ROC_LIMIT * sum(each.size for each in maps)
+        self._targets = max(1, sum(len(each.true) for each in maps))
+
+    def look(self, place: int) -> None:
+        """Count at a level."""
+        found = [*map(partial(self._count_map, float(self._levels[place])), range(len(self._maps)))]
+        self.counts[place] = sum(each[0] for each in found), sum(each[1] for each in found)
+
+    def _count_map(self, level: float, number: int) -> tuple[int, int]:
+        one, known = self._maps[number], self._known[number]
+        if level < one.floor:
+            return one.below
+        pixels = one.pixels.above(level)
+        if len(pixels) not in known:
+            known[len(pixels)] = self._count(one.true, pixels)
+        return known[len(pixels)]
+
+    def widest_gap(self) -> int | None:
+        """The place in the middle of the neighbors that leave most of the area open."""
+        gaps = [
+            (self._open_area(low, high), (low + high) // 2)
+            for low, high in pairwise(sorted(self.counts))
+            if high - low > 1
+        ]
+        area, place = max(gaps, default=(0.0, 0))
+        return place if area > _ENOUGH else None
+
+    def _open_area(self, low: int, high: int) -> float:
+        """What levels between two may change of the area, in [0, 1]."""
+        (matches, false_pixels), (others, fewer) = self.counts[low], self.counts[high]
+        step = abs(min(false_pixels, self._limit) - min(fewer, self._limit))
+        return step * abs(matches - others) / (self._limit * self._targets)
