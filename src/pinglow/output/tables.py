@@ -97,8 +97,8 @@ class JsonlSink(TableSink):
 
     ``{"source", "frame", "name", "width", "height", "targets": [{"x", "y", "bbox": [x, y, w, h],
     "area", "score"}]}``; the name is that of the frame's pictures; x and y are rounded to 0.001 px,
-    the score to 0.0001. Frames of a video also have "time", in seconds, and targets, where they are
-    tracked, "track": its number or null.
+    the score to nine digits. Frames of a video also have "time", in seconds, and targets, where
+    they are tracked, "track": its number or null.
     """
 
     place = "targets.jsonl"
@@ -134,5 +134,5 @@ def _describe(target: Target) -> dict[str, Any]:
         "y": round(target.y, 3),
         "bbox": list(target.bbox),
         "area": target.area,
-        "score": round(target.score, 4),
+        "score": float(f"{target.score:.9g}"),  # which tells any two float32 apart
     }
