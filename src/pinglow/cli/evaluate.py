@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, cast
 
 import typer
 
@@ -323,11 +323,9 @@ class _Pixels(_Task["FrameFolder"]):
 
     def score(self, predictor: Predictor | BoxPredictor) -> list[Report]:
         from pinglow.evaluation.pixels import evaluate_model
-        from pinglow.inference.predictor import Predictor
 
-        assert isinstance(predictor, Predictor)
-        pairs = self.pairs(self.frames.pair)
-        return evaluate_model(pairs, predictor.probabilities, *self.how, self.leave_out)
+        find = cast("Predictor", predictor).probabilities
+        return evaluate_model(self.pairs(self.frames.pair), find, *self.how, self.leave_out)
 
     def score_saved(self, place: Path, reading: dict[str, Any]) -> list[Report]:
         from pinglow.evaluation.saved import SavedMaps, evaluate_saved

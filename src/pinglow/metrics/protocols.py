@@ -121,8 +121,9 @@ class Scorer:
         """Start with no images."""
         self.protocol = protocol
         self.threshold = float(threshold)
-        self.thresholds = tuple(sorted({float(value) for value in thresholds or ()}))
         self._maps: list[HighPixels] | None = [] if thresholds is None else None
+        given = () if thresholds is None else thresholds
+        self.thresholds = tuple(sorted({float(value) for value in given}))
         self._levels = sorted({self.threshold, *self.thresholds})
         if not all(0 <= level < 1 for level in self._levels):
             raise OptionError(

@@ -9,6 +9,8 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
+import numpy as np
+
 from pinglow.errors import DataError
 from pinglow.files import write_whole
 from pinglow.output.sink import FrameRecord, Sink
@@ -97,8 +99,8 @@ class JsonlSink(TableSink):
 
     ``{"source", "frame", "name", "width", "height", "targets": [{"x", "y", "bbox": [x, y, w, h],
     "area", "score"}]}``; the name is that of the frame's pictures; x and y are rounded to 0.001 px,
-    the score to nine digits. Frames of a video also have "time", in seconds, and targets, where
-    they are tracked, "track": its number or null.
+    the score is not. Frames of a video also have "time", in seconds, and targets, where they are
+    tracked, "track": its number or null.
     """
 
     place = "targets.jsonl"
@@ -134,5 +136,11 @@ def _describe(target: Target) -> dict[str, Any]:
         "y": round(target.y, 3),
         "bbox": list(target.bbox),
         "area": target.area,
-        "score": float(f"{target.score:.9g}"),  # which tells any two float32 apart
+        "score": _shortest(target.score),
     }
+
+
+def _shortest(score: float) -> float:
+    """A score as the fewest digits that tell it apart: most scores are between 0.999 and 1."""
+    single = np.float32(score)  # as networks give it
+    return float(str(single)) if single == score else score
