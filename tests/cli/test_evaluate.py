@@ -143,7 +143,10 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
         (["--predictions", "found", "--boxes", "voc"], "--boxes are for a model"),
         (["--predictions", "found", "--score", "tracks"], "choose pixels or boxes"),
         (["--model", "pinglow-fast", "--score", "pixels", "--boxes", "masks"], "leave one of"),
-        (["--model", "pinglow-fast", "--boxes", "masks", "--protocol", "greedy"], "--protocol is"),
+        (
+            ["--model", "pinglow-fast", "--boxes", "masks", "--protocol", "mshnet256"],
+            "choose strict or greedy for boxes",
+        ),
         (["--model", "pinglow-fast", "--boxes", "xml"], "boxes from 'xml' are unknown"),
         (["--predictions", "nowhere"], "nowhere is not a folder"),
         (["--predictions", "images", "--split", "val"], "has no list val.txt"),

@@ -236,6 +236,15 @@ def test_one_map_above_the_threshold_is_enough(tmp_path: Path) -> None:
     assert score(tmp_path).pd == 1 / 3
 
 
+def test_maps_that_may_be_inverted_are_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_all(tmp_path, ".npy", lambda values: 1 - values)
+    assert score(tmp_path).pd == 0
+    assert "98% of the pixels" in caplog.text
+    assert "they may be inverted" in caplog.text
+
+
 # --- sizes -------------------------------------------------------------------------------------
 
 

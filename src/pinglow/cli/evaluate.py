@@ -96,7 +96,8 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="For pixels: strict, greedy, mshnet256 or basicirstd; may be given several times.",
+            help="strict, greedy, for pixels also mshnet256 or basicirstd; may be given several "
+            "times.",
             show_default="strict",
         ),
     ] = None,
@@ -157,8 +158,8 @@ def evaluate(
         )
     kinds = {each.kind for each in predictors.values()} | ({"saved"} if predictions else set())
     task: _Pixels | _Boxes
-    if _choose_score(score, kinds, data, boxes, protocol) == "boxes":
-        task = _Boxes(data, split, boxes)
+    if _choose_score(score, kinds, data, boxes) == "boxes":
+        task = _Boxes(data, split, boxes, rules)
     else:
         task = _Pixels(data, split, rules, 0.5 if threshold is None else threshold)
     from pinglow.cli.score_tables import Scored, print_scores
@@ -245,7 +246,6 @@ def _choose_score(
     kinds: set[str],
     data: Path,
     boxes: str | None,
-    protocol: list[str] | None,
 ) -> str:
     """What is scored, "pixels" or "boxes": ``--score``, or by the models, the data and options.
 
@@ -254,7 +254,6 @@ def _choose_score(
         kinds: What the models find, and "saved" where maps are scored.
         data: ``--data``.
         boxes: ``--boxes``.
-        protocol: ``--protocol``.
 
     Raises:
         OptionError: Options do not fit what is scored.
@@ -275,8 +274,6 @@ def _choose_score(
         raise OptionError("--score pixels is not for a detector: it finds boxes, leave it out")
     if wanted == "pixels" and boxes is not None:
         raise OptionError("--boxes is for --score boxes: leave one of the two out")
-    if wanted == "boxes" and protocol:
-        raise OptionError("--protocol is for pixels, and boxes are scored: leave it out")
     return wanted
 
 
@@ -335,10 +332,11 @@ class _Pixels(_Task["FrameFolder"]):
 
 
 class _Boxes(_Task["BoxFolder"]):
-    def __init__(self, data: Path, split: str, source: str | None) -> None:
+    def __init__(self, data: Path, split: str, source: str | None, rules: list[Protocol]) -> None:
         from pinglow.data.boxes import BoxFolder
 
         super().__init__(BoxFolder(data, split, source))
+        self.rules = rules
         self.truth = f", boxes from {self.frames.source}"
 
     def score(self, predictor: Predictor | BoxPredictor) -> list[BoxReport]:
@@ -353,7 +351,7 @@ class _Boxes(_Task["BoxFolder"]):
             else predictor.candidates
         )
         pairs = self.pairs(self.frames.boxed)
-        return [evaluate_boxes(pairs, find, predictor.threshold, self.leave_out)]
+        return evaluate_boxes(pairs, find, self.rules, predictor.threshold, self.leave_out)
 
 
 @contextmanager

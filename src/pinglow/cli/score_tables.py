@@ -17,6 +17,10 @@ from pinglow.metrics.scores import SCORES
 _OF_TARGETS: Final = ("precision", "recall", "f1", "false_alarms_per_image")
 _OF_PIXELS: Final = ("iou", "niou", "pd", "fa")
 _OF_BOXES: Final = ("ap50", "ap", "pd", "fa")
+_SUMMARIES: Final = {
+    "boxes": "average precision by COCO's rules; centers by optimal one-to-one matching",
+    "boxes-greedy": "average precision by COCO's rules; centers by first-come matching",
+}
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,10 @@ def print_scores(scored: Sequence[Scored], truth: str, stderr: bool) -> None:
         console.print(f"{kind} {each.title}" + (f", SHA-256 {', '.join(hashes)}" if hashes else ""))
     console.print(f"{truth}; pinglow {scored[0].origin['pinglow']}")
     for reports in zip(*(each.reports for each in scored), strict=True):
-        rule = PROTOCOLS.get(reports[0].protocol)
-        if rule is not None:
-            console.print()
-            console.print(f"protocol {rule.name}: {rule.summary}")
+        name = reports[0].protocol
+        summary = _SUMMARIES.get(name) or PROTOCOLS[name].summary
+        console.print()
+        console.print(f"protocol {name}: {summary}")
         console.print(_describe(reports))
         blocks: list[RenderableType] = []
         if len(reports) > 1:

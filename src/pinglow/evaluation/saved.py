@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections import defaultdict
@@ -21,6 +22,8 @@ from pinglow.io.frames import read_frame
 from pinglow.io.readers import frame_suffixes
 from pinglow.metrics import Protocol, Report, Scorer
 from pinglow.preprocess import bring_back
+
+_logger = logging.getLogger("pinglow")
 
 Probability = NDArray[Any]
 Resize = Literal["nearest", "bilinear"]
@@ -172,7 +175,7 @@ def evaluate_saved(
                 "score saved predictions: give a model, or choose strict or greedy."
             )
     scorers = [Scorer(protocol, threshold) for protocol in protocols]
-    found = False
+    found, covered = False, 0.0
     for name, _, mask in pairs:
         try:
             probability = maps.read(name, mask.shape)
@@ -181,12 +184,18 @@ def evaluate_saved(
                 raise
             on_broken(str(error))
             continue
-        found = found or bool(probability.max() > threshold)
+        above = float(np.mean(probability > threshold))
+        found, covered = found or above > 0, covered + above
         for scorer in scorers:
             scorer.update(probability, mask)
     reports = [scorer.compute() for scorer in scorers]
     if not found and reports and reports[0].targets:
         raise DataError(maps.explain_darkness(threshold, reports[0].targets))
+    if reports and covered > 0.5 * reports[0].images:
+        _logger.warning(
+            f"{covered / reports[0].images:.0%} of the pixels of the maps in {maps.place} are "
+            f"above the threshold {threshold:.9g}: they may be inverted, or of another scale"
+        )
     return reports
 
 
@@ -283,7 +292,8 @@ def _find_maps(place: Path, names: Sequence[str]) -> dict[str, Path]:
         other = sorted(path.name for path in place.iterdir())
         raise DataError(
             f"{place} has no map of any of the {len(names)} names ({_shorten(names)}): it holds "
-            f"{_shorten(other) or 'nothing'}."
+            f"{_shorten(other) or 'nothing'}. Save them under these names, or give a pattern with "
+            f"* for the name, such as '{place}/pred_*.png'."
         )
     rest = whole[0] if whole else max(found, key=lambda rest: len(found[rest]))
     _check_whole(place / f"*{rest}", names, found[rest])
