@@ -29,6 +29,7 @@ from pinglow.data.boxes import BoxFolder
 from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
 from pinglow.files import write_whole
 from pinglow.inference.predictor import Predictor
+from pinglow.metrics import PROTOCOLS
 from pinglow.models.registry import build_network
 from pinglow.nn import fold_kernels
 from pinglow.training.fit import train
@@ -51,7 +52,7 @@ def score(model: str, root: Path) -> dict[str, dict[str, float | None]]:
     found = {}
     for name, frames in lists.items():
         pairs = ((name, *frames.boxed(index)) for index, name in enumerate(frames.names))
-        report = evaluate_boxes(pairs, find, predictor.threshold)
+        (report,) = evaluate_boxes(pairs, find, [PROTOCOLS["strict"]], predictor.threshold)
         found[name] = {key: getattr(report, key) for key in FIGURES}
     return found
 

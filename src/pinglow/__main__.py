@@ -1,6 +1,6 @@
 """`python -m pinglow`: the command, where it is not on the path."""
 
-from pinglow.cli.main import app
+from pinglow.cli.main import main
 
 if __name__ == "__main__":
-    app(prog_name="python -m pinglow")
+    main("python -m pinglow")

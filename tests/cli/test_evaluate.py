@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from pinglow import __version__
 from pinglow.cli.main import app
 
 
@@ -102,11 +105,13 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
     for index in range(3):
         mask = np.array(Image.open(folder / "masks" / f"f{index}.png"))
         Image.fromarray(np.maximum(mask, 50)).save(folder / "images" / f"f{index}.png")
-    monkeypatch.setattr(predictor.Predictor, "load", lambda model, **_: {"bright": Bright()}[model])
+    bright = str(folder / "bright")
+    Path(bright).write_bytes(b"weights")
+    monkeypatch.setattr(predictor.Predictor, "load", lambda model, **_: {bright: Bright()}[model])
     protocols = ["strict", "greedy", "mshnet256", "basicirstd"]
     out = folder / "scores.json"
     result = run(
-        folder, "--model", "bright", "--json", out, *(f"--protocol={name}" for name in protocols)
+        folder, "--model", bright, "--json", out, *(f"--protocol={name}" for name in protocols)
     )
     assert result.exit_code == 0, result.output
     scores = json.loads(out.read_text())
@@ -118,8 +123,12 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either --model or --predictions"),
-        (["--model", "m", "--predictions", "found"], "give either --model or --predictions"),
+        ([], "give --model or --predictions"),
+        (["--model", "pinglow-fast", "--scale", "1"], "--scale and --resize are for saved maps"),
+        (["--predictions", "found", "--scale", "-1"], "--scale '-1' is unknown"),
+        (["--predictions", "found", "--scale", "nan"], "--scale 'nan' is unknown"),
+        (["--predictions", "found", "--resize", "cubic"], "choose nearest or bilinear"),
+        (["--predictions", "found", "--predictions", "fuond"], "fuond is not a folder"),
         (
             ["--predictions", "found", "--protocol", "lenient"],
             "choose from strict, greedy, mshnet256",
@@ -134,7 +143,10 @@ def test_scores_a_model_under_every_protocol(folder: Path, monkeypatch: pytest.M
         (["--predictions", "found", "--boxes", "voc"], "--boxes are for a model"),
         (["--predictions", "found", "--score", "tracks"], "choose pixels or boxes"),
         (["--model", "pinglow-fast", "--score", "pixels", "--boxes", "masks"], "leave one of"),
-        (["--model", "pinglow-fast", "--boxes", "masks", "--protocol", "greedy"], "--protocol is"),
+        (
+            ["--model", "pinglow-fast", "--boxes", "masks", "--protocol", "mshnet256"],
+            "choose strict or greedy for boxes",
+        ),
         (["--model", "pinglow-fast", "--boxes", "xml"], "boxes from 'xml' are unknown"),
         (["--predictions", "nowhere"], "nowhere is not a folder"),
         (["--predictions", "images", "--split", "val"], "has no list val.txt"),
@@ -159,7 +171,10 @@ def test_a_missing_and_a_misfitting_prediction_are_named(folder: Path) -> None:
     assert result.exit_code == 2
     assert "f1.png is 6 x 4 but its mask is 60 x 40" in result.stderr
     (folder / "found" / "f1.png").unlink()
-    assert "f1.png is missing" in run(folder, "--predictions", folder / "found").stderr
+    assert (
+        "*.png is missing for 1 of the 3 names (f1)"
+        in run(folder, "--predictions", folder / "found").stderr
+    )
 
 
 def test_a_broken_frame_is_left_out_of_the_scores_and_told(folder: Path) -> None:
@@ -174,7 +189,7 @@ def test_a_broken_frame_is_left_out_of_the_scores_and_told(folder: Path) -> None
     assert "images: 2, targets: 1" in result.stdout
     assert f"warning: left out: {broken} is damaged" in result.stderr
     assert "these are scores of 2 of the list's 3 frames" in result.stderr
-    assert json.loads(out.read_text()) == json.loads(expected.read_text())
+    assert json.loads(out.read_text()) == json.loads(expected.read_text()) | {"list": "test"}
 
 
 def test_a_frame_without_a_finite_pixel_is_left_out(folder: Path) -> None:
@@ -199,7 +214,8 @@ def test_predictions_saved_as_0_and_1_are_not_taken_for_darkness(folder: Path) -
         Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
     result = run(folder, "--predictions", folder / "found")
     assert result.exit_code == 2
-    assert "save a mask as 0 and 255" in result.stderr
+    assert "give --scale 1 if that stands for 1" in result.stderr
+    assert run(folder, "--predictions", folder / "found", "--scale", 1).exit_code == 0
 
 
 def test_maps_that_are_nearly_dark_are_scored(folder: Path) -> None:
@@ -209,6 +225,96 @@ def test_maps_that_are_nearly_dark_are_scored(folder: Path) -> None:
         Image.fromarray(dim).save(folder / "found" / "f2.png")
         result = run(folder, "--predictions", folder / "found", "--split", "free")
         assert result.exit_code == 0
+
+
+# --- whose scores they are ----------------------------------------------------------------------
+
+
+def test_a_report_names_model_hash_data_list_and_version(folder: Path, small_model: Path) -> None:
+    out = folder / "scores.json"
+    model = ("--model", small_model, "--backend", "torch", "--threshold", 0.123456789)
+    result = run(folder, *model, "--split", "one", "--json", out)
+    assert result.exit_code == 0, result.output
+    scores = json.loads(out.read_text())
+    digest = hashlib.sha256(small_model.read_bytes()).hexdigest()
+    assert scores["model"] == str(small_model)
+    assert scores["sha256"] == {small_model.name: digest}
+    assert (scores["data"], scores["list"]) == (str(folder), "one")
+    assert (scores["pinglow"], scores["protocol"]) == (__version__, "strict")
+    assert scores["threshold"] == 0.123456789
+    text = " ".join(result.stdout.split())
+    assert f"{digest[:12]} ({small_model.name})" in text
+    assert f"list one; pinglow {__version__}" in text
+    assert "threshold: 0.123456789 (not the protocol's 0.5)" in text
+
+
+def test_several_are_compared_in_a_table_with_a_row_for_each(
+    folder: Path, small_model: Path
+) -> None:
+    out, blank = folder / "scores.json", folder / "blank"
+    blank.mkdir()
+    for index in range(3):
+        np.save(blank / f"f{index}_prob.npy", np.full((40, 60), 0.75, dtype=np.float32))
+    maps = ("--predictions", folder / "found", "--predictions", blank)
+    result = run(folder, "--model", small_model, "--backend", "torch", *maps, "--json", out)
+    assert result.exit_code == 0, result.output
+    scores = json.loads(out.read_text())
+    assert scores[0]["model"] == str(small_model)
+    assert [each["predictions"] for each in scores[1:]] == [str(folder / "found"), str(blank)]
+    alone = folder / "alone.json"
+    run(folder, "--predictions", folder / "found", "--json", alone)
+    assert scores[1] == json.loads(alone.read_text())
+    assert scores[2]["fa"] == 1
+    rows = result.stdout[result.stdout.index("IoU") :]
+    assert ["50.00", "66.67", "50.00", "0.00", "66.67", "0.000"] in [
+        line.split()[-6:] for line in rows.splitlines()
+    ]
+    assert "1000000.00" in rows
+
+
+def test_json_on_standard_output_is_alone_there(folder: Path) -> None:
+    result = run(folder, "--predictions", folder / "found", "--json", "-")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["pd"] == 0.5
+    assert "protocol strict" in result.stderr
+    assert not Path("-").exists()
+
+
+def test_tables_come_before_a_file_that_cannot_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pinglow.cli import output_file
+
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(output_file, "write_whole", fail)
+    out = folder / "s.json"
+    result = run(folder, "--predictions", folder / "found", "--json", out)
+    assert result.exit_code == 2
+    assert "protocol strict" in result.stdout
+    assert result.stderr == f"error: --json {out} cannot be written (No space left on device)\n"
+
+
+def test_a_terminal_of_another_encoding_gets_all_of_it(folder: Path) -> None:
+    name = "\u56fe\u50cf"
+    for part in ("images", "masks", "found"):
+        (folder / part / "f0.png").rename(folder / part / f"{name}.png")
+    (folder / "images" / "f1.png").write_bytes(b"")
+    (folder / "other.txt").write_text(f"f1\n{name}\n", encoding="utf-8")
+    (folder / name).symlink_to("found")
+    command = ["-m", "pinglow", "evaluate", "--data", ".", "--split", "other"]
+    done = subprocess.run(
+        [sys.executable, *command, "--predictions", name],
+        capture_output=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 2
+    assert b"f1.png is empty" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert rb"predictions \u56fe\u50cf" in done.stdout
+    assert b"images: 1, targets: 1" in done.stdout
 
 
 # --- boxes -----------------------------------------------------------------------------------
@@ -259,7 +365,8 @@ def test_a_broken_frame_is_left_out_of_the_boxes_and_told(folder: Path, small_mo
     (folder / "images" / "f1.png").write_bytes(b"")
     result = run(folder, "--model", small_model, "--backend", "torch", "--score", "boxes")
     assert result.exit_code == 2
-    assert "images: 2, targets: 1, boxes from masks" in result.stdout
+    assert "boxes from masks" in " ".join(result.stdout.split())
+    assert "images: 2, targets: 1" in result.stdout
     assert "these are scores of 2 of the list's 3 frames" in result.stderr
 
 

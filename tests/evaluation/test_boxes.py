@@ -12,12 +12,15 @@ import pytest
 from numpy.typing import NDArray
 
 from pinglow.data.boxes import BoxFolder
-from pinglow.errors import FrameError
+from pinglow.errors import FrameError, OptionError
 from pinglow.evaluation.boxes import BoxPair, evaluate_boxes, target_boxes
 from pinglow.inference.predictor import Predictor
+from pinglow.metrics import PROTOCOLS
 from pinglow.structures import Detections
 
 pytest.importorskip("faster_coco_eval", reason="needs pip install '.[detect]'")
+
+STRICT = [PROTOCOLS["strict"]]
 
 pytestmark = pytest.mark.usefixtures("one_thread", "offline_detectors")
 
@@ -43,12 +46,22 @@ def pairs_of(frames: BoxFolder) -> Iterator[BoxPair]:
 
 def test_what_is_known_scores_full(box_scenes: Path) -> None:
     frames = BoxFolder(box_scenes, "train")
-    report = evaluate_boxes(pairs_of(frames), Oracle(frames))
+    [report] = evaluate_boxes(pairs_of(frames), Oracle(frames), STRICT)
     assert report.ap50 == pytest.approx(1)
     assert report.ap == pytest.approx(1)
     assert report.pd == 1
     assert report.false_alarms_per_image == 1
     assert report.fa == pytest.approx(4 / 64**2)
+
+
+def test_protocols_share_a_pass_and_those_for_pixels_are_refused(box_scenes: Path) -> None:
+    frames = BoxFolder(box_scenes, "train")
+    both = [PROTOCOLS["strict"], PROTOCOLS["greedy"]]
+    strict, greedy = evaluate_boxes(pairs_of(frames), Oracle(frames), both)
+    assert (strict.protocol, greedy.protocol) == ("boxes", "boxes-greedy")
+    assert [strict] == evaluate_boxes(pairs_of(frames), Oracle(frames), STRICT)
+    with pytest.raises(OptionError, match=r"mshnet256 .* choose strict or greedy for boxes"):
+        evaluate_boxes(pairs_of(frames), Oracle(frames), [PROTOCOLS["mshnet256"]])
 
 
 def test_a_frame_that_cannot_be_predicted_is_named(box_scenes: Path) -> None:
@@ -58,11 +71,11 @@ def test_a_frame_that_cannot_be_predicted_is_named(box_scenes: Path) -> None:
 
     known = BoxFolder(box_scenes, "train")
     told: list[str] = []
-    report = evaluate_boxes(pairs_of(known), fail, on_broken=told.append)
+    [report] = evaluate_boxes(pairs_of(known), fail, STRICT, on_broken=told.append)
     assert (report.images, report.ap50) == (len(known) - 1, pytest.approx(1))
     assert told == [f"{known.names[1]}: does not fit"]
     with pytest.raises(FrameError, match=f"^{known.names[1]}: does not fit"):
-        evaluate_boxes(pairs_of(known), fail)
+        evaluate_boxes(pairs_of(known), fail, STRICT)
 
 
 def test_a_segmentation_model_is_scored_by_the_boxes_of_its_targets(
@@ -75,7 +88,7 @@ def test_a_segmentation_model_is_scored_by_the_boxes_of_its_targets(
     assert found.boxes.shape == (len(found.scores), 4)
     assert len(found.boxes) == len(predictor(frames.frame(0)).targets) > 0
     np.testing.assert_array_equal(found.boxes, np.rint(found.boxes))
-    report = evaluate_boxes(pairs_of(frames), find, predictor.threshold)
+    [report] = evaluate_boxes(pairs_of(frames), find, STRICT, predictor.threshold)
     assert report.images == len(frames)
     assert report.threshold == 0.4
     (broken,) = find([np.zeros((3, 4, 5))])

@@ -1,10 +1,9 @@
-"""What a model is shown under each protocol, and what saved maps are read as."""
+"""What a model is shown under each protocol."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pinglow.backends.torch import TorchBackend
-from pinglow.errors import DataError, FrameError, OptionError
-from pinglow.evaluation.pixels import evaluate_model, evaluate_saved, read_probability
+from pinglow.errors import DataError, FrameError
+from pinglow.evaluation.pixels import evaluate_model
 from pinglow.inference.predictor import Predictor
 from pinglow.metrics import PROTOCOLS, Scorer
 from pinglow.models.card import ModelCard
@@ -186,62 +185,3 @@ def test_frame_and_mask_of_different_sizes_are_refused_by_name() -> None:
     [(name, frame, mask)] = make_pairs(1)
     with pytest.raises(DataError, match=r"mask of frame0 is 70 x 44 but the frame is 70 x 45"):
         evaluate_model([(name, frame, mask[1:])], each(Threshold()), STRICT)
-
-
-# --- saved maps --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_saved_maps_score_as_the_model_that_made_them(tmp_path: Path, dtype: Any) -> None:
-    top = np.iinfo(dtype).max
-    probabilities = {}
-    for name, _, mask in make_pairs():
-        levels = np.random.default_rng(len(name)).integers(0, top // 2 + 2, size=mask.shape)
-        levels[mask] = top
-        Image.fromarray(levels.astype(dtype)).save(tmp_path / f"{name}.png")
-        probabilities[name] = levels / top
-    scorer = Scorer(PROTOCOLS["strict"])
-    for name, _, mask in make_pairs():
-        scorer.update(probabilities[name], mask)
-        np.testing.assert_array_equal(
-            read_probability(tmp_path / f"{name}.png", mask.shape), probabilities[name]
-        )
-    strict, greedy = evaluate_saved(make_pairs(), tmp_path, [*STRICT, PROTOCOLS["greedy"]])
-    assert strict == scorer.compute()
-    assert (strict.protocol, greedy.protocol) == ("strict", "greedy")
-    assert strict.pd == 1
-
-
-def test_gray_128_of_255_is_above_half_and_127_is_not(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[127, 128]], dtype=np.uint8)).save(tmp_path / "a.png")
-    [report] = evaluate_saved(
-        [("a", np.zeros((1, 2)), np.array([[False, True]]))], tmp_path, STRICT
-    )
-    assert report.iou == 1
-
-
-@pytest.mark.parametrize("name", ["mshnet256", "basicirstd"])
-def test_protocols_that_change_the_input_refuse_saved_maps(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OptionError, match=f"{name} .* cannot score saved predictions"):
-        evaluate_saved(make_pairs(), tmp_path, [*STRICT, PROTOCOLS[name]])
-
-
-def test_missing_folder_and_missing_map(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere is not a folder"):
-        evaluate_saved(make_pairs(), tmp_path / "nowhere", STRICT)
-    with pytest.raises(DataError, match=r"frame0\.png is missing"):
-        evaluate_saved(make_pairs(), tmp_path, STRICT)
-
-
-def test_broken_map_and_map_of_another_size(tmp_path: Path) -> None:
-    path = tmp_path / "frame0.png"
-    path.write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"frame0\.png"):
-        read_probability(path, (45, 70))
-    Image.fromarray(np.zeros((70, 45), dtype=np.uint8)).save(path)
-    with pytest.raises(DataError, match=r"frame0\.png is 45 x 70 but its mask is 70 x 45"):
-        read_probability(path, (45, 70))
-    np.save(tmp_path / "logits.npy", np.zeros((45, 70), dtype=np.float32))
-    (tmp_path / "logits.npy").rename(path)
-    with pytest.raises(DataError, match=r"frame0\.png holds float32"):
-        read_probability(path, (45, 70))

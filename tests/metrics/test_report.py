@@ -267,3 +267,74 @@ def test_roc_area_counts_the_best_pd_that_fewer_false_pixels_reach() -> None:
     roc = report_of([(probability, mask)], thresholds=(0.5, 0.9)).roc
     assert roc.pd == (0, 1)
     assert roc.area == 1
+
+
+# --- thresholds from the scores -----------------------------------------------------------------
+
+
+def make_scored_images(low: float, high: float, count: int = 30) -> list[Any]:
+    """Images whose scores all lie in a range; targets and false blobs overlap in it."""
+    generator = np.random.default_rng(3)
+    images = []
+    for _ in range(count):
+        logit = generator.normal(-8, 1, size=(64, 64))
+        mask = np.zeros((64, 64), dtype=bool)
+        for _ in range(generator.integers(0, 3)):
+            y, x = generator.integers(4, 58, size=2)
+            mask[y : y + 2, x : x + 2] = True
+            logit[y : y + 2, x : x + 2] = generator.normal(2, 2)
+        y, x = generator.integers(4, 58, size=2)
+        logit[y, x] = generator.normal(-1, 2)
+        images.append((low + (high - low) / (1 + np.exp(-logit)), mask))
+    return images
+
+
+def brute_force_area(images: list[Any]) -> float:
+    """Area under the staircase of the best Pd, at every value that matters, on a fine grid."""
+    values = np.unique(np.concatenate([image.ravel() for image, _ in images]))[-300:]
+    roc = report_of(images, thresholds=values).roc
+    fa, pd = np.array(roc.fa), np.array(roc.pd)
+    grid = (np.arange(1000) + 0.5) / 1000 * roc.limit
+    return float(np.mean([pd[fa <= point].max(initial=0) for point in grid]))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.999, 1), (0, 1e-3), (0.4, 0.6)])
+def test_roc_area_is_that_of_every_threshold_wherever_the_scores_lie(
+    low: float, high: float
+) -> None:
+    images = make_scored_images(low, high)
+    roc = report_of(images).roc
+    assert roc.area == pytest.approx(brute_force_area(images), abs=0.01)
+    assert roc.area > 0.2
+    assert len(roc.thresholds) <= 64
+    assert 0.5 in roc.thresholds
+    by_hand = report_of(images, thresholds=roc.thresholds).roc
+    kept = [place for place, fa in enumerate(roc.fa) if fa < 1e-3]
+    assert len(kept) > 20
+    assert [by_hand.pd[place] for place in kept] == [roc.pd[place] for place in kept]
+    assert [by_hand.fa[place] for place in kept] == [roc.fa[place] for place in kept]
+
+
+def test_a_perfect_map_of_scores_next_to_1_has_the_whole_area() -> None:
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[5:8, 5:8] = True
+    image = np.where(mask, np.float32(1), np.nextafter(np.float32(1), np.float32(0)))
+    report = report_of([(image, mask)])
+    assert report.pd == 0  # at 0.5 the whole frame is one component
+    assert report.roc.area == 1
+
+
+def test_few_values_are_all_thresholds() -> None:
+    images = make_images(4)
+    values = {float(value) for image, _ in images for value in np.unique(image)}
+    roc = report_of(images).roc
+    assert roc.thresholds == tuple(sorted({0.0, 0.5} | {value for value in values if value < 1}))
+    assert roc == report_of(images, thresholds=roc.thresholds).roc
+
+
+def test_a_map_that_is_high_everywhere_is_false_at_every_threshold() -> None:
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[5:8, 5:8] = True
+    roc = report_of([(np.ones((64, 64)), mask)]).roc
+    assert set(roc.fa) == {1}
+    assert roc.area == 0

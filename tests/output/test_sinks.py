@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pinglow.errors import DataError, OptionError
-from pinglow.evaluation.pixels import read_probability
+from pinglow.evaluation.saved import SavedMaps
 from pinglow.io.source import open_source
 from pinglow.io.video import probe_video, read_video
 from pinglow.output.mask import MaskSink
@@ -48,7 +48,7 @@ def test_saved_probabilities_are_what_evaluate_reads(tmp_path: Path) -> None:
     frame = np.zeros(probability.shape, np.uint8)
     record = FrameRecord("a.png", 0, "a", frame, Prediction(probability))
     ProbabilitySink(tmp_path).write(record)
-    saved = read_probability(tmp_path / "probability" / "a.png", probability.shape)
+    saved = SavedMaps(tmp_path / "probability", ["a"]).read("a", probability.shape)
     np.testing.assert_allclose(saved, probability, rtol=0, atol=0.5 / 65535 + 1e-7)
 
 
@@ -68,7 +68,7 @@ def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
         "height": 40,
         "targets": [
             {"x": 31.0, "y": 21.0, "bbox": [30, 20, 3, 3], "area": 9, "score": 0.9},
-            {"x": 6.0, "y": 7.0, "bbox": [5, 6, 3, 3], "area": 9, "score": 0.5123},
+            {"x": 6.0, "y": 7.0, "bbox": [5, 6, 3, 3], "area": 9, "score": 0.5123457},
         ],
     }
     assert lines[1] == {**lines[0], "source": "b.png", "name": "b", "targets": []}
@@ -267,3 +267,20 @@ def test_boxes_are_written_like_targets_and_have_no_mask(tmp_path: Path) -> None
     check_sinks(list(SINKS), "pixels")
     with pytest.raises(OptionError, match="a detector has no mask"):
         check_sinks(["csv", "mask"], "boxes")
+
+
+def test_scores_that_differ_by_a_bit_stay_apart(tmp_path: Path) -> None:
+    scores = np.array([1, np.nextafter(np.float32(1), np.float32(0)), 0.99999], dtype=np.float32)
+    probability = np.zeros((20, 60), dtype=np.float32)
+    probability[5, 10:40:10] = scores
+    record = FrameRecord("a.png", 0, "a", np.zeros((20, 60), np.uint8), Prediction(probability))
+    with open_sinks(["csv", "jsonl"], tmp_path) as sinks:
+        for sink in sinks:
+            sink.write(record)
+    line = json.loads((tmp_path / "targets.jsonl").read_text())
+    np.testing.assert_array_equal(
+        [np.float32(target["score"]) for target in line["targets"]], scores
+    )
+    with (tmp_path / "targets.csv").open(newline="") as file:
+        rows = [row["score"] for row in csv.DictReader(file)]
+    assert rows == ["1.0", "0.99999994", "0.99999"]

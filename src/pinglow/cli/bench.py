@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pinglow.cli.output_file import check_output_file, write_json
+from pinglow.cli.output_file import check_output_file, echo, is_standard_output, write_json
 from pinglow.cli.predict import Device, Precision
 from pinglow.errors import OptionError
 from pinglow.extras import need_torch
@@ -38,7 +38,8 @@ def bench(
     ] = "256x256",
     repeats: Annotated[int, typer.Option(min=3, help="Turns, of three timed runs each.")] = 20,
     json: Annotated[
-        Path | None, typer.Option(help="Also write the figures to this file.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Also write the figures to this file; - is stdout.", metavar="FILE"),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw them into this PNG or SVG.", metavar="FILE")
@@ -83,8 +84,8 @@ def bench(
             precision,
         )
     if timings[0].device != "cpu":
-        typer.echo(f"on {timings[0].device}, {precision}")
-    _print_timings(timings)
+        echo(f"on {timings[0].device}, {precision}", err=is_standard_output(json))
+    _print_timings(timings, is_standard_output(json))
     write_json(json, [asdict(each) for each in timings])
     if plot is not None:
         draw_timings(timings, plot)
@@ -103,10 +104,11 @@ def _parse_size(text: str) -> tuple[int, int]:
     return sides[1], sides[0]
 
 
-def _print_timings(timings: list[Timing]) -> None:
+def _print_timings(timings: list[Timing], err: bool) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from pinglow.console import Console
 
     # Without padding: names and numbers fit into 80 columns.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
@@ -126,10 +128,11 @@ def _print_timings(timings: list[Timing]) -> None:
             f"{each.peak_memory / 1e6:.0f}" if each.peak_memory else "-",
             f"{100 * each.peak_share:.0f} %" if each.peak_share else "-",
         )
-    Console().print(table)
+    Console(stderr=err).print(table)
     fastest, slowest = (choose(timings, key=lambda each: each.median) for choose in (min, max))
     if fastest is not slowest:
-        typer.echo(
+        echo(
             f"{fastest.model} on {fastest.backend} is {slowest.median / fastest.median:.1f} times "
-            f"as fast as {slowest.model} on {slowest.backend}"
+            f"as fast as {slowest.model} on {slowest.backend}",
+            err=err,
         )

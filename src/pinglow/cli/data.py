@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pinglow.cli.output_file import check_output_file, write_json
+from pinglow.cli.output_file import check_output_file, echo, is_standard_output, write_json
 from pinglow.errors import FrameError, OptionError
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ _EXAMPLES = 4
 def audit(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Data folders.")],
     json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write every finding as JSON.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write every finding to this JSON file; - is stdout."
+        ),
     ] = None,
 ) -> None:
     """Look for what spoils training or a score: missing masks, leaks, near-duplicates.
@@ -33,9 +36,8 @@ def audit(
     """
     from functools import partial
 
-    from rich.console import Console
-
     from pinglow.cli.progress import frame_progress
+    from pinglow.console import Console
     from pinglow.data.audit import audit_folder, find_image_files
 
     check_output_file("--json", json)
@@ -44,7 +46,7 @@ def audit(
         with frame_progress() as progress:
             task = progress.add_task(str(folder), total=len(find_image_files(folder)))
             audits.append(audit_folder(folder, on_frame=partial(progress.advance, task)))
-        Console().print(_audit_table(audits[-1]))
+        Console(stderr=is_standard_output(json)).print(_audit_table(audits[-1]))
     found = [each.to_dict() for each in audits]
     write_json(json, found if len(found) > 1 else found[0])
 
@@ -125,7 +127,7 @@ def synth(
             overwrite=overwrite,
             on_scene=lambda: progress.advance(task),
         )
-    typer.echo(f"{out}: {count} scenes; the known truth is in {out / TRUTH}")
+    echo(f"{out}: {count} scenes; the known truth is in {out / TRUTH}")
 
 
 @app.command()
@@ -182,17 +184,17 @@ def convert(
             on_frame=partial(progress.advance, task),
         )
     if to == "yolo" and len(split) == 1:
-        typer.echo(
+        echo(
             f"note: {out}/data.yaml validates with the frames that it trains on; give --split a "
             "second time to validate with others",
             err=True,
         )
     for reason in done.broken.values():
-        typer.echo(f"warning: left out: {reason}", err=True)
+        echo(f"warning: left out: {reason}", err=True)
     if not done.frames:
         raise FrameError(f"none of the {len(done.broken)} frames could be used: see above why")
     left_out = f"{len(done.broken)} left out, " if done.broken else ""
-    typer.echo(
+    echo(
         f"{done.frames} frame{'s' * (done.frames != 1)}, {left_out}"
         f"{done.targets} target{'s' * (done.targets != 1)}. The {to} boxes are in {out}."
     )
@@ -240,12 +242,12 @@ def pack(
             on_file=partial(progress.advance, task),
         )
     if done.kept:
-        typer.echo(
+        echo(
             f"note: {done.kept} of the PNG files are in it as they were: they are noise, tiny, "
             "interlaced, damaged, or not compressed by zlib",
             err=True,
         )
-    typer.echo(
+    echo(
         f"{out}: {', '.join(done.folders)}; {done.frames} frame{'s' * (done.frames != 1)}; "
         f"{done.before:,} bytes became {done.after:,}, {done.after / max(done.before, 1):.1%}"
     )
@@ -277,21 +279,21 @@ def unpack(
         task = progress.add_task("", total=sum(len(folder.files) for folder in folders))
         other = unpack_folders(opened, out, partial(progress.advance, task))
     if other:
-        typer.echo(
+        echo(
             f"note: {other} PNG files have the pixels that they had, but other bytes: this "
             "machine's zlib compresses in another way",
             err=True,
         )
     for folder in folders:
-        typer.echo(f"{out / folder.name}: {len(folder.files)} files; license: {folder.license}")
+        echo(f"{out / folder.name}: {len(folder.files)} files; license: {folder.license}")
 
 
 @app.command("list")
 def list_datasets() -> None:
     """Known public data sets, with their licenses and how to get them."""
-    from rich.console import Console
     from rich.table import Table
 
+    from pinglow.console import Console
     from pinglow.data.known import KNOWN_DATASETS
 
     table = Table("name", "title", "frames", "size", "lists", "license")
@@ -307,7 +309,8 @@ def list_datasets() -> None:
     Console().print(table)
     # Outside the table, where no cell cuts an address.
     for name, info in KNOWN_DATASETS.items():
-        typer.echo(f"{name}: {info.home}\n    {info.how_to_get}")
+        echo(f"{name}: {info.home}")
+        echo(f"    {info.how_to_get}")
 
 
 def _parse_range(option: str, text: str) -> tuple[float, float]:

@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, cast
 
 import typer
 
-from pinglow.cli.output_file import check_output_file, write_json
+from pinglow._version import __version__
+from pinglow.cli.output_file import check_output_file, echo, is_standard_output, write_json
 from pinglow.cli.predict import Device, Precision
 from pinglow.errors import DataError, FrameError, OptionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from rich.table import Table
 
+    from pinglow.cli.score_tables import Scored
+    from pinglow.data.boxes import BoxFolder  # noqa: F401
     from pinglow.data.folder import FrameFolder
+    from pinglow.evaluation.saved import Scale
     from pinglow.inference.boxes import BoxPredictor
     from pinglow.inference.predictor import Predictor
-    from pinglow.metrics import Protocol, Report
-    from pinglow.metrics.boxes import BoxReport
+    from pinglow.metrics import BoxReport, Protocol, Report
 
 _Truth = TypeVar("_Truth")  # a mask, or boxes
+_Folder = TypeVar("_Folder", bound="FrameFolder")
 
 
 def evaluate(
@@ -37,10 +40,10 @@ def evaluate(
         str, typer.Option(help="List to score: its name in the folder, or the path of a .txt file.")
     ] = "test",
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="A bundled model (see `pinglow models`), a run folder, a weights file, or an "
-            "exported model."
+            "exported model; several times to compare several."
         ),
     ] = None,
     backend: Annotated[
@@ -53,10 +56,27 @@ def evaluate(
         bool, typer.Option("--flips", help="Score the mean over mirror images, as in predict.")
     ] = False,
     predictions: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Folder of saved probability maps <name>.png at original size: value / 255, "
-            "16-bit value / 65535."
+            help="Folder of saved probability maps, <name>.png, <name>_mask.npy or the like, "
+            "images or .mat; or their pattern, 'found/*_Pred.png'. May be given several times."
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|logits",
+            help="The value that stands for probability 1 in saved maps.",
+            show_default="255 for 8 bits, 65535 for 16 bits, 1 for floats",
+        ),
+    ] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="How saved maps of another size are brought to that of the frames: nearest or "
+            "bilinear.",
+            show_default="they are refused",
         ),
     ] = None,
     score: Annotated[
@@ -76,7 +96,8 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="For pixels: strict, greedy, mshnet256 or basicirstd; may be given several times.",
+            help="strict, greedy, for pixels also mshnet256 or basicirstd; may be given several "
+            "times.",
             show_default="strict",
         ),
     ] = None,
@@ -90,7 +111,9 @@ def evaluate(
     ] = None,
     json: Annotated[
         Path | None,
-        typer.Option(help="Also write the scores to this file, as fractions.", metavar="FILE"),
+        typer.Option(
+            help="Also write the scores to this file, as fractions; - is stdout.", metavar="FILE"
+        ),
     ] = None,
 ) -> None:
     """Score a model or saved probability maps on frames with known targets.
@@ -98,39 +121,66 @@ def evaluate(
     Pixels are scored by protocols, whose scores cannot be compared with each other; boxes by
     average precision (COCO's rules), and by Pd and Fa: a target is found if a box's center is
     less than 3 px from its box's center, and Fa counts the area of false boxes. The tables say
-    how they were made, and give a bootstrap 95 % interval over images. A frame or label that
-    cannot be used is listed at the end, the others are scored, and the exit code is 2.
+    how they were made, and give a bootstrap 95 % interval over images; of several models, a row
+    for each. A frame or label that cannot be used is listed at the end, the others are scored,
+    and the exit code is 2.
 
     Example: pinglow evaluate --data sirst --split test --model pinglow-fast --json scores.json
 
     Example: pinglow evaluate --data my-frames --model runs/detector --boxes voc
+
+    Example: pinglow evaluate --data sirst --model pinglow-fast --predictions 'theirs/*_Pred.png'
     """
     rules = _choose_protocols(protocol)
-    if (model is None) == (predictions is None):
-        raise OptionError("give either --model or --predictions: one of the two is scored")
-    if model is None:
+    if not model and not predictions:
+        raise OptionError("give --model or --predictions: what is to be scored")
+    if not model:
         _check_saved(backend, device, precision, flips)
+    if not predictions and (scale, resize) != (None, None):
+        raise OptionError("--scale and --resize are for saved maps: give them with --predictions")
     if score not in (None, "pixels", "boxes"):
         raise OptionError(f"--score {score!r} is unknown: choose pixels or boxes")
     if threshold is not None and not 0 <= threshold < 1:
         raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
+    reading = {"scale": _parse_scale(scale), "resize": _check_resize(resize)}
     check_output_file("--json", json)
-    scored: Any = predictions
-    if model is not None:
+    predictors: dict[str, Predictor | BoxPredictor] = {}
+    for name in model or []:
         from pinglow.inference.predictor import Predictor
 
-        scored = Predictor.load(
-            model,
+        predictors[name] = Predictor.load(
+            name,
             backend=backend,
             device=device,
             precision=precision,
             threshold=threshold,
             flips=flips,
         )
-    if _choose_score(score, scored, data, boxes, protocol) == "boxes":
-        _score_boxes(data, split, boxes, scored, json)
+    kinds = {each.kind for each in predictors.values()} | ({"saved"} if predictions else set())
+    task: _Pixels | _Boxes
+    if _choose_score(score, kinds, data, boxes) == "boxes":
+        task = _Boxes(data, split, boxes, rules)
     else:
-        _score_pixels(data, split, scored, rules, threshold, json)
+        task = _Pixels(data, split, rules, 0.5 if threshold is None else threshold)
+    from pinglow.cli.score_tables import Scored, print_scores
+    from pinglow.evaluation.origin import hash_model
+
+    common = {"data": str(data.absolute()), "list": split, "pinglow": __version__}
+    scored: list[Scored] = []
+    origin: dict[str, Any]
+    for name, predictor in predictors.items():
+        origin = {"model": name, "sha256": hash_model(name), "flips": flips, **common}
+        scored.append(Scored(name, origin, task.score(predictor)))
+    for place in dict.fromkeys(predictions or []):
+        assert isinstance(task, _Pixels)
+        origin = {"predictions": str(place.absolute()), **reading, **common}
+        scored.append(Scored(str(place), origin, task.score_saved(place, reading)))
+    with _told_broken(list(task.broken), len(task.frames), scored):
+        try:
+            print_scores(scored, f"data {data}, list {split}{task.truth}", is_standard_output(json))
+        finally:  # whoever reads the tables may stop
+            rows = [row for each in scored for row in each.to_list()]
+            write_json(json, rows[0] if len(rows) == 1 else rows)
 
 
 def _choose_protocols(names: list[str] | None) -> list[Protocol]:
@@ -145,6 +195,36 @@ def _choose_protocols(names: list[str] | None) -> list[Protocol]:
         if name not in PROTOCOLS:
             raise OptionError(f"--protocol {name!r} is unknown: choose from {', '.join(PROTOCOLS)}")
     return [PROTOCOLS[name] for name in dict.fromkeys(names or ["strict"])]
+
+
+def _parse_scale(text: str | None) -> Scale | None:
+    """What ``--scale`` says.
+
+    Raises:
+        OptionError: It is neither a number above 0 nor "logits".
+    """
+    if text is None:
+        return None
+    if text == "logits":
+        return "logits"
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise OptionError(f"--scale {text!r} is unknown: give logits, or the value that means 1")
+    return number
+
+
+def _check_resize(how: str | None) -> str | None:
+    """What ``--resize`` says.
+
+    Raises:
+        OptionError: It is unknown.
+    """
+    if how not in (None, "nearest", "bilinear"):
+        raise OptionError(f"--resize {how!r} is unknown: choose nearest or bilinear")
+    return how
 
 
 def _check_saved(backend: str, device: str, precision: str, flips: bool) -> None:
@@ -163,200 +243,136 @@ def _check_saved(backend: str, device: str, precision: str, flips: bool) -> None
 
 def _choose_score(
     wanted: str | None,
-    scored: Predictor | BoxPredictor | Path,
+    kinds: set[str],
     data: Path,
     boxes: str | None,
-    protocol: list[str] | None,
 ) -> str:
-    """What is scored, "pixels" or "boxes": ``--score``, or by the model, the data and options.
+    """What is scored, "pixels" or "boxes": ``--score``, or by the models, the data and options.
+
+    Args:
+        wanted: ``--score``.
+        kinds: What the models find, and "saved" where maps are scored.
+        data: ``--data``.
+        boxes: ``--boxes``.
 
     Raises:
         OptionError: Options do not fit what is scored.
     """
     from pinglow.data.pack.cache import open_data
 
-    if isinstance(scored, Path):
+    if "saved" in kinds:
         if wanted == "boxes" or boxes is not None:
             raise OptionError("--score boxes and --boxes are for a model: saved maps are pixels")
+        if "boxes" in kinds:
+            raise OptionError("a detector and saved maps have no score in common: score one alone")
         return "pixels"
     if wanted is None:
         without_masks = open_data(data).is_dir() and not (open_data(data) / "masks").is_dir()
-        by_boxes = boxes is not None or without_masks
-        wanted = "boxes" if by_boxes else scored.kind
-    if wanted == "pixels" and scored.kind == "boxes":
+        by_boxes = boxes is not None or without_masks or "boxes" in kinds
+        wanted = "boxes" if by_boxes else "pixels"
+    if wanted == "pixels" and "boxes" in kinds:
         raise OptionError("--score pixels is not for a detector: it finds boxes, leave it out")
     if wanted == "pixels" and boxes is not None:
         raise OptionError("--boxes is for --score boxes: leave one of the two out")
-    if wanted == "boxes" and protocol:
-        raise OptionError("--protocol is for pixels, and boxes are scored: leave it out")
     return wanted
 
 
-def _score_pixels(
-    data: Path,
-    split: str,
-    scored: Predictor | Path,
-    rules: list[Protocol],
-    threshold: float | None,
-    json: Path | None,
-) -> None:
-    """Score a model, or a folder of saved maps, by pixels, and show it."""
-    from rich.console import Console
+class _Task(Generic[_Folder]):
+    """The frames of a list, each with its truth, for one model after the other.
 
-    from pinglow.data.folder import FrameFolder
-    from pinglow.evaluation.pixels import evaluate_model, evaluate_saved
-    from pinglow.metrics import PROTOCOLS
-
-    frames = FrameFolder(data, split)
-    broken: list[str] = []
-    pairs = _with_progress(frames, frames.pair, broken)
-    threshold = 0.5 if threshold is None else threshold
-    if isinstance(scored, Path):
-        reports = evaluate_saved(pairs, scored, rules, threshold)
-    else:
-        reports = evaluate_model(pairs, scored.probabilities, rules, threshold, broken.append)
-    with told_broken(broken, len(frames)):
-        scores = [report.to_dict() for report in reports]
-        write_json(json, scores[0] if len(scores) == 1 else scores)
-        console = Console()  # last: whoever reads the tables may stop
-        for report in reports:
-            _print_report(console, report, PROTOCOLS[report.protocol].summary)
-
-
-def _score_boxes(
-    data: Path,
-    split: str,
-    source: str | None,
-    predictor: Predictor | BoxPredictor,
-    json: Path | None,
-) -> None:
-    """Score a model by boxes, and show it."""
-    from functools import partial
-
-    from rich.console import Console
-
-    from pinglow.data.boxes import BoxFolder
-    from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
-    from pinglow.inference.predictor import Predictor
-
-    frames = BoxFolder(data, split, source)
-    broken: list[str] = []
-    pairs = _with_progress(frames, frames.boxed, broken)
-    find = (
-        partial(target_boxes, predictor)
-        if isinstance(predictor, Predictor)
-        else predictor.candidates
-    )
-    report = evaluate_boxes(pairs, find, predictor.threshold, broken.append)
-    with told_broken(broken, len(frames)):
-        write_json(json, report.to_dict())
-        console = Console()
-        console.print(
-            f"images: {report.images}, targets: {report.targets}, boxes from {frames.source}, "
-            f"threshold: {report.threshold:g}",
-            highlight=False,
-        )
-        console.print(score_table(report, ("ap50", "ap", "pd", "fa", *TARGET_SCORES)))
-
-
-def _with_progress(
-    frames: FrameFolder,
-    read: Callable[[int], tuple[NDArray[Any], _Truth]],
-    broken: list[str],
-) -> Iterator[tuple[str, NDArray[Any], _Truth]]:
-    """Go through a list, with a bar on stderr if a person is looking at it.
-
-    Why a frame cannot be used goes into ``broken``.
+    Attributes:
+        frames: The list.
+        broken: Why frames were left out, each reason once.
+        truth: What a table says of the truth.
     """
-    from pinglow.cli.progress import frame_progress
 
-    with frame_progress() as progress:
-        for index in progress.track(range(len(frames)), total=len(frames)):
-            try:
-                frame, truth = read(index)
-            except (FrameError, DataError) as error:
-                broken.append(str(error))
-            else:
-                yield frames.names[index], frame, truth
+    truth = ""
+
+    def __init__(self, frames: _Folder) -> None:
+        self.frames = frames
+        self.broken: dict[str, None] = {}
+
+    def leave_out(self, reason: str) -> None:
+        self.broken[reason] = None
+
+    def pairs(
+        self, read: Callable[[int], tuple[NDArray[Any], _Truth]]
+    ) -> Iterator[tuple[str, NDArray[Any], _Truth]]:
+        """Go through the list, with a bar on stderr if a person is looking at it."""
+        from pinglow.cli.progress import frame_progress
+
+        with frame_progress() as progress:
+            for index in progress.track(range(len(self.frames)), total=len(self.frames)):
+                try:
+                    frame, truth = read(index)
+                except (FrameError, DataError) as error:
+                    self.leave_out(str(error))
+                else:
+                    yield self.frames.names[index], frame, truth
+
+
+class _Pixels(_Task["FrameFolder"]):
+    def __init__(self, data: Path, split: str, rules: list[Protocol], threshold: float) -> None:
+        from pinglow.data.folder import FrameFolder
+
+        super().__init__(FrameFolder(data, split))
+        self.how = rules, threshold
+
+    def score(self, predictor: Predictor | BoxPredictor) -> list[Report]:
+        from pinglow.evaluation.pixels import evaluate_model
+
+        find = cast("Predictor", predictor).probabilities
+        return evaluate_model(self.pairs(self.frames.pair), find, *self.how, self.leave_out)
+
+    def score_saved(self, place: Path, reading: dict[str, Any]) -> list[Report]:
+        from pinglow.evaluation.saved import SavedMaps, evaluate_saved
+
+        maps = SavedMaps(place, self.frames.names, **reading)
+        return evaluate_saved(self.pairs(self.frames.pair), maps, *self.how, self.leave_out)
+
+
+class _Boxes(_Task["BoxFolder"]):
+    def __init__(self, data: Path, split: str, source: str | None, rules: list[Protocol]) -> None:
+        from pinglow.data.boxes import BoxFolder
+
+        super().__init__(BoxFolder(data, split, source))
+        self.rules = rules
+        self.truth = f", boxes from {self.frames.source}"
+
+    def score(self, predictor: Predictor | BoxPredictor) -> list[BoxReport]:
+        from functools import partial
+
+        from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
+        from pinglow.inference.predictor import Predictor
+
+        find = (
+            partial(target_boxes, predictor)
+            if isinstance(predictor, Predictor)
+            else predictor.candidates
+        )
+        pairs = self.pairs(self.frames.boxed)
+        return evaluate_boxes(pairs, find, self.rules, predictor.threshold, self.leave_out)
 
 
 @contextmanager
-def told_broken(broken: list[str], total: int) -> Iterator[None]:
+def _told_broken(broken: list[str], total: int, scored: Sequence[Scored]) -> Iterator[None]:
     """Around what shows scores: say what they lack.
 
     Args:
         broken: Why each frame that could not be used was left out.
         total: Frames in the list.
+        scored: The scores of the others.
 
     Raises:
         DataError: All frames were left out, so that there are no scores.
         typer.Exit: With code 2, after the scores, if some were.
     """
     for reason in broken:
-        typer.echo(f"warning: left out: {reason}", err=True)
-    if len(broken) == total:
+        echo(f"warning: left out: {reason}", err=True)
+    images = min(report.images for each in scored for report in each.reports)
+    if not images:
         raise DataError(f"none of the {total} frames could be scored: see above why")
     yield
     if broken:
-        typer.echo(
-            f"warning: these are scores of {total - len(broken)} of the list's {total} frames",
-            err=True,
-        )
+        echo(f"warning: these are scores of {images} of the list's {total} frames", err=True)
         raise typer.Exit(2)
-
-
-TARGET_SCORES = ("precision", "recall", "f1", "false_alarms_per_image")
-"""Those that count whole targets."""
-
-
-def _print_report(console: Any, report: Report, summary: str) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from pinglow.metrics.scores import SCORES
-
-    table = score_table(report, ("iou", "niou", "pd", "fa", *TARGET_SCORES))
-    sizes = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    sizes.add_column("true area, px")
-    for column in ("targets", "detected", "Pd, %", "IoU where detected, %"):
-        sizes.add_column(column, justify="right")
-    for row in report.per_size:
-        sizes.add_row(
-            row.size,
-            str(row.targets),
-            str(row.detected),
-            SCORES["pd"].show(row.pd),
-            SCORES["iou"].show(row.iou),
-        )
-    roc = report.roc
-    area = "-" if roc.area is None else f"{roc.area:.4f}"
-    area = f"area under Pd against Fa, up to Fa {roc.limit * 1e6:g}e-6: {area}"
-    console.print()
-    console.print(Text.assemble((f"protocol {report.protocol}", "bold"), f": {summary}"))
-    console.print(
-        f"images: {report.images}, targets: {report.targets}, threshold: {report.threshold:g}"
-        + ("" if report.threshold == 0.5 else " (not the protocol's 0.5)"),
-        highlight=False,
-    )
-    for block in ("", table, "", sizes, "", Text(area)):
-        console.print(block)
-
-
-def score_table(report: Report | BoxReport, keys: Sequence[str]) -> Table:
-    """A row for each of these scores, with its interval."""
-    from rich import box
-    from rich.table import Table
-
-    from pinglow.metrics.scores import SCORES
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("")
-    table.add_column("score", justify="right", style="bold")
-    table.add_column("")
-    table.add_column("95 % interval", justify="right")
-    for key in keys:
-        score, interval = SCORES[key], report.ci95.get(key)
-        ends = "-" if interval is None else f"[{', '.join(map(score.show, interval))}]"
-        table.add_row(score.name, score.show(getattr(report, key)), score.unit, ends)
-    return table

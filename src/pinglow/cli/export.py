@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pinglow.cli.output_file import echo
 from pinglow.errors import OptionError
 from pinglow.extras import need_torch
+from pinglow.terminal import escape_controls
 
 if TYPE_CHECKING:
     from pinglow.deploy.quantize import Accuracy
@@ -44,7 +46,7 @@ def export(
 
     Example: pinglow export pinglow-fast --format openvino --out deployed
     """
-    from rich.console import Console
+    from pinglow.console import Console
 
     need_torch("pinglow export", "export")
     from pinglow.deploy.export import FORMATS, TOLERANCE, export_model
@@ -56,11 +58,11 @@ def export(
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file: name a folder")
     console = Console(stderr=True)
-    with console.status(f"exporting {model}" + (", calibrating" if int8 else "")):
+    with console.status(f"exporting {escape_controls(model)}" + (", calibrating" if int8 else "")):
         report = export_model(model, form, out, calibration)
-    typer.echo(f"{report.path}: {report.size / 1e6:.2f} MB")
+    echo(f"{report.path}: {report.size / 1e6:.2f} MB")
     if report.difference is not None:
-        typer.echo(
+        echo(
             f"checked against the original: probabilities differ by at most "
             f"{report.difference:.1g} ({TOLERANCE:g} is allowed)"
         )
@@ -69,9 +71,9 @@ def export(
 
 
 def _print_accuracy(accuracy: Accuracy) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from pinglow.console import Console
     from pinglow.metrics.scores import SCORES
 
     shown = ("iou", "pd", "fa")
@@ -80,4 +82,4 @@ def _print_accuracy(accuracy: Accuracy) -> None:
         table.add_row(name, *(SCORES[key].show(scores[key]) for key in shown))
     against = "their masks" if accuracy.with_masks else "what float32 finds"
     Console().print(table)
-    typer.echo(f"on {accuracy.frames} frames that int8 was not calibrated on, against {against}")
+    echo(f"on {accuracy.frames} frames that int8 was not calibrated on, against {against}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import re
+import sys
 from os.path import expanduser
 from typing import Annotated, Any, Final
 
@@ -18,10 +20,12 @@ from pinglow.cli.detect import detect
 from pinglow.cli.evaluate import evaluate
 from pinglow.cli.export import export
 from pinglow.cli.models import models
+from pinglow.cli.output_file import echo
 from pinglow.cli.predict import predict
 from pinglow.cli.study import study
 from pinglow.cli.train import train
 from pinglow.errors import PinglowError
+from pinglow.terminal import SafeFormatter
 
 _HOME: Final = re.compile(r"(^|[=,])(~[^/\\=,]*)(?=[/\\]|$)")
 
@@ -39,7 +43,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except PinglowError as error:
-            typer.echo(f"error: {error}", err=True)
+            echo(f"error: {error}", err=True)
             raise typer.Exit(2) from error
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -53,10 +57,10 @@ class _Group(TyperGroup):
                 )
             else:  # a closed pipe, for one
                 raise
-            typer.echo(f"error: {reason}", err=True)
+            echo(f"error: {reason}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
-            typer.echo("stopped by Ctrl-C", err=True)
+            echo("stopped by Ctrl-C", err=True)
             raise typer.Exit(130) from None
 
 
@@ -81,7 +85,7 @@ app.command(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pinglow {__version__}")
+        echo(f"pinglow {__version__}")
         raise typer.Exit
 
 
@@ -101,10 +105,15 @@ def pinglow(
     """
     # tifffile logs what is wrong with a damaged file; our own message already says it.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(SafeFormatter())
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        print(context.get_help())
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
+def main(name: str | None = None) -> None:
+    """Run the command line, under a name where it is not that of the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of any encoding: what it has not is escaped
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name=name)

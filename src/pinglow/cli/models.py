@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pinglow.cli.output_file import STANDARD_OUTPUT, write_json
+from pinglow.terminal import escape_controls
+
 if TYPE_CHECKING:
     from pinglow.models.card import ModelCard
 
@@ -27,10 +30,10 @@ def models(
 
     Example: pinglow models pinglow-fast
     """
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from pinglow.backends.opening import open_model
+    from pinglow.console import Console
     from pinglow.models.card import EXPORTED, bundled_models, read_card
     from pinglow.models.card_page import card_page
 
@@ -38,15 +41,14 @@ def models(
         exported = Path(name).suffix.lower() in EXPORTED
         card = open_model(name, device="cpu")[1] if exported else read_card(name)
         if json:
-            typer.echo(card.model_dump_json(indent=2))
+            write_json(STANDARD_OUTPUT, card.model_dump(mode="json"))
         else:
-            Console().print(Markdown(card_page(card, recipe=recipe)))
+            lines = map(escape_controls, card_page(card, recipe=recipe).split("\n"))
+            Console().print(Markdown("\n".join(lines)))
         return
     cards = [read_card(bundled) for bundled in bundled_models()]
     if json:
-        from json import dumps
-
-        typer.echo(dumps([card.model_dump(mode="json") for card in cards], indent=2))
+        write_json(STANDARD_OUTPUT, [card.model_dump(mode="json") for card in cards])
     else:
         _print_list(Console(), cards)
 

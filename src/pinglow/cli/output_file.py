@@ -1,29 +1,60 @@
-"""Files for results that an option names: said to be impossible before the work, not after it."""
+"""Where results go: files that an option names, and the terminal.
+
+A file that cannot be written is said to be so before the work, not after it.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import typer
 
 from pinglow.errors import OptionError
+from pinglow.files import write_whole
+from pinglow.terminal import escape_controls
+
+STANDARD_OUTPUT: Final = Path("-")
+
+
+def is_standard_output(path: Path | None) -> bool:
+    """Whether results go to standard output, so that all else must go to stderr."""
+    return path in (STANDARD_OUTPUT, Path("/dev/stdout"))
 
 
 def check_output_file(option: str, path: Path | None) -> None:
     """Refuse a file that cannot be written.
 
     Raises:
-        OptionError: It is a folder, or its folder does not exist.
+        OptionError: It is a folder, its folder does not exist or cannot be written to, or it is
+            standard output, which is for --json.
     """
     if path is None:
+        return
+    if is_standard_output(path):
+        if option != "--json":
+            raise OptionError(f"{option} {path} is standard output: name a file")
         return
     if path.is_dir():
         raise OptionError(f"{option} {path} is a folder: name a file in it")
     if not path.parent.is_dir():
         raise OptionError(f"{option} {path} is in a folder that does not exist: make it first")
+    if path.exists() and not path.is_file():  # a pipe or a device, which is written to as it is
+        return
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        raise OptionError(
+            f"{option} {path} cannot be written ({error.strerror}): name a file in another folder"
+        ) from error
 
 
 def write_json(path: Path | None, content: Any) -> None:
-    """Write what ``--json`` asks for, if it was given.
+    """Write what ``--json`` asks for, if it was given; ``-`` is standard output.
+
+    An earlier file stays until the new one is whole.
 
     Raises:
         OptionError: The file cannot be written.
@@ -33,7 +64,18 @@ def write_json(path: Path | None, content: Any) -> None:
     if path is None:
         return
     text = dumps(content, indent=2, allow_nan=False)
+    if is_standard_output(path):
+        print(text)
+        return
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        if path.exists() and not path.is_file():
+            path.write_text(text + "\n", encoding="utf-8")
+        else:
+            write_whole(path.resolve(), text.encode() + b"\n")  # a link stays one
     except OSError as error:
         raise OptionError(f"--json {path} cannot be written ({error.strerror})") from error
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print one line, with control characters escaped."""
+    typer.echo(escape_controls(text), err=err)  # noqa: TID251

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from pinglow.cli.output_file import echo
 from pinglow.errors import FrameError, OptionError
 
 if TYPE_CHECKING:
@@ -253,9 +254,9 @@ def _run(
             frame_progress() as bar,
         ):
             if log is not None and log.resumed:
-                typer.echo(f"note: {_count(len(log.done), 'file')} done before", err=True)
+                echo(f"note: {_count(len(log.done), 'file')} done before", err=True)
             elif earlier:
-                typer.echo(
+                echo(
                     f"note: {out} holds results of an earlier job; its tables, and pictures of the "
                     "same names, are replaced with the first frame (name another --out to keep "
                     "them)",
@@ -276,7 +277,7 @@ def _run(
             raise
         more = f"; --resume goes on after {_count(len(log.done), 'file')}"
         more = "" if make_tracker or not log.done else more
-        typer.echo(f"The results so far are in {out}{more}.", err=True)
+        echo(f"The results so far are in {out}{more}.", err=True)
         raise
 
 
@@ -289,19 +290,19 @@ def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
         typer.Exit: With code 2, some frames could not be.
     """
     for _, reason in summary.broken:
-        typer.echo(f"warning: left out: {reason}", err=True)
+        echo(f"warning: left out: {reason}", err=True)
     if not summary.frames:
         _tell_none(len(summary.broken), done_before, out)
         return
     left_out = f"{len(summary.broken)} left out, " if summary.broken else ""
     tracks = "" if summary.tracks is None else f" in {_count(summary.tracks, 'track')}"
     if summary.holed:
-        typer.echo(
+        echo(
             f"note: {_count(summary.holed, 'frame')} with NaN or infinite pixels, taken as the "
             "frame's median",
             err=True,
         )
-    typer.echo(
+    echo(
         f"{_count(summary.frames, 'frame')}, {left_out}"
         f"{_count(summary.targets, 'target')}{tracks}, "
         f"{summary.seconds / summary.frames:.3f} s a frame."
@@ -323,7 +324,7 @@ def _tell_none(broken: int, done_before: int, out: Path) -> None:
             "no frame was taken: the videos have none between --start and --end that --every "
             "takes; widen them"
         )
-    typer.echo(f"Nothing was left to do. Results are in {out}.")
+    echo(f"Nothing was left to do. Results are in {out}.")
 
 
 def _count(number: int, noun: str) -> str:

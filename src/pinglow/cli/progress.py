@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 def frame_progress() -> Progress:
     """Frames done and time left on stderr; nothing where stderr is not a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from pinglow.console import Console
 
     console = Console(stderr=True)
     return Progress(

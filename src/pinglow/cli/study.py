@@ -56,7 +56,7 @@ def study(
     """
     from functools import partial
 
-    from rich.console import Console
+    from pinglow.console import Console
 
     need_torch("pinglow study")
     from pinglow.errors import OptionError

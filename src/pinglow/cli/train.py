@@ -96,8 +96,7 @@ def train(
     import shlex
     import sys
 
-    from rich.console import Console
-
+    from pinglow.console import Console
     from pinglow.metrics.scores import SCORES
     from pinglow.training.fit import Machine
     from pinglow.training.fit import train as fit

@@ -300,8 +300,8 @@ def fit_mask(path: Path, mask: BoolArray, shape: tuple[int, ...]) -> BoolArray:
     return resize_nearest(mask, shape)
 
 
-def resize_nearest(mask: BoolArray, shape: tuple[int, ...]) -> BoolArray:
-    """(H, W) mask at another size, by the nearest pixel center."""
+def resize_nearest(mask: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """(H, W) mask or map at another size, by the nearest pixel center."""
     if mask.shape == shape:
         return mask
     rows, columns = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from pinglow.errors import FrameError
 from pinglow.extras import import_extra
 from pinglow.inference.predictor import Predictor
 from pinglow.io.labels.boxes import BoxArray
-from pinglow.metrics.boxes import BoxReport, BoxScorer
+from pinglow.metrics import BoxReport, BoxScorer, Protocol
 from pinglow.structures import Detections, Prediction
 
 Frame = NDArray[Any]
@@ -24,25 +24,31 @@ BoxPair = tuple[str, Frame, BoxArray]
 def evaluate_boxes(
     pairs: Iterable[BoxPair],
     predict: Callable[[Iterable[Frame]], Iterable[Detections | FrameError]],
+    protocols: Sequence[Protocol],
     threshold: float = 0.5,
     on_broken: Callable[[str], object] | None = None,
-) -> BoxReport:
-    """Run a model over frames and score its boxes.
+) -> list[BoxReport]:
+    """Run a model over frames and score its boxes, in one pass for all protocols.
 
     Args:
         pairs: Names, frames and boxes.
         predict: Maps frames of (H, W) counts, of any size, to their boxes of every score, or why
             there are none, in their order: `BoxPredictor.candidates`, `target_boxes`.
+        protocols: What to match centers by: strict or greedy.
         threshold: Of the scores, above which a box is a target.
         on_broken: Called with the reason for each frame that cannot be predicted and is left out;
             None: such a frame raises.
 
+    Returns:
+        One report per protocol, in their order.
+
     Raises:
         FrameError: A frame cannot be predicted.
+        OptionError: A protocol is for pixels.
         MissingExtraError: The library that counts average precision is not installed.
     """
     import_extra("faster_coco_eval", "detect", "Box average precision")  # not after hours
-    scorer = BoxScorer()
+    scorers = [BoxScorer(protocol) for protocol in protocols]
     shown: deque[tuple[str, BoxArray, tuple[int, ...]]] = deque()  # and not yet scored
 
     def show() -> Iterator[Frame]:
@@ -53,12 +59,13 @@ def evaluate_boxes(
     for found in predict(show()):
         name, boxes, shape = shown.popleft()
         if not isinstance(found, FrameError):
-            scorer.update(found.boxes, found.scores, boxes, shape)
+            for scorer in scorers:
+                scorer.update(found.boxes, found.scores, boxes, shape)
         elif on_broken is None:
             raise FrameError(f"{name}: {found}") from found
         else:
             on_broken(f"{name}: {found}")
-    return scorer.compute(threshold)
+    return [scorer.compute(threshold) for scorer in scorers]
 
 
 def target_boxes(

@@ -1,4 +1,4 @@
-"""Scores of a model, or of saved probability maps, over frames with known targets.
+"""Scores of a model over frames with known targets.
 
 The metrics only compare a probability map with a mask; here each protocol gets the two at the size
 it asks for.
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pinglow.errors import DataError, FrameError, OptionError
-from pinglow.io.frames import read_frame
+from pinglow.errors import DataError, FrameError
 from pinglow.metrics import Protocol, Report, Scorer
 from pinglow.structures import BoolArray
 
@@ -26,7 +24,6 @@ Pair = tuple[str, Frame, BoolArray]
 """Name of a frame, its (H, W) counts, its (H, W) mask."""
 
 _View = tuple[int | None, int | None]  # what protocols resize to, and a multiple they pad to
-_LEVEL: Final = 1 / 255
 
 
 def evaluate_model(
@@ -62,8 +59,8 @@ def evaluate_model(
         for name, frame, mask in pairs:
             if frame.shape != mask.shape:
                 raise DataError(
-                    f"The mask of {name} is {_size(mask)} but the frame is {_size(frame)}: "
-                    "give them one size."
+                    f"The mask of {name} is {describe_size(mask)} but the frame is "
+                    f"{describe_size(frame)}: give them one size."
                 )
             frames, masks = zip(*(_show(frame, mask, *view) for view in views), strict=True)
             shown.append((name, masks))
@@ -83,80 +80,6 @@ def evaluate_model(
             height, width = masks[place].shape
             scorer.update(found[place][:height, :width], masks[place])
     return [scorer.compute() for scorer in scorers]
-
-
-def evaluate_saved(
-    pairs: Iterable[Pair],
-    folder: Path,
-    protocols: Sequence[Protocol],
-    threshold: float = 0.5,
-) -> list[Report]:
-    """Score saved probability maps ``<name>.png``, see `read_probability`.
-
-    Args:
-        pairs: Names, frames (not looked at) and masks.
-        folder: Holds one map per name, at the mask's size.
-        protocols: What to score by.
-        threshold: See `Scorer`.
-
-    Returns:
-        One report per protocol, in their order.
-
-    Raises:
-        OptionError: A protocol resizes or pads the model's input, so that saved maps cannot tell.
-        DataError: The folder or a map is missing, broken or of another size than its mask; or the
-            maps are masks of 0 and 1, where 1 is no more than 1 / 255, though there are targets.
-    """
-    for protocol in protocols:
-        if protocol.needs_model:
-            raise OptionError(
-                f"Protocol {protocol.name} changes the size of the model's input, so it cannot "
-                "score saved predictions: give a model, or choose strict or greedy."
-            )
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: name the one that holds the saved predictions.")
-    scorers = [Scorer(protocol, threshold) for protocol in protocols]
-    highest = 0.0
-    for name, _, mask in pairs:
-        probability = read_probability(folder / f"{name}.png", mask.shape)
-        highest = max(highest, float(probability.max()))
-        for scorer in scorers:
-            scorer.update(probability, mask)
-    reports = [scorer.compute() for scorer in scorers]
-    if highest == _LEVEL and reports[0].targets:
-        raise DataError(
-            f"The predictions in {folder} are 0 or 1 of 255 everywhere: save a mask as 0 and 255."
-        )
-    return reports
-
-
-def read_probability(path: Path, shape: tuple[int, ...]) -> Probability:
-    """Read a saved probability map.
-
-    Args:
-        path: A gray PNG: value / 255 for 8 bits, value / 65535 for 16 bits.
-        shape: (H, W) that it must have.
-
-    Returns:
-        (H, W) float64 in [0, 1].
-
-    Raises:
-        DataError: The file is missing, broken, not of integers, or of another size.
-    """
-    if not path.is_file():
-        raise DataError(f"Prediction {path} is missing: save one map for every name in the list.")
-    try:
-        levels = read_frame(path)
-    except FrameError as error:
-        raise DataError(f"A saved prediction cannot be read: {error}") from error
-    if levels.shape != shape:
-        raise DataError(
-            f"Prediction {path} is {_size(levels)} but its mask is {shape[1]} x {shape[0]}: "
-            "save predictions at the original size of the frames."
-        )
-    if levels.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"Prediction {path} holds {levels.dtype}: save an 8- or 16-bit gray PNG.")
-    return levels / np.iinfo(levels.dtype).max
 
 
 def _view(protocol: Protocol) -> _View:
@@ -184,5 +107,6 @@ def _show(
     return frame, mask
 
 
-def _size(image: NDArray[Any]) -> str:
+def describe_size(image: NDArray[Any]) -> str:
+    """Width and height of an (H, W) array, for a message."""
     return " x ".join(str(side) for side in reversed(image.shape))

@@ -5,8 +5,8 @@ Boxes are (left, top, width, height) in pixels, where pixel i covers [i, i + 1),
 
 - Average precision: COCO's, https://cocodataset.org/#detection-eval, over all areas, of the 100
   boxes with the highest scores of each frame; faster-coco-eval counts it.
-- Pd and Fa: at one threshold of the scores, matched as in the strict protocol, with the center of a
-  box in the place of a centroid.
+- Pd and Fa: at one threshold of the scores, matched as in the strict or the greedy protocol, with
+  the center of a box in the place of a centroid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from pinglow.errors import DataError, OptionError
 from pinglow.extras import import_extra
-from pinglow.metrics.matching import MAX_DISTANCE, Components, match_optimal
+from pinglow.metrics.matching import MATCHINGS, MAX_DISTANCE, Components, match_optimal
+from pinglow.metrics.protocols import PROTOCOLS, Protocol
 from pinglow.metrics.report import (
     FloatArray,
     defined,
@@ -43,7 +44,7 @@ class BoxReport:
     """The scores of boxes in a set of images; all ratios are fractions.
 
     Attributes:
-        protocol: "boxes".
+        protocol: "boxes", matched as in the strict protocol, or "boxes-greedy".
         threshold: A box is predicted above this score; the average precisions look at all boxes.
         images: How many.
         targets: True boxes in them.
@@ -102,10 +103,22 @@ class BoxScorer:
     It keeps every box, so merging the scorers of several processes gives exactly the report of one
     process. Only where frames have equal scores do the average precisions depend on the order in
     which frames came: COCO's rules rank these as they come.
+
+    Args:
+        protocol: Says how centers are matched.
+
+    Raises:
+        OptionError: It changes the size of the model's input, which is not defined for boxes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: Protocol = PROTOCOLS["strict"]) -> None:
         """Start with no images."""
+        if protocol.needs_model:
+            raise OptionError(
+                f"Protocol {protocol.name} changes the size of the model's input, which is for "
+                "pixels: choose strict or greedy for boxes."
+            )
+        self.protocol = protocol
         self._frames: list[_Frame] = []
 
     def update(
@@ -141,7 +154,15 @@ class BoxScorer:
         self._frames.append(_Frame(boxes[order], scores[order], truth, (height, width)))
 
     def merge(self, other: BoxScorer) -> None:
-        """Add the images of another scorer, such as one from another process."""
+        """Add the images of another scorer, such as one from another process.
+
+        Raises:
+            OptionError: The other one matches in another way.
+        """
+        if self.protocol != other.protocol:
+            raise OptionError(
+                "Scores of different protocols cannot be merged: score all images with one."
+            )
         self._frames += other._frames
 
     def compute(self, threshold: float = 0.5, seed: int = 0) -> BoxReport:
@@ -161,7 +182,8 @@ class BoxScorer:
                 "as 0.5."
             )
         frames = sorted(self._frames, key=lambda frame: frame.content)
-        columns = np.array([_count(frame, threshold) for frame in frames]).reshape(-1, 6)
+        matching = self.protocol.matching
+        columns = np.array([_count(frame, threshold, matching) for frame in frames]).reshape(-1, 6)
         total = np.array([math.fsum(column) for column in columns.T])
         point = _ratios(total)
         resampled = _ratios(resample_sums(columns, seed))
@@ -172,7 +194,7 @@ class BoxScorer:
             precisions = _average_precisions(self._frames)
             drawn = _resample_precisions(frames, seed)
         return BoxReport(
-            protocol="boxes",
+            protocol="boxes" if matching == "optimal" else f"boxes-{matching}",
             threshold=float(threshold),
             images=len(frames),
             targets=targets,
@@ -228,10 +250,10 @@ def _check_boxes(boxes: NDArray[Any], kind: str) -> FloatArray:
 # --- by centers ----------------------------------------------------------------------------------
 
 
-def _count(frame: _Frame, threshold: float) -> tuple[float, ...]:
+def _count(frame: _Frame, threshold: float, matching: str) -> tuple[float, ...]:
     """What one frame adds, in the order in which `_ratios` takes it."""
     boxes = frame.boxes[frame.scores > threshold]
-    _, matched = match_optimal(_centers(frame.true), _centers(boxes))
+    _, matched = MATCHINGS[matching](_centers(frame.true), _centers(boxes))
     areas = np.delete(_areas_inside(boxes, frame.shape), matched)
     height, width = frame.shape
     return height * width, len(frame.true), len(boxes), len(matched), math.fsum(areas), 1

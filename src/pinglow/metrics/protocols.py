@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 
 from pinglow.errors import OptionError
 from pinglow.metrics.matching import MATCHINGS, Components, Pairs, false_area, find_components
-from pinglow.metrics.pixels import IntArray, check_probability, pixels_above, shared_pixels
+from pinglow.metrics.pixels import (
+    IntArray,
+    Pixels,
+    check_probability,
+    pixels_above,
+    shared_pixels,
+)
 from pinglow.metrics.report import ImageCounts, Report, SizeCounts, make_report
+from pinglow.metrics.roc import HighPixels, keep_high_pixels, trace_curve
 from pinglow.structures import TARGET_SIZES, binarize_mask
 
 THRESHOLDS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
-"""Thresholds of the ROC: closer at both ends, where trained networks put their probabilities."""
+"""Thresholds of the ROC where curves of several trainings have to be averaged."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,12 @@ class Protocol:
     def needs_model(self) -> bool:
         """Whether it changes the network's input, so that saved predictions cannot be scored."""
         return self.resize is not None or self.pad_multiple is not None
+
+    def count(self, true: Components, pixels: Pixels) -> tuple[int, int]:
+        """Matches and false pixels of predicted pixels."""
+        predicted = find_components(pixels)
+        pairs = MATCHINGS[self.matching](true, predicted)
+        return len(pairs[0]), false_area(predicted, pairs[1], self.drop_equal_areas)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -84,15 +97,16 @@ PROTOCOLS: dict[str, Protocol] = {
 class Scorer:
     """Collects the counts of a set of images under one protocol.
 
-    All state is integers: one short row per image, and sums over images for the ROC and the size
-    table. Merging the scorers of several processes in any order therefore gives exactly the report
-    of one process.
+    All state adds up: one short row per image, sums over images for the size table, and for the ROC
+    sums or the highest pixels of each map. Merging the scorers of several processes in any order
+    therefore gives exactly the report of one process.
 
     Args:
         protocol: One of `PROTOCOLS`.
         threshold: A pixel is predicted if its probability is above this, in [0, 1). The protocols
             are defined at 0.5 (logit 0); the report says which one was used.
-        thresholds: Points of the ROC, each in [0, 1).
+        thresholds: Points of the ROC, each in [0, 1); None: chosen among the scores, see
+            `pinglow.metrics.roc`. They keep up to a 64th of each map, others keep nothing of it.
 
     Raises:
         OptionError: A threshold is outside [0, 1).
@@ -102,12 +116,14 @@ class Scorer:
         self,
         protocol: Protocol,
         threshold: float = 0.5,
-        thresholds: Iterable[float] = THRESHOLDS,
+        thresholds: Iterable[float] | None = None,
     ) -> None:
         """Start with no images."""
         self.protocol = protocol
         self.threshold = float(threshold)
-        self.thresholds = tuple(sorted({float(value) for value in thresholds}))
+        self._maps: list[HighPixels] | None = [] if thresholds is None else None
+        given = () if thresholds is None else thresholds
+        self.thresholds = tuple(sorted({float(value) for value in given}))
         self._levels = sorted({self.threshold, *self.thresholds})
         if not all(0 <= level < 1 for level in self._levels):
             raise OptionError(
@@ -129,10 +145,13 @@ class Scorer:
             DataError: The shapes differ, or a probability is outside [0, 1].
         """
         truth = binarize_mask(mask)
-        pixels = pixels_above(check_probability(probability, truth.shape), self._levels[0])
+        probability = check_probability(probability, truth.shape)
+        pixels = pixels_above(probability, self._levels[0])
         true_pixels = pixels_above(truth, 0)
         true = find_components(true_pixels)
         match = MATCHINGS[self.protocol.matching]
+        if self._maps is not None:
+            self._maps.append(keep_high_pixels(probability, true, self.protocol.count))
 
         scored = None
         for level in self._levels:
@@ -193,8 +212,7 @@ class Scorer:
         Raises:
             OptionError: The other one applies another protocol or other thresholds.
         """
-        mine = (self.protocol, self.threshold, self.thresholds)
-        if mine != (other.protocol, other.threshold, other.thresholds):
+        if self._rules != other._rules:
             raise OptionError(
                 "Scores of different protocols or thresholds cannot be merged: score all images "
                 "with the same ones."
@@ -202,16 +220,25 @@ class Scorer:
         self._images += other._images
         self._sizes += other._sizes
         self._roc += other._roc
+        if self._maps is not None and other._maps is not None:
+            self._maps += other._maps
+
+    @property
+    def _rules(self) -> tuple[Any, ...]:
+        return self.protocol, self.threshold, self.thresholds, self._maps is None
 
     def compute(self, seed: int = 0) -> Report:
         """Return the scores of all images so far; the seed is that of the bootstrap."""
         images: IntArray = np.array(self._images, dtype=np.int64)
+        thresholds, roc = self.thresholds, self._roc
+        if self._maps is not None:
+            thresholds, roc = trace_curve(self._maps, self.threshold, self.protocol.count)
         return make_report(
             protocol=self.protocol.name,
             threshold=self.threshold,
-            thresholds=self.thresholds,
+            thresholds=thresholds,
             images=images.reshape(-1, len(ImageCounts._fields)),
             sizes=self._sizes,
-            roc=self._roc,
+            roc=roc,
             seed=seed,
         )

@@ -9,6 +9,8 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
+import numpy as np
+
 from pinglow.errors import DataError
 from pinglow.files import write_whole
 from pinglow.output.sink import FrameRecord, Sink
@@ -106,7 +108,7 @@ class JsonlSink(TableSink):
 
     ``{"source", "frame", "name", "width", "height", "targets": [{"x", "y", "bbox": [x, y, w, h],
     "area", "score"}]}``; the name is that of the frame's pictures; x and y are rounded to 0.001 px,
-    the score to 0.0001. Frames of a video also have "time", in seconds, and targets, where they are
+    the score is not. Frames of a video also have "time", in seconds, and targets, where they are
     tracked, "track": its number or null.
     """
 
@@ -143,5 +145,11 @@ def _describe(target: Target) -> dict[str, Any]:
         "y": round(target.y, 3),
         "bbox": list(target.bbox),
         "area": target.area,
-        "score": round(target.score, 4),
+        "score": _shortest(target.score),
     }
+
+
+def _shortest(score: float) -> float:
+    """A score as the fewest digits that tell it apart: most scores are between 0.999 and 1."""
+    single = np.float32(score)  # as networks give it
+    return float(str(single)) if single == score else score

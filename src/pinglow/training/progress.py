@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pinglow.console import Console
 from pinglow.metrics.scores import SCORES
 from pinglow.training.task import TrainingTask
 

@@ -13,7 +13,7 @@ from pinglow.backends.torch import TorchBackend
 from pinglow.data.folder import FrameFolder
 from pinglow.inference.predictor import predict_probabilities
 from pinglow.losses import SoftIoULoss, find_loss
-from pinglow.metrics import PROTOCOLS, Scorer
+from pinglow.metrics import PROTOCOLS, THRESHOLDS, Scorer
 from pinglow.models.weights import load_network
 from pinglow.nn import fold_kernels, fold_norms
 from pinglow.training.recipe import Recipe
@@ -79,7 +79,8 @@ class SegmentationTask(TrainingTask):
         """See `TrainingTask`."""
         network = self.trained_network.eval()
         backend = TorchBackend.fastest(network, next(network.parameters()).device)
-        rule, scorers = self.recipe.input_rule, [Scorer(PROTOCOLS["strict"]) for _ in frames]
+        rule = self.recipe.input_rule
+        scorers = [Scorer(PROTOCOLS["strict"], thresholds=THRESHOLDS) for _ in frames]
         # Neighbors of one size are computed together.
         order = sorted(range(len(frames)), key=lambda place: frames[place].counts.shape)
         for start in range(0, len(order), _TOGETHER):

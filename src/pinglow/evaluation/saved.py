@@ -1,0 +1,333 @@
+"""Saved probability maps: which file is whose, what its numbers mean, and their scores."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pinglow.data.folder import resize_nearest
+from pinglow.errors import DataError, FrameError, OptionError
+from pinglow.evaluation.pixels import Pair, describe_size
+from pinglow.io.counts import damaged
+from pinglow.io.frames import read_frame
+from pinglow.io.readers import frame_suffixes
+from pinglow.metrics import Protocol, Report, Scorer
+from pinglow.preprocess import bring_back
+
+_logger = logging.getLogger("pinglow")
+
+Probability = NDArray[Any]
+Resize = Literal["nearest", "bilinear"]
+Scale = float | Literal["logits"]
+
+_ENDS: Final = re.compile(r"[_\-. ]+(?=[A-Za-z])")
+"""Where a frame's name may end in that of its map, as before ``_mask``; not before a number."""
+_SCALES: Final = (1, 100, 255, 1023, 4095, 16383, 65535)  # percent, and what cameras' bits give
+_ROUNDING: Final = 1e-6  # by which a softmax or a filter may miss [0, 1]
+_EXAMPLES: Final = 4
+
+
+class SavedMaps:
+    """Saved probability maps of frames, a file each, in any format of frames, .npy or .mat.
+
+    A map is found by its frame's name. After the name may come something that begins with one of
+    ``_ - .`` or a space and a letter, ``f0_mask.png``, the same for all frames.
+
+    Args:
+        place: The folder of the maps, or a pattern with one ``*`` for the name,
+            ``found/*_Pred.png``.
+        names: Of the frames.
+        scale: The value that stands for probability 1, or "logits"; None: 255 for 8 bits, 65535
+            for 16 bits, 1 for floats and for true or false.
+        resize: How a map of another size than its mask is brought to it; None: it is refused.
+
+    Attributes:
+        highest: The largest value that was read, as stored.
+        unit: The value that stood for 1 in what was read last; None: logits.
+
+    Raises:
+        DataError: The folder or a map is missing, or each frame has several.
+    """
+
+    def __init__(
+        self,
+        place: str | Path,
+        names: Sequence[str],
+        scale: Scale | None = None,
+        resize: Resize | None = None,
+    ) -> None:
+        self.place = Path(place)
+        self.scale = scale
+        self.resize = resize
+        self.highest = -np.inf
+        self.unit: float | None = None
+        self._paths = _find_maps(self.place, names)
+
+    def read(self, name: str, shape: tuple[int, ...]) -> Probability:
+        """The map of a frame.
+
+        Args:
+            name: The frame's.
+            shape: (H, W) of its mask.
+
+        Returns:
+            (H, W) in [0, 1], in the file's own precision.
+
+        Raises:
+            FrameError: The file is broken, or a number is missing in it.
+            DataError: It is no gray map, or of another scale or size.
+        """
+        path = self._paths[name]
+        values = _read_values(path)
+        if not np.isfinite(values).all() and self.scale != "logits":
+            raise FrameError(f"Prediction {path} holds NaN or infinite values: save it again")
+        probability = self._to_probability(path, values)
+        if probability.shape == shape:
+            return probability
+        if self.resize is None:
+            raise DataError(
+                f"Prediction {path} is {describe_size(values)} but its mask is {shape[1]} x "
+                f"{shape[0]}: save it at the frame's size, or give --resize nearest or bilinear."
+            )
+        if self.resize == "nearest":
+            return resize_nearest(probability, shape)
+        height, width = shape
+        resized = bring_back(probability.astype(np.float32)[None, None], (height, width))
+        return np.asarray(resized[0, 0])
+
+    def explain_darkness(self, threshold: float, targets: int) -> str:
+        """Why no pixel of any map may be above a threshold, in one sentence."""
+        unit = "" if self.unit is None else f" where {self.unit:g} stands for 1"
+        fitting = [each for each in _SCALES if self.highest / each > threshold]
+        fitting = [each for each in fitting if self.highest <= each < (self.unit or 1)]
+        if self.highest == 0:
+            hint = "save what was found"
+        elif fitting:
+            hint = f"give --scale {fitting[0]} if that stands for 1, or lower --threshold"
+        else:
+            hint = "lower --threshold"
+        return (
+            f"No map in {self.place} has a pixel above the threshold {threshold:.9g}, though there "
+            f"are {targets} targets: the highest value is {self.highest:g}{unit}; {hint}."
+        )
+
+    def _to_probability(self, path: Path, values: NDArray[Any]) -> Probability:
+        low, high = float(values.min()), float(values.max())
+        self.highest = max(self.highest, high)
+        if self.scale == "logits":
+            from scipy.special import expit
+
+            self.unit = None
+            if np.isnan(values).any():
+                raise FrameError(f"Prediction {path} holds NaN: save it again")
+            return np.asarray(expit(values.astype(np.float64)))
+        self.unit = self.scale or _natural_scale(path, values)
+        if not -_ROUNDING <= low / self.unit <= high / self.unit <= 1 + _ROUNDING:
+            fitting = [f"--scale {each}" for each in _SCALES if 0 <= low <= high <= each]
+            raise DataError(
+                f"Prediction {path} holds values from {low:.6g} to {high:.6g}, where 0 to "
+                f"{self.unit:g} was expected: give {fitting[0] if fitting else '--scale logits'}."
+            )
+        if values.dtype.kind != "f":
+            values = values.astype(np.float64)
+        return np.clip(values if self.unit == 1 else values / self.unit, 0, 1)
+
+
+def evaluate_saved(
+    pairs: Iterable[Pair],
+    maps: SavedMaps,
+    protocols: Sequence[Protocol],
+    threshold: float = 0.5,
+    on_broken: Callable[[str], object] | None = None,
+) -> list[Report]:
+    """Score saved probability maps.
+
+    Args:
+        pairs: Names, frames (not looked at) and masks.
+        maps: Those of these names.
+        protocols: What to score by.
+        threshold: See `Scorer`.
+        on_broken: Called with the reason for each map that cannot be read and is left out; None:
+            such a map raises.
+
+    Returns:
+        One report per protocol, in their order.
+
+    Raises:
+        OptionError: A protocol resizes or pads the model's input, so that saved maps cannot tell.
+        FrameError: A map cannot be read.
+        DataError: A map is in color, or of another scale or size; or no map has a pixel above the
+            threshold, though there are targets.
+    """
+    for protocol in protocols:
+        if protocol.needs_model:
+            raise OptionError(
+                f"Protocol {protocol.name} changes the size of the model's input, so it cannot "
+                "score saved predictions: give a model, or choose strict or greedy."
+            )
+    scorers = [Scorer(protocol, threshold) for protocol in protocols]
+    found, covered = False, 0.0
+    for name, _, mask in pairs:
+        try:
+            probability = maps.read(name, mask.shape)
+        except FrameError as error:
+            if on_broken is None:
+                raise
+            on_broken(str(error))
+            continue
+        above = float(np.mean(probability > threshold))
+        found, covered = found or above > 0, covered + above
+        for scorer in scorers:
+            scorer.update(probability, mask)
+    reports = [scorer.compute() for scorer in scorers]
+    if not found and reports and reports[0].targets:
+        raise DataError(maps.explain_darkness(threshold, reports[0].targets))
+    if reports and covered > 0.5 * reports[0].images:
+        _logger.warning(
+            f"{covered / reports[0].images:.0%} of the pixels of the maps in {maps.place} are "
+            f"above the threshold {threshold:.9g}: they may be inverted, or of another scale"
+        )
+    return reports
+
+
+def _natural_scale(path: Path, values: NDArray[Any]) -> float:
+    """The value that stands for 1 where nothing else is said."""
+    if values.dtype.kind in "bf":
+        return 1
+    if values.dtype in (np.uint8, np.uint16):
+        return int(np.iinfo(values.dtype).max)
+    raise DataError(
+        f"Prediction {path} holds {values.dtype} values: give --scale, the value that stands for "
+        "1, such as 1 for masks of 0 and 1."
+    )
+
+
+def _read_values(path: Path) -> NDArray[Any]:
+    """(H, W) values of a file as stored, of the type that it has."""
+    suffix = path.suffix.lower()
+    if suffix not in (".npy", ".mat"):
+        values = read_frame(path)
+        _check_gray(path)
+        return values
+    try:
+        if suffix == ".npy":  # not as a frame, which has 32 bits at most
+            values = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        else:
+            values = _read_matlab(path)
+    except DataError:
+        raise
+    except NotImplementedError:
+        raise DataError(f"{path} is a MATLAB 7.3 file: save it by save(..., '-v7')") from None
+    except Exception as error:  # readers raise anything at all on damaged bytes
+        raise damaged(path, error) from error
+    if values.ndim > 2:
+        values = values.squeeze()
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "buif":
+        raise DataError(
+            f"{path} holds {values.dtype} values of shape {values.shape}: save one map of numbers, "
+            "(height, width)"
+        )
+    return values
+
+
+def _read_matlab(path: Path) -> NDArray[Any]:
+    """The only variable of a MATLAB file that has rows and columns."""
+    from scipy.io import loadmat
+
+    # By mat_dtype logical values are no levels, and MATLAB's doubles no bytes.
+    content = loadmat(path, mat_dtype=True)
+    arrays = {
+        name: np.asarray(value.toarray() if hasattr(value, "toarray") else value)  # sparse
+        for name, value in content.items()
+        if not name.startswith("__")
+    }
+    maps = {name: each for name, each in arrays.items() if each.ndim == 2 and each.size > 1}
+    if len(maps) != 1:
+        names = ", ".join(maps) or "none"
+        raise DataError(f"{path} should hold one two-dimensional variable (it has {names})")
+    return next(iter(maps.values()))
+
+
+def _check_gray(path: Path) -> None:
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "RGB", "RGBA"):
+                return
+            red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
+    except OSError:  # of a kind that Pillow does not know
+        return
+    if not (np.array_equal(red, green) and np.array_equal(red, blue)):
+        raise DataError(f"Prediction {path} is in color: save gray levels")
+
+
+# --- which file is whose -------------------------------------------------------------------------
+
+
+def _find_maps(place: Path, names: Sequence[str]) -> dict[str, Path]:
+    """The map of each name."""
+    if not place.is_dir() and str(place).count("*") == 1:
+        paths = {name: Path(str(place).replace("*", name)) for name in names}
+        _check_whole(place, names, [name for name, path in paths.items() if path.is_file()])
+        return paths
+    if not place.is_dir():
+        raise DataError(f"{place} is not a folder: name the one that holds the saved predictions.")
+    found = _match_files(place, names)
+    whole = sorted(rest for rest, paths in found.items() if len(paths) == len(names))
+    if len(whole) > 1:
+        kinds = ", ".join(f"*{rest}" for rest in whole)
+        raise DataError(
+            f"{place} holds several files for each name ({kinds}): say which as a pattern, such as "
+            f"--predictions '{place / ('*' + whole[0])}'."
+        )
+    if not found:
+        other = sorted(path.name for path in place.iterdir())
+        raise DataError(
+            f"{place} has no map of any of the {len(names)} names ({_shorten(names)}): it holds "
+            f"{_shorten(other) or 'nothing'}. Save them under these names, or give a pattern with "
+            f"* for the name, such as '{place}/pred_*.png'."
+        )
+    rest = whole[0] if whole else max(found, key=lambda rest: len(found[rest]))
+    _check_whole(place / f"*{rest}", names, found[rest])
+    return found[rest]
+
+
+def _match_files(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """What comes after a name, to the names that have such a file, to the file."""
+    suffixes = frame_suffixes() | {".mat"}
+    wanted = {unicodedata.normalize("NFC", name): name for name in names}
+    found: defaultdict[str, dict[str, Path]] = defaultdict(dict)
+    for parent in sorted({Path(name).parent for name in names}):
+        inner = folder / parent
+        for path in sorted(inner.iterdir()) if inner.is_dir() else ():
+            if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+                continue
+            whole = unicodedata.normalize("NFC", (parent / path.name).as_posix())
+            stem = whole.removesuffix(path.suffix)
+            for end in [len(stem), *(match.start() for match in _ENDS.finditer(stem))]:
+                if stem[:end] in wanted:
+                    found[whole[end:]][wanted[stem[:end]]] = path
+    return found
+
+
+def _check_whole(place: Path, names: Sequence[str], found: Iterable[str]) -> None:
+    missing = sorted(set(names).difference(found))
+    if missing:
+        raise DataError(
+            f"{place} is missing for {len(missing)} of the {len(names)} names ({_shorten(missing)})"
+            ": save one map for every name in the list."
+        )
+
+
+def _shorten(names: Sequence[str]) -> str:
+    """The first few and how many more."""
+    more = len(names) - _EXAMPLES
+    return ", ".join(names[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,68 @@
+"""Where results go: files that appear whole, and standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from pinglow.cli.output_file import STANDARD_OUTPUT, check_output_file, echo, write_json
+from pinglow.errors import OptionError
+
+
+def test_an_earlier_file_stays_where_there_is_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    write_json(path, {"a": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # as of a full disk
+    try:
+        with pytest.raises(OptionError, match=r"--json .*s\.json cannot be written"):
+            write_json(path, list(range(1000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["s.json"]
+
+
+def test_a_link_stays_and_leads_to_the_new_content(tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to("real.json")
+    write_json(tmp_path / "link.json", [1])
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text()) == [1]
+
+
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    check_output_file("--json", Path(os.devnull))
+    write_json(Path(os.devnull), [1])
+    assert not Path(os.devnull).is_file()
+
+
+@pytest.mark.parametrize("path", [STANDARD_OUTPUT, Path("/dev/stdout")])
+def test_a_dash_is_standard_output(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check_output_file("--json", path)
+    write_json(path, {"name": "图\x1b\udce9"})
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert "\x1b" not in out
+    assert json.loads(out) == {"name": "图\x1b\udce9"}
+    with pytest.raises(OptionError, match=r"--plot .* is standard output: name a file"):
+        check_output_file("--plot", path)
+
+
+def test_a_folder_that_takes_no_file_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="does not exist"):
+        check_output_file("--json", tmp_path / "no" / "s.json")
+    with pytest.raises(OptionError, match="is a folder"):
+        check_output_file("--json", tmp_path)
+    with pytest.raises(OptionError, match=r"cannot be written .*: name a file in another folder"):
+        check_output_file("--json", Path("/proc/s.json"))
+    check_output_file("--json", tmp_path / "s.json")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    echo("a\nb\x1b[2J", err=True)
+    assert capsys.readouterr().err == "a\\nb\\x1b[2J\n"
