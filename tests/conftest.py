@@ -73,6 +73,22 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def exported(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the small model in each format."""
+    from pinglow.deploy.export import FORMATS, export_model
+
+    folder = tmp_path_factory.mktemp("exported")
+    reports = {form: export_model(small_model, form, folder / form) for form in FORMATS}
+    for form, report in reports.items():
+        assert report.path == folder / form / FORMATS[form]
+        assert report.size == sum(file.stat().st_size for file in (folder / form).iterdir())
+        assert report.difference is not None
+        assert 0 < report.difference < 1e-5
+        assert report.accuracy is None
+    return {form: report.path for form, report in reports.items()}
+
+
 @pytest.fixture
 def save_clip() -> Callable[..., Path]:
     """Return what saves a video of 40 x 32 pixels, in which a bright spot moves a pixel a frame."""

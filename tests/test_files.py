@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pinglow.files import write_whole
+from pinglow.files import read_whole, write_whole
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -60,3 +60,19 @@ def test_the_whole_content_is_on_the_disk_before_the_name_is_given(
 def test_folders_are_made_on_the_way(tmp_path: Path) -> None:
     write_whole(tmp_path / "a" / "b" / "file", b"x")
     assert (tmp_path / "a" / "b" / "file").read_bytes() == b"x"
+
+
+def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        with pytest.raises(OSError, match="it is a pipe or a device"):
+            read_whole(tmp_path / name)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(OSError, match="more than 1 MB"):
+        read_whole(tmp_path / "sparse", 2**20)
+    with pytest.raises(IsADirectoryError):
+        read_whole(tmp_path)
+    (tmp_path / "file").write_bytes(b"content")
+    assert read_whole(tmp_path / "file") == b"content"

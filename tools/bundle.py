@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pinglow.models.card import bundled_models
+from pinglow.models.checksum import seal
 from pinglow.models.conversion import convert_to_onnx
 from pinglow.models.weights import load_network
 
@@ -97,7 +98,7 @@ def main() -> None:
         model = onnx.load_from_string(convert_to_onnx(*load_network(weights)))
         shared = share_weights(model, weights)
         path = weights.with_suffix(".onnx")
-        path.write_bytes(model.SerializeToString())
+        path.write_bytes(seal(model.SerializeToString(), ".onnx"))
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; {name} shares {shared} weights")
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
+from typing import Final
+
+LARGEST_TEXT: Final = 2**30
+"""Bytes that a file of text has at most: lists, labels, tables."""
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -34,6 +40,36 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
         if isinstance(error, OSError) and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def refuse_special(path: Path) -> None:
+    """See that a path is no pipe and no device: those may never come to an end.
+
+    Raises:
+        OSError: It is one, or it is not there; ``strerror`` says so as a part of a sentence.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder, opening it tells
+        raise OSError(errno.EINVAL, "it is a pipe or a device; save it to a file", str(path))
+
+
+def read_whole(path: Path, most: int = LARGEST_TEXT) -> bytes:
+    """All bytes of a file.
+
+    Args:
+        path: The file.
+        most: Bytes that such a file has at most.
+
+    Raises:
+        OSError: It is a pipe, a device or larger, or cannot be read; ``strerror`` says so as a part
+            of a sentence.
+    """
+    refuse_special(path)
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            reason = f"it has more than {most / 2**20:,.0f} MB, too many for such a file"
+            raise OSError(errno.EFBIG, reason, str(path))
+        return file.read()
 
 
 def cache_folder() -> Path | None:

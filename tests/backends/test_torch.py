@@ -42,8 +42,10 @@ class Watching(nn.Module):
 
 @pytest.mark.parametrize(("precision", "expected"), [("float32", "ieee"), ("tf32", "tf32")])
 def test_the_network_runs_in_its_precision_and_others_keep_theirs(
-    precision: str, expected: str
+    precision: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(TorchBackend, "device", Device("cuda"))
+    monkeypatch.setattr(TorchBackend, "_place", lambda _, values: torch.from_numpy(values))
     before = cudnn_precision()
     network = Watching()
     backend = TorchBackend(network, precision)
@@ -56,7 +58,7 @@ def test_the_network_runs_in_its_precision_and_others_keep_theirs(
 @pytest.mark.parametrize("allowed", [False, True])
 def test_the_precision_is_set_back_after_an_error(allowed: bool) -> None:
     before = cudnn_precision()
-    with pytest.raises(RuntimeError, match="out of memory"), tf32(allowed):
+    with pytest.raises(RuntimeError, match="out of memory"), tf32(Device("cuda"), allowed):
         raise RuntimeError("CUDA out of memory")
     assert cudnn_precision() == before
     assert torch.backends.cudnn.allow_tf32  # the older name can still be read
@@ -67,7 +69,7 @@ def test_an_older_pytorch_is_told_by_its_own_name(monkeypatch: pytest.MonkeyPatc
         allow_tf32 = True
 
     monkeypatch.setattr(torch.backends, "cudnn", Cudnn)
-    with tf32(False):
+    with tf32(Device("cuda"), False):
         assert not Cudnn.allow_tf32
     assert Cudnn.allow_tf32
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -77,6 +78,23 @@ def _first_card(backends: Sequence[type[Backend]]) -> Device:
 
 def _has_driver() -> bool:
     return count_cards() > 0 or Path("/dev/kfd").exists()  # NVIDIA's, AMD's
+
+
+def check_process(device: Device, opened_by: int) -> None:
+    """See that a card is used by the process that opened the model, and not by one forked off it.
+
+    Args:
+        device: Of the model.
+        opened_by: Id of the process that opened it.
+
+    Raises:
+        OptionError: It is another process, which cannot use what is on the card.
+    """
+    if device != CPU and os.getpid() != opened_by:
+        raise OptionError(
+            f"a process that was forked cannot use a model that its parent opened on {device}: "
+            'start it by multiprocessing.get_context("spawn") and open the model there'
+        )
 
 
 def count_cards() -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import os
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 
 from pinglow.backends.base import Backend
-from pinglow.backends.device import CPU, Device, count_cards, other_index
+from pinglow.backends.device import CPU, Device, check_process, count_cards, other_index
 from pinglow.errors import MissingExtraError
 from pinglow.extras import how_to_install, import_extra, is_installed
 from pinglow.files import cache_folder
@@ -68,6 +69,7 @@ class OnnxRuntimeBackend(Backend):
             providers = [*card_providers(device.index, exact, tensorrt, folder), *providers]
             _load_libraries(runtime, tensorrt)
         self._device = device
+        self._process = os.getpid()
         # From its file a bundled model finds its weights.
         given = str(model) if isinstance(model, Path) else model
         try:
@@ -119,6 +121,7 @@ class OnnxRuntimeBackend(Backend):
 
     def run(self, images: FloatArray, gates: FloatArray | None) -> FloatArray:
         """See `Backend`."""
+        check_process(self._device, self._process)
         feed = {"image": images}
         if gates is not None:
             feed |= {GATES_INPUT: gates, OWN_INPUT: np.zeros((), dtype=np.float32)}
@@ -126,6 +129,7 @@ class OnnxRuntimeBackend(Backend):
 
     def gates(self, images: FloatArray) -> FloatArray:
         """See `Backend`."""
+        check_process(self._device, self._process)
         return np.asarray(self._session.run(["gates"], {"image": images})[0])
 
     def metadata(self, key: str) -> str | None:

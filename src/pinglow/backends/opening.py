@@ -31,6 +31,7 @@ from pinglow.models.card import (
     parse_card,
     read_card,
 )
+from pinglow.models.checksum import check_whole, is_whole
 from pinglow.models.graph import GRAPH
 
 _logger = logging.getLogger("pinglow")
@@ -114,7 +115,8 @@ class _Graph:
         self.kept: Path | None = None
         if self.ready is None:
             self.kept = _place_in_cache(path)
-            self.ready = self.kept if self.kept is not None and self.kept.is_file() else None
+            if self.kept is not None and _is_kept(self.kept):
+                self.ready = self.kept
 
     @property
     def obtainable(self) -> bool:
@@ -122,12 +124,14 @@ class _Graph:
         return self.ready is not None or (is_installed("torch") and is_installed("onnxscript"))
 
     def check(self) -> None:
-        """See that there is a network to convert, before a backend is blamed for it.
+        """See that there is a whole graph or network, before a backend is blamed for it.
 
         Raises:
-            ModelError: The weights are damaged, or of another kind.
+            ModelError: The file is damaged, or of another kind.
         """
-        if self.ready is None and is_installed("torch"):
+        if self.ready is not None and self.ready != self.kept:
+            check_whole(self.ready)
+        elif self.ready is None and is_installed("torch"):
             from pinglow.models.weights import load_network
 
             load_network(self.path)
@@ -199,6 +203,14 @@ def _open(graph: _Graph, name: str, place: Device, precision: str) -> tuple[Back
     if path.suffix.lower() in backend.suffixes:
         return backend.load(path, str(path), place, precision), card
     return graph.open(backend, card, place, precision), card
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether a conversion is there and whole; otherwise it is made anew."""
+    try:
+        return path.is_file() and is_whole(path) is True
+    except OSError:
+        return False
 
 
 def _place_in_cache(path: Path) -> Path | None:

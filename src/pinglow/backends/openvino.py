@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final, Self
@@ -35,6 +36,25 @@ def shared_core() -> Any:
     return core
 
 
+class _Requests:
+    """A compiled model, with as many requests as threads compute with it at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._free = [compiled.create_infer_request()]
+
+    def infer(self, feed: dict[str, Any], output: str) -> FloatArray:
+        """One output for what is fed; each request holds memory of its own and computes alone."""
+        try:
+            request = self._free.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            return np.array(request.infer(feed)[output])
+        finally:
+            self._free.append(request)
+
+
 class OpenVinoBackend(Backend):
     """Runs an ONNX model or an OpenVINO model.
 
@@ -53,10 +73,11 @@ class OpenVinoBackend(Backend):
     def __init__(self, model: Path | bytes, source: str) -> None:
         self._core = shared_core()
         self._seen: Counter[tuple[int, ...]] = Counter()
-        self._static: dict[tuple[int, ...], Any] = {}
+        self._static: dict[tuple[int, ...], _Requests] = {}
+        self._lock = threading.RLock()
         try:
             self._model = self._core.read_model(model)
-            self._request = self._compile(self._model)
+            self._dynamic = self._compile(self._model)
         except Exception as error:  # RuntimeError, mostly
             raise unreadable(source, "OpenVINO", error) from error
         outputs = _ends(self._model.outputs)
@@ -86,21 +107,21 @@ class OpenVinoBackend(Backend):
         """See `Backend`."""
         feed: dict[str, Any] = {"image": images}
         if gates is None or not self._count:
-            request = self._request_for(tuple(images.shape))
+            requests = self._requests_for(tuple(images.shape))
         else:
-            request = self._gated
+            requests = self._gated
             feed |= {GATES_INPUT: gates, OWN_INPUT: np.zeros((), dtype=np.float32)}
-        return np.array(request.infer(feed)["probability"])
+        return requests.infer(feed, "probability")
 
     def gates(self, images: FloatArray) -> FloatArray:
         """See `Backend`."""
         if not self._count:  # a network without channel attention
             return np.zeros((len(images), 0), dtype=np.float32)
-        # By the request that the tiles will need: each holds memory of its own.
+        # By the model that the tiles will need: each compiled one holds memory of its own.
         own = np.ones((), dtype=np.float32)
         none = np.zeros((1, self._count), dtype=np.float32)
         feed = {"image": images, GATES_INPUT: none, OWN_INPUT: own}
-        return np.array(self._gated.infer(feed)["gates"])
+        return self._gated.infer(feed, "gates")
 
     def metadata(self, key: str) -> str | None:
         """What the model's metadata has under a key."""
@@ -109,17 +130,24 @@ class OpenVinoBackend(Backend):
                 return str(self._model.get_rt_info(place).value)
         return None
 
-    def _request_for(self, shape: tuple[int, ...]) -> Any:
+    def _requests_for(self, shape: tuple[int, ...]) -> _Requests:
         """What computes this shape: compiled for it alone if it comes again and again."""
-        self._seen[shape] += 1
-        if self._seen[shape] == _REPEATED and len(self._static) < _MOST_STATIC:
-            model = self._model.clone()
-            model.reshape({"image": list(shape)})
-            self._static[shape] = self._compile(model)
-        return self._static.get(shape, self._request)
+        with self._lock:
+            self._seen[shape] += 1
+            if self._seen[shape] == _REPEATED and len(self._static) < _MOST_STATIC:
+                model = self._model.clone()
+                model.reshape({"image": list(shape)})
+                self._static[shape] = self._compile(model)
+        return self._static.get(shape, self._dynamic)
+
+    @property
+    def _gated(self) -> _Requests:
+        """What computes with gates from elsewhere; compiled when it is first needed."""
+        with self._lock:
+            return self._compiled_gated
 
     @functools.cached_property
-    def _gated(self) -> Any:
+    def _compiled_gated(self) -> _Requests:
         """The model with the inputs that OpenVINO takes for constants: they have defaults."""
         openvino = import_extra("openvino", "openvino", "the backend openvino")
         model = self._model.clone()
@@ -135,10 +163,10 @@ class OpenVinoBackend(Backend):
         model.add_parameters(parameters)
         return self._compile(model)
 
-    def _compile(self, model: Any) -> Any:
+    def _compile(self, model: Any) -> _Requests:
         # Exactness first: some processors would compute in 16 bits by default.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        return self._core.compile_model(model, "CPU", settings).create_infer_request()
+        return _Requests(self._core.compile_model(model, "CPU", settings))
 
 
 def _ends(ends: Any) -> dict[str, list[int | None]]:

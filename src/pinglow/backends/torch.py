@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
 from pinglow.backends.base import Backend
-from pinglow.backends.device import CPU, Device, other_index
+from pinglow.backends.device import CPU, Device, check_process, other_index
 from pinglow.extras import how_to_install, import_extra, is_installed
 from pinglow.structures import FloatArray
 
@@ -37,6 +39,8 @@ class TorchBackend(Backend):
     def __init__(self, network: nn.Module, precision: str = "float32") -> None:
         self._network = network
         self._precision = precision
+        self._process = os.getpid()
+        self._lock = threading.Lock()
 
     @classmethod
     def why_not(cls, device: Device) -> str | None:
@@ -94,8 +98,8 @@ class TorchBackend(Backend):
         """See `Backend`."""
         import torch
 
-        with torch.inference_mode(), tf32(self._precision == "tf32"):
-            gates: Tensor = self._gated(self._place(images))[1]
+        with torch.inference_mode(), self._multiplying():
+            gates: Tensor = self._run_gated(self._place(images), None)[1]
             return np.asarray(gates.float().cpu().numpy())
 
     def compute(self, images: Tensor, gates: Tensor | None, size: Sequence[int] | None) -> Tensor:
@@ -104,14 +108,27 @@ class TorchBackend(Backend):
 
         batch = images if size is None else _enlarge(images, size)
         batch = batch.contiguous(memory_format=torch.channels_last)
-        with tf32(self._precision == "tf32"):
-            logits: Tensor = self._network(batch) if gates is None else self._gated(batch, gates)[0]
+        with self._multiplying():
+            if gates is None:
+                logits: Tensor = self._network(batch)
+            else:
+                logits = self._run_gated(batch, gates)[0]
         return _bring_back(torch.sigmoid(logits.float()).contiguous(), images.shape[-2:])
+
+    def _multiplying(self) -> AbstractContextManager[None]:
+        return tf32(self.device, self._precision == "tf32")
 
     def _place(self, values: FloatArray) -> Tensor:
         import torch
 
+        check_process(self.device, self._process)
         return torch.from_numpy(values).to(str(self.device))
+
+    def _run_gated(self, images: Tensor, gates: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits and gates; one thread at a time, because gates are set in the network itself."""
+        with self._lock:
+            found: tuple[Tensor, Tensor] = self._gated(images, gates)
+            return found
 
     @functools.cached_property
     def _gated(self) -> GatedNetwork:
@@ -120,21 +137,29 @@ class TorchBackend(Backend):
         return GatedNetwork(self._network).eval()
 
 
+_PRECISION: Final = threading.RLock()
+"""Held by the thread that has set how a card multiplies, which holds for all threads."""
+
+
 @contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
+def tf32(device: Device, allowed: bool) -> Iterator[None]:
     """Let a card's convolutions multiply in TensorFloat-32, or not; PyTorch's default is to."""
     import torch
 
+    if device == CPU:
+        yield
+        return
     cudnn: Any = torch.backends.cudnn
     owner, name, value = cudnn, "allow_tf32", allowed  # type: tuple[Any, str, bool | str]
     if hasattr(cudnn, "conv"):  # since PyTorch 2.9
         owner, name, value = cudnn.conv, "fp32_precision", "tf32" if allowed else "ieee"
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
+    with _PRECISION:
+        before = getattr(owner, name)
+        setattr(owner, name, value)
+        try:
+            yield
+        finally:
+            setattr(owner, name, before)
 
 
 def _enlarge(images: Tensor, size: Sequence[int]) -> Tensor:

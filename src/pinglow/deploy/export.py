@@ -25,6 +25,7 @@ from pinglow.errors import ModelError, OptionError
 from pinglow.extras import import_extra
 from pinglow.inference.predictor import Predictor
 from pinglow.models.card import CARD_KEY, EXPORTED, ModelCard, find_model
+from pinglow.models.checksum import OPENVINO_KEY, UNSEALED, seal
 from pinglow.models.conversion import convert_to_onnx
 from pinglow.models.weights import load_network
 
@@ -150,7 +151,7 @@ def _write_onnx(path: Path, content: bytes, card: ModelCard, frames: Calibration
     if frames is not None:
         onnx = import_extra("onnx", "export", "int8")
         model = quantize(onnx.load_from_string(content), content, card, frames)
-        content = bytes(model.SerializeToString())
+        content = seal(model.SerializeToString(), ".onnx")
     path.write_bytes(content)
 
 
@@ -162,4 +163,6 @@ def _write_openvino(
     if frames is not None:
         model = quantize(model, content, card, frames)
     model.set_rt_info(card.model_dump_json(), [CARD_KEY])
+    model.set_rt_info(UNSEALED, [OPENVINO_KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
+    path.write_bytes(seal(path.read_bytes(), ".xml", path.with_suffix(".bin").read_bytes()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, Self, cast
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pinglow.backends.device import choose_device
+from pinglow.backends.device import Device, choose_device
 from pinglow.backends.torch import TorchBackend, tf32
 from pinglow.errors import FrameError, OptionError
 from pinglow.extras import import_extra
@@ -35,6 +36,8 @@ _SAME: Final = 0.3  # IoU of two boxes, widened, from which on they are taken fo
 _WIDER: Final = 2.0  # pixels at the network's input, on each side
 _MOST: Final = 1000  # candidates of a tile that are looked at, the best ones
 _LEAST_SCORE: Final = 0.01  # candidates below it are not looked at
+
+_ALONE: Final = threading.Lock()  # ultralytics keeps the grid of the last size in the network
 
 
 class Detector(Protocol):
@@ -193,7 +196,7 @@ def find_boxes(
     with (
         torch.inference_mode(),
         torch.autocast(device.type, enabled=False),
-        tf32(False),
+        tf32(Device(device.type, device.index or 0), False),
         memory_guard(frame),
     ):
         return _find_boxes(detector, frame, rule, least_score, tile, device)
@@ -212,7 +215,8 @@ def _find_boxes(
     side = max(height, width) if tile is None or is_untiled(height, width, tile) else tile
     found = []
     for part in cut_into_tiles(height, width, side, MARGIN):
-        boxes = detector(image[..., part.rows, part.columns])[0]  # (A, 5)
+        with _ALONE:
+            boxes = detector(image[..., part.rows, part.columns])[0]  # (A, 5)
         boxes = boxes[boxes[:, 4].topk(min(_MOST, len(boxes))).indices]
         boxes = boxes[boxes[:, 4] >= least_score]
         boxes[:, :4] += boxes.new_tensor([part.columns.start, part.rows.start] * 2)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from pinglow.errors import ModelError
+from pinglow.models.checksum import check_whole
 from pinglow.models.registry import Kind, find_network
 from pinglow.preprocess import NORMALIZATION, InputRule
 
@@ -88,7 +89,7 @@ def read_card(name_or_path: str | Path) -> ModelCard:
     """The card of a bundled model or of a weights file.
 
     Raises:
-        ModelError: The name is unknown, or the file is damaged or not pinglow's.
+        ModelError: The name is unknown, or the file is damaged, changed or not pinglow's.
     """
     path = find_model(name_or_path)
     if path.suffix.lower() in EXPORTED:
@@ -102,6 +103,7 @@ def read_card(name_or_path: str | Path) -> ModelCard:
         ) from error
     if CARD_KEY not in metadata:
         raise ModelError(f"{path} has no pinglow card; use weights that pinglow train has written")
+    check_whole(path)
     return parse_card(metadata[CARD_KEY], path)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pinglow.errors import ModelError
 from pinglow.extras import import_extra
 from pinglow.models.card import CARD_KEY, ModelCard
+from pinglow.models.checksum import KEY, UNSEALED, seal
 from pinglow.models.graph import GATES_INPUT, OWN_INPUT
 from pinglow.nn import GatedNetwork, fold_kernels
 
@@ -41,7 +42,7 @@ def convert_to_onnx(network: nn.Module, card: ModelCard) -> bytes:
     Args:
         network: Maps (N, 1, H, W) to logits of the same shape, for any N >= 1 and any H and W
             from 32 on; in eval mode.
-        card: Goes into the model's metadata, as JSON under ``pinglow``.
+        card: Goes into the model's metadata, as JSON under ``pinglow``; beside it the checksum.
 
     Returns:
         The file's content. Input ``image`` and output ``probability`` are (N, 1, H, W) float32.
@@ -83,9 +84,10 @@ def convert_to_onnx(network: nn.Module, card: ModelCard) -> bytes:
     # An input with an initial value may be left out.
     for name, value in defaults.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))
-    entry = model.metadata_props.add()
-    entry.key, entry.value = CARD_KEY, card.model_dump_json()
-    return bytes(model.SerializeToString())
+    for key, text in ((CARD_KEY, card.model_dump_json()), (KEY, UNSEALED)):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, text
+    return seal(model.SerializeToString(), ".onnx")
 
 
 def _trace(whole: nn.Module, defaults: dict[str, Tensor]) -> Any:

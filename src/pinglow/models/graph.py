@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pinglow.errors import ModelError
 
-GRAPH: Final = "graph2"
+GRAPH: Final = "graph3"
 """Names the kind of graph; another name makes cached conversions anew."""
 
 GATES_INPUT: Final = "given_gates"

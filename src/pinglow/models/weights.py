@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from pinglow.errors import ModelError
 from pinglow.files import write_whole
 from pinglow.models.card import CARD_KEY, ModelCard, find_model, read_card
+from pinglow.models.checksum import KEY, UNSEALED, seal
 from pinglow.models.registry import Kind, build_network
 
 
@@ -43,20 +45,28 @@ def fill_network(network: nn.Module, path: Path) -> None:
     """Load a file's weights into its network.
 
     Raises:
-        ModelError: They do not fit together, or the file is damaged.
+        ModelError: They do not fit together, the file is damaged, or a weight is no finite number.
     """
     from safetensors.torch import load_file
 
     try:
-        network.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        network.load_state_dict(tensors)
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{path} holds weights of another network than its card says; train or export it again"
         ) from error
+    for name, values in tensors.items():
+        if not torch.isfinite(values).all():
+            raise ModelError(
+                f"{path} holds a weight that is no finite number ({name}), so it would find "
+                "nothing; train it again"
+            )
 
 
 def save_model(path: Path, network: nn.Module, card: ModelCard) -> None:
     """Write weights and card to a safetensors file, whole or not at all."""
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    content = save(tensors, metadata={CARD_KEY: json.dumps(card.model_dump(mode="json"))})
-    write_whole(path, content)
+    text = json.dumps(card.model_dump(mode="json"))
+    content = save(tensors, metadata={CARD_KEY: text, KEY: UNSEALED})
+    write_whole(path, seal(content, ".safetensors"))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+import torch
+
 from pinglow.nn.attention import (
     ATTENTIONS,
     ChannelAttention,
@@ -19,6 +23,10 @@ from pinglow.nn.kernel import (
 )
 from pinglow.nn.swap import fold_kernels, shape_convolutions
 from pinglow.nn.unet import PinwheelUNet
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # A forked process has none of the threads that PyTorch would wait for.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 __all__ = [
     "ATTENTIONS",
