@@ -1,7 +1,7 @@
 """Spoil files for as long as asked, each kind in a process of its own that may crash or hang.
 
-    python tests/fuzz --seconds 3600              all kinds in turn; failures into build/fuzz
-    python tests/fuzz --kind image --number 17    one batch again
+python tests/fuzz --seconds 3600              all kinds in turn; failures into build/fuzz
+python tests/fuzz --kind image --number 17    one batch again
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def go_round(kinds: list[str], first: int, seconds: float, out: Path) -> int:
             if spent >= seconds:
                 break
     total = sum((following[kind] - first) * KINDS[kind].together for kind in kinds)
-    print(f"{total:,} files in {spent / 60:.0f} minutes, {failures.total()} batches broke a promise")
+    print(
+        f"{total:,} files in {spent / 60:.0f} minutes, {failures.total()} batches broke a promise"
+    )
     if failures.total():
         print(f"they are in {out}")
     return int(failures.total() > 0)

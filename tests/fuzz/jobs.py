@@ -7,7 +7,6 @@ ones are done as they are without the others.
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
 import json
@@ -43,7 +42,7 @@ class Kind:
     samples: Callable[[], dict[str, bytes]]
     run: Callable[[Path, Spoiled], None]
     together: int = 1
-    share: int = 40
+    share: int = 10
 
 
 def make_batch(kind: str, number: int) -> Spoiled:
@@ -120,7 +119,7 @@ def _bright_is_target() -> Iterator[None]:
     rule = InputRule(max_scale=1.0)
     card = ModelCard(name="bright", network={"type": "PinwheelUNet"}, parameters=0, input_rule=rule)
     predictor = Predictor(Bright(), card)
-    with mock.patch.object(Predictor, "load", lambda *_, **__: predictor):
+    with mock.patch.object(Predictor, "load", return_value=predictor):
         yield
 
 
@@ -305,7 +304,7 @@ def read_study(folder: Path, spoiled: Spoiled) -> None:
     """A spoiled study, up to where its runs would begin, and its report."""
     ((_, content),) = spoiled
     (folder / "study.toml").write_bytes(content)
-    with mock.patch("pinglow.study.run.run_study", lambda *_, **__: []):
+    with mock.patch("pinglow.study.run.run_study", return_value=[]):
         call("study", folder / "study.toml", "--work", folder / "work", "--out", folder / "out")
     call("study", "report", folder / "study.toml", "--out", folder / "out")
 
@@ -343,17 +342,41 @@ def _written(write: Callable[[Path], object], name: str) -> bytes:
 
 
 def run_model(folder: Path, spoiled: Spoiled, *, backend: str) -> None:
-    """A spoiled model on a whole frame."""
+    """A spoiled model on a whole frame: it is refused, or finds what the whole one does."""
     ((name, content),) = spoiled
-    model = folder / name
-    model.write_bytes(content)
-    (folder / "frame.png").write_bytes(_samples("image")["deep.png"])
     if backend == "torch":
-        call("models", model)
-    call(
-        *("predict", folder / "frame.png", "--model", model, "--backend", backend),
-        *("--out", folder / "out", "--save", "jsonl"),
+        (folder / name).write_bytes(content)
+        call("models", folder / name)
+        if _tensors(content) == _tensors(_weights()):
+            return  # its card is spoiled, which may well say something else
+    found = _find(folder, name, content, backend)
+    if found is not None and found != _find_whole(name, backend):
+        raise BrokenPromiseError(f"a spoiled {name} finds something else: {found}")
+
+
+def _find(folder: Path, name: str, content: bytes, backend: str) -> Any:
+    """The targets that a model finds; None: it is refused."""
+    (folder / name).write_bytes(content)
+    (folder / "frame.png").write_bytes(_samples("image")["deep.png"])
+    done = call(
+        *("predict", folder / "frame.png", "--model", folder / name, "--backend", backend),
+        *("--out", folder / "out", "--save", "jsonl", "--threshold", "0.01"),
     )
+    if done.code:
+        return None
+    return [json.loads(line)["targets"] for line in _read_lines(folder / "out" / "targets.jsonl")]
+
+
+@functools.cache
+def _find_whole(name: str, backend: str) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        content = _weights() if backend == "torch" else _graph()
+        return _find(Path(folder), name, content, backend)
+
+
+def _tensors(content: bytes) -> bytes:
+    """What follows the header of a safetensors file."""
+    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def _write_run(folder: Path) -> Path:
@@ -500,24 +523,28 @@ _coco = functools.partial(corpus.coco, list(_COCO_NAMES))
 _names = functools.partial("\n".join(["a.png", "./images/b2.png", "c-3", ""]).encode)
 
 KINDS: Final[dict[str, Kind]] = {
-    "image": Kind(corpus.images, predict_frames, 20),
-    "video": Kind(corpus.videos, predict_frames, 4),
-    "voc": Kind(corpus.voc, functools.partial(convert_labels, form="voc"), 20),
-    "yolo": Kind(corpus.yolo, functools.partial(convert_labels, form="yolo"), 20),
-    "coco": Kind(_of("annotations.json", _coco), convert_coco),
-    "list": Kind(_of("train.txt", _names), convert_list),
-    "mask": Kind(_of("mask.png", _mask), score_masks, 10),
-    "map": Kind(_of("mask.png", _mask), functools.partial(score_masks, where="maps")),
-    "recipe": Kind(_of("recipe.toml", _RECIPE.encode), read_recipe),
-    "study": Kind(_of("study.toml", _STUDY.encode), read_study),
+    "image": Kind(corpus.images, predict_frames, 20, 15),
+    "video": Kind(corpus.videos, predict_frames, 4, 8),
+    "voc": Kind(corpus.voc, functools.partial(convert_labels, form="voc"), 20, 6),
+    "yolo": Kind(corpus.yolo, functools.partial(convert_labels, form="yolo"), 20, 6),
+    "coco": Kind(_of("annotations.json", _coco), convert_coco, share=20),
+    "list": Kind(_of("train.txt", _names), convert_list, share=15),
+    "mask": Kind(_of("mask.png", _mask), score_masks, 10, 8),
+    "map": Kind(_of("mask.png", _mask), functools.partial(score_masks, where="maps"), share=10),
+    "recipe": Kind(_of("recipe.toml", _RECIPE.encode), read_recipe, share=20),
+    "study": Kind(_of("study.toml", _STUDY.encode), read_study, share=10),
     "weights": Kind(
-        _of("w.safetensors", _weights), functools.partial(run_model, backend="torch")
+        _of("w.safetensors", _weights), functools.partial(run_model, backend="torch"), share=10
     ),
-    "onnx": Kind(_of("w.onnx", _graph), functools.partial(run_model, backend="onnxruntime")),
-    "openvino": Kind(_of("w.onnx", _graph), functools.partial(run_model, backend="openvino")),
-    "run": Kind(_run_files, resume_training),
-    "log": Kind(_log, resume_job),
-    "tables": Kind(_tables, resume_tables),
-    "pack": Kind(_pack, unpack),
+    "onnx": Kind(
+        _of("w.onnx", _graph), functools.partial(run_model, backend="onnxruntime"), share=10
+    ),
+    "openvino": Kind(
+        _of("w.onnx", _graph), functools.partial(run_model, backend="openvino"), share=0
+    ),
+    "run": Kind(_run_files, resume_training, share=4),
+    "log": Kind(_log, resume_job, share=10),
+    "tables": Kind(_tables, resume_tables, share=8),
+    "pack": Kind(_pack, unpack, share=15),
 }
 """Every kind of file that is spoiled."""
