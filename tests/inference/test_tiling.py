@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinglow.inference.tiling import choose_windows, cut_into_tiles
+from pinglow.inference.tiling import choose_windows, cut_into_tiles, is_untiled, untiled_pixels
 
 
 @given(
@@ -47,6 +47,39 @@ def test_a_frame_of_four_windows_area_is_its_own_window(shape: tuple[int, int]) 
     assert choose_windows(*shape, 100) == [(slice(0, shape[0]), slice(0, shape[1]))]
 
 
+@pytest.mark.parametrize(("width", "alone"), [(1023, True), (1024, True), (1025, False)])
+def test_a_frame_of_exactly_four_tiles_area_is_computed_at_once(width: int, alone: bool) -> None:
+    assert untiled_pixels(256) == 256 * 1024
+    assert is_untiled(256, width, 256) is alone
+    assert is_untiled(width, 256, 256) is alone
+    assert is_untiled(256, width, None)
+
+
+@pytest.mark.parametrize(
+    ("length", "starts"),
+    [
+        (99, [0]),
+        (100, [0]),  # one window is the whole side
+        (101, [0]),  # one in the middle
+        (160, [30]),
+        (199, [49]),
+        (200, [0, 100]),  # from two windows on, one around each quarter: they touch, never overlap
+        (201, [0, 100]),
+        (400, [50, 250]),
+        (1000, [200, 700]),
+    ],
+)
+def test_windows_stand_around_the_quarters_of_a_side(length: int, starts: list[int]) -> None:
+    other = 10_000  # so long that the frame never is its own window
+    windows = choose_windows(length, other, 100)
+    rows = [slice(start, min(start + 100, length)) for start in starts]
+    columns = [slice(2450, 2550), slice(7450, 7550)]
+    assert windows == [(row, column) for row in rows for column in columns]
+    assert choose_windows(other, length, 100) == [
+        (column, row) for column in columns for row in rows
+    ]
+
+
 @given(height=st.integers(1, 900), width=st.integers(1, 900), side=st.integers(10, 300))
 def test_windows_lie_inside_are_few_and_no_larger_than_asked(
     height: int, width: int, side: int
@@ -58,4 +91,7 @@ def test_windows_lie_inside_are_few_and_no_larger_than_asked(
         assert 0 <= columns.start < columns.stop <= width
         area = (rows.stop - rows.start) * (columns.stop - columns.start)
         assert area <= 4 * side**2
-    assert len(set(map(str, windows))) == len(windows)
+    covered = np.zeros((height, width), dtype=int)
+    for window in windows:
+        covered[window] += 1
+    assert covered.max() == 1  # none says twice what another says

@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -96,6 +98,24 @@ def test_curves_are_drawn_with_what_is_there(tmp_path: Path) -> None:
     with Image.open(tmp_path / "curves.png") as image:
         assert image.width > 2 * image.height
         assert len(image.convert("RGB").getcolors(100_000)) > 10
+
+
+def test_the_best_is_kept_and_of_equal_ones_the_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr("pinglow.training.run.save_model", lambda *_: kept.append(step))
+    for name in ("_append_row", "_finished_card", "save"):
+        monkeypatch.setattr(RunKeeper, name, lambda *_: None)
+    monkeypatch.setattr("pinglow.training.run.draw_curves", lambda *_: None)
+    keeper = RunKeeper(tmp_path, ModelCard(name="x", network={}, parameters=0))
+    task: Any = SimpleNamespace(trained_network=None, figures=("iou",))
+    optimizer: Any = None
+    for step, score in enumerate((0.0, 0.0, 0.5, 0.4, 0.5, 0.499)):
+        task.score = score
+        keeper.keep(task, optimizer, step, 0.1)
+    assert kept == [0, 1, 2, 4]
+    assert keeper.best == 0.5
 
 
 def test_rows_are_kept_whatever_a_folder_is_called(
