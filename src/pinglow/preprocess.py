@@ -27,6 +27,7 @@ _WHOLE: Final = slice(None), slice(None)
 _GAUSSIAN_SPREAD: Final = 3.29  # 5th to 95th percentile of a Gaussian, in standard deviations
 _MOST_PIXELS: Final = 2**20  # statistics of a larger frame come from an even grid of its pixels
 _TOO_WIDE: Final = 5.0  # spreads of a region, from which on the frame's own hides its targets
+_FAR_APART: Final = 4.0  # spreads between two regions' medians; nearer ones overlap
 _QUICK_PIXELS: Final = 2**14  # are enough to see that a frame has one temperature
 _LEAST_REGION: Final = 0.05  # of the frame; less does not move its middle 90 %
 _LEAST_PART: Final = 0.01  # of the frame; a smaller part of a region may be a target
@@ -109,7 +110,7 @@ def measure_frame(frame: NDArray[Any]) -> tuple[Normalization, ...]:
     more than a million pixels is measured on an even grid. NaN and infinite pixels do not count.
 
     A frame of two temperatures, such as a sky over hot ground, has a spread in which dim targets
-    vanish. Where it is more than five times that of one of the two regions, there is a second
+    vanish. Where it is more than five times that of one of two regions far apart, there is a second
     normalization, each region's by itself.
 
     Args:
@@ -152,13 +153,15 @@ def _two_regions(
     """
 
     def normalizations(cold: NDArray[Any], warm: NDArray[Any]) -> list[Normalization] | None:
-        found = []
-        for region in (cold, warm):
-            median, middle, clipped = _middle(region)
-            # Of clipped counts nobody knows the spread.
-            found.append(Normalization(median, spread if clipped else max(middle, floor)))
-        wide = spread > _TOO_WIDE * min(each.spread for each in found)
-        return found if wide else None
+        middles = _middle(cold), _middle(warm)
+        apart = middles[1][0] - middles[0][0]
+        if not apart > _FAR_APART * max(middle for _, middle, _ in middles):
+            return None
+        found = [  # of clipped counts nobody knows the spread
+            Normalization(median, spread if clipped else max(middle, floor))
+            for median, middle, clipped in middles
+        ]
+        return found if spread > _TOO_WIDE * min(each.spread for each in found) else None
 
     step = max(1, int(np.sqrt(sample.size / _QUICK_PIXELS)))
     few = sample[::step, ::step]
