@@ -70,10 +70,10 @@ def show_parts(task: SegmentationTask, supply: TrainingBatches, steps: int) -> N
         images = images.contiguous(memory_format=torch.channels_last)
         fused, *sides = task.network.forward_pyramid(images)
         marks.append(time.perf_counter())
-        losses = [task._loss(task.loss, fused, masks)]
+        losses = [task._loss(fused, masks, warm=False)]
         for level, side in enumerate(sides):
             truth = F.max_pool2d(masks, 2**level, ceil_mode=True) if level else masks
-            losses.append(task._loss(task.loss, side, truth))
+            losses.append(task._loss(side, truth, warm=False))
         loss = torch.stack(losses).mean()
         marks.append(time.perf_counter())
         optimizer.zero_grad()
