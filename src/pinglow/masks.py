@@ -16,6 +16,7 @@ numbers (the same), negative values, several flat values up to 255.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -174,7 +175,9 @@ def _refuse_bright(bright: BoolArray, name: object) -> None:
         )
 
 
-def _refuse_rim(values: Values, name: object, say: Any, only: float | None = None) -> None:
+def _refuse_rim(
+    values: Values, name: object, say: Callable[[Any], str], only: float | None = None
+) -> None:
     """Refuse a value that lies between 0 and all others: a border to leave out, or a target?"""
     beside = ndimage.binary_dilation(values == 0, _CROSS) & (values != 0)
     rim = np.unique(values[beside])
