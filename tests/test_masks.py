@@ -53,7 +53,13 @@ def test_a_mask_of_two_values_keeps_its_pixels(mask: int, scale: int) -> None:
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize(
     "lookup",
-    [[0, 1, 2, 3, 4, 5], [0, 7, 7, 3, 9, 60], [0, 50, 100, 150, 200, 250], [0, 1, 1, 1, 1, 2]],
+    [
+        [0, 1, 2, 3, 4, 5],
+        [0, 7, 7, 3, 9, 60],
+        [0, 50, 100, 150, 200, 250],
+        [0, 201, 202, 7, 1, 9],
+        [0, 1, 1, 1, 1, 2],
+    ],
 )
 def test_the_numbers_of_targets_are_targets(kind: Any, lookup: list[int]) -> None:
     read = interpret_mask(np.array(lookup, dtype=kind)[NUMBERS])
@@ -98,6 +104,11 @@ def test_a_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
         wrong = read_mask(tmp_path / "a.jpg").targets != large
         assert not (wrong & ndimage.binary_erosion(large)).any()
         assert not (wrong & ~ndimage.binary_dilation(large, SQUARE)).any()
+    dim = large * np.uint8(255)
+    dim[dim.shape[0] // 2 :] //= 3
+    Image.fromarray(dim).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg has \d spots of at most half"):
+        read_mask(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
@@ -134,6 +145,13 @@ def test_alpha_that_says_nothing_is_dropped(tmp_path: Path) -> None:
         image[..., 3] = alpha
         Image.fromarray(image).save(tmp_path / "a.png")
         assert (read_mask(tmp_path / "a.png").targets == MASK).all()
+
+
+def test_a_mask_that_is_all_transparent_is_told() -> None:
+    image = (MASK * np.uint8(255))[..., None].repeat(4, 2)
+    image[..., 3] = 0
+    assert interpret_mask(image).kind == "transparent"
+    assert interpret_mask(image * np.uint8(0)).kind == "plain"
 
 
 def rimmed(inner: Any, rim: Any, kind: Any = np.uint8) -> NDArray[Any]:

@@ -16,6 +16,7 @@ numbers (the same), negative values, several flat values up to 255.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ _ADVICE: Final = "save targets as 255 and everything else as 0"
 READINGS: Final = {
     "numbers": "holds several values: every value above 0 is read as target",
     "colors": "is in color: every color but black is read as target",
+    "transparent": "is all transparent: its colors are read all the same",
     "alpha": "holds one color all over: its alpha is read as the mask",
 }
 """What is said of a mask that is not plain, by the kind of its reading."""
@@ -98,10 +100,11 @@ def _collapse(mask: Values, name: object) -> tuple[Values, str]:
     if alpha is not None and (alpha != alpha[0, 0]).any():
         if (colors == colors[0, 0]).all():
             return alpha, "alpha"
-        if (colors.max(axis=2) > colors.max() / 2)[alpha == 0].any():
+        if (colors > colors.max() / 2)[alpha == 0].any():
             raise DataError(f"{name} has bright pixels that its alpha hides: {_ADVICE}, no alpha")
     if (colors == colors[..., :1]).all():
-        return colors[..., 0], "plain"
+        clear = alpha is not None and not alpha.any() and colors.any()
+        return colors[..., 0], "transparent" if clear else "plain"
     flat, numbers = np.unique(colors.reshape(-1, colors.shape[2]), axis=0, return_inverse=True)
     numbers = numbers.reshape(mask.shape[:2])
     values = colors.max(axis=2)
@@ -145,7 +148,7 @@ def _split_values(values: Values, name: object, lossy: bool) -> tuple[BoolArray,
     if (filled == (values == top)).all():  # one value beside 0
         return np.asarray(filled), "plain"
     if lossy or (values.dtype.kind == "f" and (values != np.rint(values)).any()):
-        _refuse_dim_spots(values, name)
+        _refuse_dim_spots(values, name, lossy=lossy)
         return soft, "soft"
     found = np.unique(values[filled])
     if len(found) <= MOST_NUMBER:
@@ -158,7 +161,7 @@ def _split_values(values: Values, name: object, lossy: bool) -> tuple[BoolArray,
     if alike == whole and not _is_dotted(values, soft):
         return np.asarray(filled), "numbers"
     _refuse_flat(values, found, name)
-    _refuse_dim_spots(values, name)
+    _refuse_dim_spots(values, name, lossy=lossy)
     return soft, "soft"
 
 
@@ -172,7 +175,9 @@ def _refuse_bright(bright: BoolArray, name: object) -> None:
         )
 
 
-def _refuse_rim(values: Values, name: object, say: Any, only: float | None = None) -> None:
+def _refuse_rim(
+    values: Values, name: object, say: Callable[[Any], str], only: float | None = None
+) -> None:
     """Refuse a value that lies between 0 and all others: a border to leave out, or a target?"""
     beside = ndimage.binary_dilation(values == 0, _CROSS) & (values != 0)
     rim = np.unique(values[beside])
@@ -226,7 +231,7 @@ def _is_dotted(values: Values, soft: BoolArray) -> bool:
         np.bincount(ndimage.label(where, _SQUARE)[0].ravel())[1:].max(initial=0)
         for where in (soft, dim)
     )
-    return bool(dark <= 1 < bright)
+    return bool(dark == 1 < bright)
 
 
 def _refuse_flat(values: Values, found: Values, name: object) -> None:
@@ -244,13 +249,17 @@ def _refuse_flat(values: Values, found: Values, name: object) -> None:
         )
 
 
-def _refuse_dim_spots(values: Values, name: object) -> None:
-    """Refuse spots below half of the maximum, which would be lost."""
+def _refuse_dim_spots(values: Values, name: object, *, lossy: bool) -> None:
+    """Refuse spots below half of the maximum, which would be lost.
+
+    JPEG's noise is darker; single pixels are strays, as IRSTD-1k's masks have, but not in color
+    JPEG, where they are what is left of a small target.
+    """
     top = values.max()
-    labels, count = ndimage.label(values > top / 8, _SQUARE)
+    labels, count = ndimage.label(values > top / (4 if lossy else 8), _SQUARE)
     peaks = np.asarray(ndimage.maximum(values, labels, np.arange(1, count + 1)))
     areas = np.bincount(labels.ravel())[1:]
-    lost = (peaks <= top / 2) & (areas > 1)
+    lost = (peaks <= top / 2) & (areas > (0 if lossy else 1))
     if lost.any():
         raise DataError(
             f"{name} has {int(lost.sum())} spots of at most half its largest value, which may be "

@@ -40,7 +40,7 @@ KNOWN_DATASETS: Final[dict[str, DatasetInfo]] = {
         {"train": 256, "val": 85, "trainval": 341, "test": 86},
         "none stated",
         "https://github.com/YimianDai/sirst",
-        _CLONE,
+        f"{_CLONE}, its lists named with their folder, as idx_427/test",
     ),
     "sirst-v2": DatasetInfo(
         "SIRST-V2",

@@ -36,16 +36,30 @@ class _Image(BaseModel):
 
 class _Annotation(BaseModel):
     bbox: tuple[float, float, float, float]
-    iscrowd: bool = False
 
 
 class _Of(BaseModel):
     image_id: _Id
 
 
+class _ImageRow(BaseModel):
+    id: Any = None
+    file_name: Any = None
+    width: Any = None
+    height: Any = None
+
+
+class _AnnotationRow(BaseModel):
+    image_id: Any = None
+    bbox: Any = None
+    iscrowd: Any = 0
+
+
 class _Coco(BaseModel):
-    images: list[dict[str, Any]]
-    annotations: list[dict[str, Any]]
+    """Rows of a file, looked at one by one, without what takes the room: outlines and masks."""
+
+    images: list[_ImageRow]
+    annotations: list[_AnnotationRow]
 
 
 @dataclass
@@ -94,18 +108,18 @@ def read_coco(path: Path) -> dict[str, CocoImage]:
     for number, row in enumerate(coco.annotations):
         place = f"{path}, annotations.{number}"
         try:
-            of = by_id.get(str(_Of.model_validate(row).image_id))
+            of = by_id.get(str(_Of.model_validate(vars(row)).image_id))
         except ValidationError:
             of = None
         if of is None:
             strays += 1
             continue
         try:
-            annotation = _Annotation.model_validate(row)
+            annotation = _Annotation.model_validate(vars(row))
         except ValidationError as error:
             of.fault = of.fault or f"{place}.{_explain(error)}; mend or take out that box"
         else:
-            crowds += annotation.iscrowd
+            crowds += row.iscrowd in (1, "1")
             of.rows.append((place, annotation.bbox))
     _tell(path, len(coco.annotations), crowds, strays)
     with_boxes = [image for image in images.values() if image.rows]
@@ -115,20 +129,20 @@ def read_coco(path: Path) -> dict[str, CocoImage]:
 
 
 def _index_images(
-    path: Path, rows: list[dict[str, Any]]
+    path: Path, rows: list[_ImageRow]
 ) -> tuple[dict[str, CocoImage], dict[str, CocoImage]]:
     """The images of a file by name and by id; a wrong one keeps its fault."""
     images: dict[str, CocoImage] = {}
     by_id: dict[str, CocoImage] = {}
     for number, row in enumerate(rows):
         try:
-            name, entry = _Named.model_validate(row).file_name, CocoImage(None)
+            name, entry = _Named.model_validate(vars(row)).file_name, CocoImage(None)
         except ValidationError as error:
             raise DataError(
                 f"{path} is not COCO JSON: images.{number}.{_explain(error)}"
             ) from error
         try:
-            image = _Image.model_validate(row)
+            image = _Image.model_validate(vars(row))
         except ValidationError as error:
             entry.fault = f"{path}, images.{number}.{_explain(error)}; mend that image"
         else:
