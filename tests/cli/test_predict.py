@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -450,6 +451,94 @@ def test_a_job_that_takes_no_frame_leaves_an_earlier_jobs_tables(
     assert [table.read_text() for table in tables] == before
     run("clip.mkv", "--save", "csv,jsonl", "--every", "10")
     assert [len(table.read_text().splitlines()) for table in tables] == [3, 2]
+
+
+# --- videos, other files, standard output ----------------------------------------------------
+
+
+def test_a_folder_says_once_what_it_holds_that_is_not_read(
+    run: Run, save_clip: SaveClip, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_frames(Path("in"), 1)
+    for name in ("a.txt", "b.TXT", "c.seq2", ".hidden", "noise"):
+        (Path("in") / name).write_text("x")
+    (Path("in") / "folder.txt").mkdir()
+    os.mkfifo("in/pipe.png")
+    save_clip(Path("in/clip.mkv"), 2).rename("in/clip.ts")
+    assert run("in").exit_code == 0
+    said = "1 .seq2, 2 .txt, 1 pipe or device, 1 without a suffix"
+    assert caplog.messages == [f"not read, as they are not named as frames are: {said}"]
+    lines = Path("pinglow-out/targets.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["clip_f0000", "clip_f0001", "f0"]
+    caplog.clear()
+    assert run("**/*").exit_code == 0  # its own results are no others
+    assert caplog.messages == [f"not read, as they are not named as frames are: {said}"]
+    Path("other").mkdir()
+    Path("other/a.seq2").touch()
+    assert run("other").stderr.endswith("; there are 1 .seq2\n")
+
+
+def test_a_video_stream_is_chosen(run: Run, save_clip: SaveClip) -> None:
+    save_clip(Path("clip.mkv"), 2)
+    assert run("clip.mkv", "--video-stream", "0").exit_code == 0
+    result = run("clip.mkv", "--video-stream", "1")
+    assert result.exit_code == 2
+    assert "clip.mkv has no video stream 1: choose from 0: ffv1 40 x 32" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv"])
+def test_a_table_goes_to_standard_output(run: Run, name: str) -> None:
+    save_frames(Path("in"), 2)
+    Path("in/f1.png").write_text("broken")
+    save = ("--save", name) if name == "csv" else ()
+    result = run("in", "--out", "-", *save)
+    assert result.exit_code == 2
+    assert run("in", "--out", "found", "--save", name).exit_code == 2
+    assert result.stdout == Path(f"found/targets.{name}").read_text()
+    assert "1 frame, 1 left out, 1 target, " in result.stderr
+    assert not Path("-").exists()
+    for more in (("--save", "csv,jsonl"), ("--save", "mask"), ("--resume",)):
+        refused = run("in", "--out", "-", *more)
+        assert refused.exit_code == 2
+        assert refused.stderr.startswith("error: --out - ")
+        assert refused.stdout == ""
+
+
+def test_home_is_known_in_every_path(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Path("home").resolve()
+    monkeypatch.setenv("HOME", str(home))
+    save_frames(home, 2)
+    for source in ("~/*.png", "~", "~/f0.png"):
+        result = run(source, "--out=~/found", "--model", "~/m", "--save", "csv")
+        assert result.exit_code == 0
+        assert (home / "found/targets.csv").is_file()
+        assert run.asked[-1][0] == str(home / "m")  # type: ignore[attr-defined]
+    assert run("~nobody-here/x").stderr.startswith("error: ~nobody-here/x does not exist")
+    save_frames(Path("a~b"), 1)
+    assert run("a~b").exit_code == 0
+    assert not Path("~").exists()
+
+
+def test_what_is_ignored_is_written_down_and_not_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_model: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_frames(Path("in"), 1)
+    mask = np.full((20, 30), 255, np.uint8)
+    mask[0, 0] = 0
+    Image.fromarray(mask).save("mask.png")
+    command = ["predict", "in", "--model", str(small_model), "--backend", "torch"]
+    words = ["--ignore", "0,0,1,2", "--ignore", "mask.png"]
+    result = CliRunner().invoke(app, [*command, *words])
+    assert result.exit_code == 2
+    assert result.stderr.endswith("f0.png: the whole frame is ignored: ignore less\n")
+    result = CliRunner().invoke(app, [*command, *words[2:]])
+    assert result.exit_code == 0, result.output
+    line = json.loads(Path("pinglow-out/targets.jsonl").read_text())
+    assert [target["bbox"] for target in line["targets"]] in ([], [[0, 0, 1, 1]])
+    assert '"ignore": ["mask.png"]' in Path("pinglow-out/.pinglow-job.jsonl").read_text()
+    again = CliRunner().invoke(app, [*command, "--resume"])
+    assert "was another one (ignore)" in again.stderr
 
 
 # --- detectors -------------------------------------------------------------------------------

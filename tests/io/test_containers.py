@@ -46,5 +46,5 @@ def test_by_the_first_bytes(tmp_path: Path, content: bytes, video: bool, lacking
 def test_garbage_ends(tmp_path: Path, start: bytes) -> None:
     path = tmp_path / "file"
     for filling in (b"\0", b"\xff", b"\x81\x80"):
-        path.write_bytes(start + filling * 100_000)
+        path.write_bytes(start + filling * 20_000)
         lacks_bytes(path)

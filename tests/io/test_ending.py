@@ -134,7 +134,7 @@ def test_what_is_missing_is_counted(
     are = "is" if missing == 1 else "are"
     expected = f" is cut short: {missing} of {COUNT} frames {are} missing at its end; copy it again"
     assert said == (expected if missing else "")
-    assert missing or share > 0.9
+    assert missing or share > 0.9 or "sound" in name  # which is stored last
 
 
 @pytest.mark.parametrize("share", [0.6, 0.97])

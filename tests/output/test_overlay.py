@@ -111,3 +111,14 @@ def test_drawing_a_large_frame_needs_little_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * frame.size
+
+
+def test_what_is_ignored_is_hatched_and_moves_no_contrast() -> None:
+    frame = make_record().frame.copy()
+    ignored = np.zeros((40, 60), bool)
+    ignored[:10, :20] = True
+    plain = np.asarray(draw_overlay(np.where(ignored, np.nan, frame), ()).convert("L"))
+    frame[ignored] = 65535
+    drawn = np.asarray(draw_overlay(frame, (), ignored=ignored).convert("L"))
+    assert set(np.unique(drawn[: 10 * 9, : 20 * 9])) == {120, 255 // 3}
+    np.testing.assert_array_equal(drawn[90:], plain[90:])

@@ -131,7 +131,7 @@ class Ending:
 
     def _name(self, missing: int) -> str:
         total = missing + self._packets
-        missing += len(self.lost) == 1  # see `check`
+        missing += self._shown - self.frames if len(self.lost) == 1 else 0  # see `check`
         are = "is" if missing == 1 else "are"
         return f"{missing} of {total} frames {are} missing at its end"
 
