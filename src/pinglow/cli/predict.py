@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pinglow.cli.output_file import echo
+from pinglow.cli.output_file import check_output_folder, echo
 from pinglow.errors import FrameError, OptionError
 
 if TYPE_CHECKING:
@@ -130,8 +130,7 @@ def predict(
 
     names = _split_names(save)
     selection = Selection(every, start, end)
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"--out {out} is a file: name a folder")
+    check_output_folder("--out", out)
     if track and resume:
         raise OptionError("--track numbers tracks through all files: start anew, without --resume")
     if track:
