@@ -8,7 +8,10 @@ import resource
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from pinglow.cli.main import app
 from pinglow.cli.output_file import STANDARD_OUTPUT, check_output_file, echo, write_json
 from pinglow.errors import OptionError
 
@@ -52,13 +55,13 @@ def test_a_dash_is_standard_output(path: Path, capsys: pytest.CaptureFixture[str
         check_output_file("--plot", path)
 
 
-def test_a_folder_that_takes_no_file_is_told_before_the_work(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_is_told_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="does not exist"):
         check_output_file("--json", tmp_path / "no" / "s.json")
     with pytest.raises(OptionError, match="is a folder"):
         check_output_file("--json", tmp_path)
-    with pytest.raises(OptionError, match=r"cannot be written .*: name a file in another folder"):
-        check_output_file("--json", Path("/proc/s.json"))
+    with pytest.raises(OptionError, match=r"/proc/s\.json cannot be written"):
+        write_json(Path("/proc/s.json"), [])
     check_output_file("--json", tmp_path / "s.json")
     assert os.listdir(tmp_path) == []
 
@@ -66,3 +69,32 @@ def test_a_folder_that_takes_no_file_is_told_before_the_work(tmp_path: Path) -> 
 def test_a_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     echo("a\nb\x1b[2J", err=True)
     assert capsys.readouterr().err == "a\\nb\\x1b[2J\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "x", "--out", "-"],
+        ["export", "pinglow-fast", "--out", "-"],
+        ["data", "synth", "-", "--count", "1"],
+        ["data", "convert", "x", "--split", "a", "--to", "coco", "--out", "-"],
+        ["data", "pack", "x", "--out", "-"],
+        ["data", "unpack", "x", "--out", "-"],
+        ["bench", "--plot", "-"],
+    ],
+)
+def test_a_dash_is_refused_where_files_go(words: list[str]) -> None:
+    pytest.importorskip("torch")
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "- is standard output: name a f" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["audit", "models"])
+def test_json_on_standard_output_is_alone_there(command: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "images" / "a.png")
+    words = ["models", "--json"] if command == "models" else ["data", "audit", str(tmp_path)]
+    result = CliRunner().invoke(app, words if command == "models" else [*words, "--json", "-"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)

@@ -53,7 +53,7 @@ def save(path: Path, values: NDArray[Any]) -> None:
     if path.suffix == ".npy":
         np.save(path, values)
     elif path.suffix == ".mat":
-        scipy.io.savemat(path, {"pred": values, "threshold": 0.5})
+        scipy.io.savemat(path, {"pred": values, "threshold": 0.5, "name": "f", "from": ["a", "b"]})
     elif path.suffix in (".tif", ".tiff"):
         tifffile.imwrite(path, values)
     else:
@@ -106,6 +106,19 @@ def test_floats_keep_their_precision(tmp_path: Path, end: str, dtype: Any) -> No
 def test_true_and_false_are_one_and_zero(tmp_path: Path, end: str) -> None:
     save_all(tmp_path, end, lambda values: values > 0.5)
     assert score(tmp_path).iou == 1
+
+
+def test_big_endian_levels_are_levels(tmp_path: Path) -> None:
+    save_all(tmp_path, ".npy", lambda values: to_16_bits(values).astype(">u2"))
+    assert score(tmp_path).pd == 1
+
+
+def test_a_file_of_several_pages_is_no_map(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "f0.tif", np.ones((2, 20, 30), np.float32), photometric="minisblack"
+    )
+    with pytest.raises(FrameError, match="holds 2 frames"):
+        SavedMaps(tmp_path, ["f0"]).read("f0", SHAPE)
 
 
 def test_matlab_keeps_doubles_apart_from_bytes(tmp_path: Path) -> None:

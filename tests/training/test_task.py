@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pinglow.backends.torch import TorchBackend
 from pinglow.inference.predictor import predict_probability
 from pinglow.losses import ScaleLoss, SoftIoULoss
-from pinglow.metrics import PROTOCOLS, Scorer
+from pinglow.metrics import PROTOCOLS, THRESHOLDS, Scorer
 from pinglow.models.weights import load_network
 from pinglow.training.recipe import Recipe
 from pinglow.training.segmentation import SegmentationTask
@@ -139,7 +139,7 @@ def test_validation_scores_the_averaged_network_as_inference_runs_it(
         task.network.fuse.bias.fill_(-50)  # finds nothing
         task.trained_network.fuse.bias.fill_(50)  # finds everything
     rng = np.random.default_rng(0)
-    scorers = {name: Scorer(PROTOCOLS["strict"]) for name in ("a", "b")}
+    scorers = {name: Scorer(PROTOCOLS["strict"], thresholds=THRESHOLDS) for name in ("a", "b")}
     names, frames = ("a", "a", "b"), []
     for number, name in enumerate(names):
         frame = rng.integers(0, 2**14, (40, 50 + number)).astype(np.uint16)

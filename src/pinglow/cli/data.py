@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pinglow.cli.output_file import check_output_file, echo, is_standard_output, write_json
+from pinglow.cli.output_file import (
+    check_output_file,
+    check_output_folder,
+    echo,
+    is_standard_output,
+    write_json,
+)
 from pinglow.errors import FrameError, OptionError
 
 if TYPE_CHECKING:
@@ -94,6 +100,7 @@ def synth(
     from pinglow.data.synthetic.backgrounds import BACKGROUNDS
     from pinglow.data.synthetic.scenes import SENSORS, TRUTH, SceneSpec, write_dataset
 
+    check_output_folder("OUT", out)
     if bits not in SENSORS:
         raise OptionError(f"--bits {bits} is not offered; use 8, 14 or 16")
     if kind not in (*BACKGROUNDS, "mixed"):
@@ -167,6 +174,7 @@ def convert(
     from pinglow.data.convert import BOX_FORMATS, convert_boxes
     from pinglow.data.folder import read_split
 
+    check_output_folder("--out", out)
     if to not in BOX_FORMATS:
         raise OptionError(f"--to {to} is unknown: choose from {', '.join(BOX_FORMATS)}")
     if source is not None and source not in BOX_SOURCES:
@@ -272,8 +280,7 @@ def unpack(
     from pinglow.cli.progress import frame_progress
     from pinglow.data.pack.reader import Pack, unpack_folders
 
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"--out {out} is a file: name a folder")
+    check_output_folder("--out", out)
     with Pack(file) as opened, frame_progress() as progress:
         folders = opened.folders.values()
         task = progress.add_task("", total=sum(len(folder.files) for folder in folders))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pinglow.cli.output_file import echo
+from pinglow.cli.output_file import check_output_folder, echo
 from pinglow.errors import OptionError
 from pinglow.extras import need_torch
 from pinglow.terminal import escape_controls
@@ -55,8 +55,7 @@ def export(
         raise OptionError(f"--format {form!r} is unknown: use {' or '.join(FORMATS)}")
     if int8 != (calibration is not None):
         raise OptionError("--int8 and --calibration DIR go together: give both or neither")
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"--out {out} is a file: name a folder")
+    check_output_folder("--out", out)
     console = Console(stderr=True)
     with console.status(f"exporting {escape_controls(model)}" + (", calibrating" if int8 else "")):
         report = export_model(model, form, out, calibration)

@@ -61,7 +61,7 @@ def _print_list(console: Any, cards: list[ModelCard]) -> None:
         table.add_row(
             card.name,
             f"{card.parameters:,}",
-            f"{card.threshold:g}",
+            f"{card.threshold:.9g}",
             ", ".join(str(entry["name"]) for entry in card.data),
             card.license,
         )

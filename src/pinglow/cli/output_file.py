@@ -5,7 +5,6 @@ A file that cannot be written is said to be so before the work, not after it.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +26,8 @@ def check_output_file(option: str, path: Path | None) -> None:
     """Refuse a file that cannot be written.
 
     Raises:
-        OptionError: It is a folder, its folder does not exist or cannot be written to, or it is
-            standard output, which is for --json.
+        OptionError: It is a folder, its folder does not exist, or it is standard output, which is
+            for --json.
     """
     if path is None:
         return
@@ -40,15 +39,18 @@ def check_output_file(option: str, path: Path | None) -> None:
         raise OptionError(f"{option} {path} is a folder: name a file in it")
     if not path.parent.is_dir():
         raise OptionError(f"{option} {path} is in a folder that does not exist: make it first")
-    if path.exists() and not path.is_file():  # a pipe or a device, which is written to as it is
-        return
-    try:
-        with tempfile.TemporaryFile(dir=path.resolve().parent):
-            pass
-    except OSError as error:
-        raise OptionError(
-            f"{option} {path} cannot be written ({error.strerror}): name a file in another folder"
-        ) from error
+
+
+def check_output_folder(option: str, path: Path) -> None:
+    """Refuse what cannot be a folder for results.
+
+    Raises:
+        OptionError: It is a file, or standard output.
+    """
+    if is_standard_output(path):
+        raise OptionError(f"{option} {path} is standard output: name a folder")
+    if path.exists() and not path.is_dir():
+        raise OptionError(f"{option} {path} is a file: name a folder")
 
 
 def write_json(path: Path | None, content: Any) -> None:
@@ -68,7 +70,7 @@ def write_json(path: Path | None, content: Any) -> None:
         print(text)
         return
     try:
-        if path.exists() and not path.is_file():
+        if path.exists() and not path.is_file():  # a pipe or a device
             path.write_text(text + "\n", encoding="utf-8")
         else:
             write_whole(path.resolve(), text.encode() + b"\n")  # a link stays one

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from pinglow.cli.output_file import echo
+from pinglow.cli.output_file import check_output_folder, echo
 from pinglow.errors import FrameError, OptionError
 
 if TYPE_CHECKING:
@@ -156,8 +156,8 @@ def predict(
 
     names = _choose_sinks(save, out)
     selection = Selection(every, start, end)
-    if out.exists() and not out.is_dir() and out != _STDOUT:
-        raise OptionError(f"--out {out} is a file: name a folder")
+    if out != _STDOUT:
+        check_output_folder("--out", out)
     if track and resume:
         raise OptionError("--track numbers tracks through all files: start anew, without --resume")
     if resume and out == _STDOUT:

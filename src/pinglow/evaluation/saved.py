@@ -18,7 +18,7 @@ from pinglow.data.folder import resize_nearest
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.evaluation.pixels import Pair, describe_size
 from pinglow.io.counts import damaged
-from pinglow.io.frames import read_frame
+from pinglow.io.frames import read_only_frame
 from pinglow.io.readers import frame_suffixes
 from pinglow.metrics import Protocol, Report, Scorer
 from pinglow.preprocess import bring_back
@@ -203,7 +203,7 @@ def _natural_scale(path: Path, values: NDArray[Any]) -> float:
     """The value that stands for 1 where nothing else is said."""
     if values.dtype.kind in "bf":
         return 1
-    if values.dtype in (np.uint8, np.uint16):
+    if values.dtype.kind == "u" and values.itemsize <= 2:  # of any byte order
         return int(np.iinfo(values.dtype).max)
     raise DataError(
         f"Prediction {path} holds {values.dtype} values: give --scale, the value that stands for "
@@ -215,7 +215,7 @@ def _read_values(path: Path) -> NDArray[Any]:
     """(H, W) values of a file as stored, of the type that it has."""
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".mat"):
-        values = read_frame(path)
+        values = read_only_frame(path)
         _check_gray(path)
         return values
     try:
@@ -250,11 +250,15 @@ def _read_matlab(path: Path) -> NDArray[Any]:
         for name, value in content.items()
         if not name.startswith("__")
     }
-    maps = {name: each for name, each in arrays.items() if each.ndim == 2 and each.size > 1}
+    maps = [
+        name
+        for name, each in arrays.items()
+        if each.ndim == 2 and each.size > 1 and each.dtype.kind in "buif"
+    ]
     if len(maps) != 1:
         names = ", ".join(maps) or "none"
         raise DataError(f"{path} should hold one two-dimensional variable (it has {names})")
-    return next(iter(maps.values()))
+    return arrays[maps[0]]
 
 
 def _check_gray(path: Path) -> None:
@@ -283,7 +287,7 @@ def _find_maps(place: Path, names: Sequence[str]) -> dict[str, Path]:
     found = _match_files(place, names)
     whole = sorted(rest for rest, paths in found.items() if len(paths) == len(names))
     if len(whole) > 1:
-        kinds = ", ".join(f"*{rest}" for rest in whole)
+        kinds = _shorten([f"*{rest}" for rest in whole])
         raise DataError(
             f"{place} holds several files for each name ({kinds}): say which as a pattern, such as "
             f"--predictions '{place / ('*' + whole[0])}'."

@@ -26,8 +26,13 @@ from pinglow.metrics.report import ImageCounts, Report, SizeCounts, make_report
 from pinglow.metrics.roc import HighPixels, keep_high_pixels, trace_curve
 from pinglow.structures import TARGET_SIZES, binarize_mask
 
-THRESHOLDS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
-"""Thresholds of the ROC where curves of several trainings have to be averaged."""
+THRESHOLDS = (
+    *(0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99),
+    *(0.999, 0.9999, 0.99999, 0.999999),
+)
+"""Thresholds of the ROC where curves of several trainings have to be averaged: closer at both ends,
+where trained networks put their probabilities.
+"""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
     rule = card.input_rule
     blocks = [
         f"# {card.name}",
-        f"{card.parameters:,} parameters, threshold {card.threshold:g}, normalization "
+        f"{card.parameters:,} parameters, threshold {card.threshold:.9g}, normalization "
         f"{card.normalization}. Frames are enlarged until their longer side has {rule.long_side} "
         f"pixels, at most {rule.max_scale:g} times. "
         + ("Some training frames were never turned. " if card.upright else "")

@@ -292,19 +292,28 @@ def _draw_rocs(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: P
     for axes, arms in zip(all_axes, panels, strict=False):
         for arm, color in zip(arms, cycle(_COLORS)):
             rocs = [
-                (each.report["roc"]["fa"], each.report["roc"]["pd"])
+                _points(each.report["roc"])
                 for run in done
                 if run.arm == arm
                 for each in run.sets.values()
                 if each.report["targets"]
             ]
             if rocs:
-                fa, pd = np.array(rocs, dtype=np.float64).mean(axis=0)
+                # Versions of pinglow differ in their thresholds.
+                shared = sorted(set(rocs[0]).intersection(*rocs[1:]))
+                points = np.array([[roc[level] for level in shared] for roc in rocs])
+                fa, pd = points.mean(axis=0).T
                 axes.plot(1e6 * fa, 100 * pd, ".-", color=color, label=arm)
         axes.set(xlabel="Fa, 1e-6", ylabel="Pd, %", xscale="symlog")
         if axes.lines:
             axes.legend(fontsize=8)
     figure.savefig(path, dpi=90)
+
+
+def _points(roc: dict[str, Any]) -> dict[float, tuple[float, float]]:
+    """Fa and Pd by the threshold."""
+    pairs = zip(roc["fa"], roc["pd"], strict=True)
+    return dict(zip(roc["thresholds"], pairs, strict=True))
 
 
 def _make_panels(number: int) -> tuple[Any, list[Any]]:
