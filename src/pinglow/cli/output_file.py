@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pinglow.errors import OptionError
+from pinglow.files import explain, write_whole
 
 
 def check_output_file(option: str, path: Path | None) -> None:
@@ -34,6 +35,6 @@ def write_json(path: Path | None, content: Any) -> None:
         return
     text = dumps(content, indent=2, allow_nan=False)
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        write_whole(path, f"{text}\n".encode())
     except OSError as error:
-        raise OptionError(f"--json {path} cannot be written ({error.strerror})") from error
+        raise OptionError(f"--json: {explain(error)}") from error
