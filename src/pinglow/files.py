@@ -63,7 +63,7 @@ def naming(path: Path) -> Iterator[None]:
 
 def explain(error: OSError) -> str:
     """One sentence about what the system does not do with a file."""
-    name = error.filename or "the output"
+    name = error.filename or "output"
     if error.errno in _NO_ROOM:
         return f"cannot write {name}: {_NO_ROOM[error.errno]}"
     return f"{name} cannot be used ({error.strerror}): check the path and its permissions"

@@ -83,6 +83,10 @@ def _loads(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python's own, of a number
+        raise ValueError("a number has too many digits") from None
 
 
 def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
