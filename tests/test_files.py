@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pinglow.files import read_whole, write_whole
+from pinglow.files import explain, naming, read_whole, write_whole
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -76,3 +76,23 @@ def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
         read_whole(tmp_path)
     (tmp_path / "file").write_bytes(b"content")
     assert read_whole(tmp_path / "file") == b"content"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "your quota is used up"),
+        (errno.EFBIG, "larger than files may be here"),
+        (errno.EACCES, "cannot be used"),
+    ],
+)
+def test_an_error_without_a_name_is_given_one(number: int, reason: str) -> None:
+    with pytest.raises(OSError, match="the reason") as raised, naming(Path("a/file")):
+        raise OSError(number, "the reason")
+    said = explain(raised.value)
+    assert "a/file" in said
+    assert reason in said
+    with pytest.raises(OSError, match="the reason") as raised, naming(Path("a/file")):
+        raise OSError(number, "the reason", "its own")
+    assert raised.value.filename == "its own"

@@ -60,7 +60,7 @@ def explain_fault(error: ValidationError, kind: type[BaseModel], within: str = "
     """
     # A misspelled key is often a missing one, too: the unknown key says more.
     fault = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    location = [str(part) for part in fault["loc"]]
+    location = [str(part)[:_LONGEST_KEY] for part in fault["loc"][:_MOST_PARTS]]
     where = ".".join([within, *location] if within else location)
     if fault["type"] == "extra_forbidden":
         return name_nearest(where, _keys_beside(location, kind))
@@ -68,6 +68,9 @@ def explain_fault(error: ValidationError, kind: type[BaseModel], within: str = "
         return fault["msg"]
     return (f"{where}: " if where else "") + fault["msg"].removeprefix("Value error, ")
 
+
+_LONGEST_KEY = 80
+_MOST_PARTS = 10
 
 EXPLAINED = "explained"
 """Type of a `pydantic_core.PydanticCustomError` whose message is the whole sentence."""

@@ -5,8 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+_NO_ROOM: Final = {
+    errno.ENOSPC: "the disk is full, free some space",
+    errno.EDQUOT: "your quota is used up, free some space",
+    errno.EFBIG: "it is larger than files may be here, raise the limit (ulimit -f) or choose "
+    "another disk",
+}
 
 LARGEST_TEXT: Final = 2**30
 """Bytes that a file of text has at most: lists, labels, tables."""
@@ -29,17 +38,53 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:  # a full disk, or Ctrl-C
+        with naming(path):
+            with temporary.open("wb") as file:
+                file.write(content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:  # a full disk, or Ctrl-C
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system that names no file name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def explain(error: OSError) -> str:
+    """One sentence about what the system does not do with a file."""
+    name = error.filename or "output"
+    if error.errno in _NO_ROOM:
+        return f"cannot write {name}: {_NO_ROOM[error.errno]}"
+    return f"{name} cannot be used ({error.strerror}): check the path and its permissions"
+
+
+@contextmanager
+def claim(lock: Path) -> Iterator[bool]:
+    """Whether no other process holds a lock file; the system frees it when its process ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: left to the user
+            yield True
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def refuse_special(path: Path) -> None:

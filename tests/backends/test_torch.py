@@ -64,16 +64,6 @@ def test_the_precision_is_set_back_after_an_error(allowed: bool) -> None:
     assert torch.backends.cudnn.allow_tf32  # the older name can still be read
 
 
-def test_an_older_pytorch_is_told_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Cudnn:
-        allow_tf32 = True
-
-    monkeypatch.setattr(torch.backends, "cudnn", Cudnn)
-    with tf32(Device("cuda"), False):
-        assert not Cudnn.allow_tf32
-    assert Cudnn.allow_tf32
-
-
 def test_images_are_enlarged_for_the_network_and_brought_back(small_model: Path) -> None:
     network, _ = load_network(small_model)
     batch = images(2, 1, 37, 50)

@@ -95,9 +95,7 @@ def test_files_of_earlier_versions_have_none_and_load(files: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_refused(
-    files: Path, tmp_path: Path, value: float
-) -> None:
+def test_weights_that_are_no_numbers_are_refused(files: Path, tmp_path: Path, value: float) -> None:
     tensors = load_file(files / "weights.safetensors")
     tensors["stem.weight"].view(-1)[3] = value
     content = (files / "weights.safetensors").read_bytes()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import random
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from pinglow.errors import ModelError
 from pinglow.training.checkpoint import load_checkpoint as load
@@ -75,9 +77,11 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_an_older_versions_checkpoint_says_what_to_do(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"checkpoint 2", b"checkpoint 1"))
-    with pytest.raises(ModelError, match="older version of pinglow; resume with that version"):
-        load(path)
+    content = path.read_bytes()
+    for older in (b"checkpoint 1", b"checkpoint 2"):
+        path.write_bytes(content.replace(b"checkpoint 3", older))
+        with pytest.raises(ModelError, match="older version of pinglow; resume with that version"):
+            load(path)
 
 
 class Bomb:
@@ -88,17 +92,53 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
+def write_crafted(path: Path, content: bytes) -> None:
+    """Write a checkpoint whose checksum holds."""
+    path.write_bytes(b"pinglow checkpoint 3\n" + hashlib.sha256(content).digest() + content)
+
+
 @pytest.mark.parametrize("wrapped", [True, False], ids=["torch.save", "bare pickle"])
 def test_a_pickle_bomb_is_refused(tmp_path: Path, path: Path, wrapped: bool) -> None:
     struck = tmp_path / "struck"
+    bomb = io.BytesIO()
     if wrapped:
-        save_checkpoint({"state_dict": Bomb(struck)}, path)
+        torch.save({"state_dict": Bomb(struck)}, bomb)
     else:
-        bomb = pickle.dumps(Bomb(struck), protocol=2)
-        path.write_bytes(b"pinglow checkpoint 2\n" + hashlib.sha256(bomb).digest() + bomb)
-    with pytest.raises(ModelError, match="more than tensors and numbers"):
+        pickle.dump(Bomb(struck), bomb, protocol=2)
+    write_crafted(path, bomb.getvalue())
+    with pytest.raises(ModelError, match="does not hold what a training run saves"):
         load(path)
     assert not struck.exists()
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        "",
+        "[]",
+        "7",
+        '{"table": 7}',
+        '{"table": [["global_step", "many"]]}',
+        '{"table": [["global_step", {"tensor": "gone"}]]}',
+        '{"table": [[{"table": []}, 1]]}',
+        '{"code": "import os"}',
+        "[" * 100_000,
+        '{"tuple":' * 100_000,
+        '{"table": [["global_step", ' + "9" * 100_000 + "]]}",
+    ],
+    ids=range(11),
+)
+def test_a_crafted_structure_is_refused(path: Path, structure: str) -> None:
+    write_crafted(path, save({"0": torch.zeros(1)}, metadata={"structure": structure}))
+    with pytest.raises(ModelError, match="does not hold what a training run saves"):
+        load(path)
+
+
+def test_what_a_checkpoint_cannot_hold_is_not_saved(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match="cannot hold a set"):
+        save_checkpoint({"a": {1}}, path)
+    assert path.read_bytes() == before
 
 
 def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None:
@@ -110,7 +150,7 @@ def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None
         "number = 0\n"
         "while True:\n"
         "    number += 1\n"
-        "    content = {'number': number, 'weight': torch.full((500_000,), float(number))}\n"
+        "    content = {'global_step': number, 'weight': torch.full((500_000,), float(number))}\n"
         "    save_checkpoint(content, Path(sys.argv[1]))\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)]) as writer:
@@ -120,7 +160,7 @@ def test_a_writer_killed_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None
         for _ in range(5):  # while it writes, there is always a whole file
             time.sleep(0.03)
             loaded = load(path)
-            assert (loaded["weight"] == loaded["number"]).all()
+            assert (loaded["weight"] == loaded["global_step"]).all()
         writer.send_signal(signal.SIGKILL)
     loaded = load(path)
-    assert (loaded["weight"] == loaded["number"]).all()
+    assert (loaded["weight"] == loaded["global_step"]).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from pinglow.errors import DataError, ModelError, RecipeError
 from pinglow.inference.predictor import Predictor
 from pinglow.models.card import read_card
 from pinglow.training.batches import TrainingBatches
-from pinglow.training.checkpoint import load_checkpoint
+from pinglow.training.checkpoint import load_checkpoint, save_checkpoint
 from pinglow.training.fit import Machine, train
 from pinglow.training.loop import Deadline, count_steps
 from pinglow.training.processes import World
@@ -201,7 +202,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(
 
 
 @pytest.mark.usefixtures("no_curves")
-def test_a_run_that_died_before_its_first_checkpoint_has_nothing_to_resume(
+def test_a_run_that_died_before_its_first_checkpoint_is_begun_anew(
     make_recipe: MakeRecipe, tmp_path: Path
 ) -> None:
     recipe, run = make_recipe(), tmp_path / "run"
@@ -210,8 +211,8 @@ def test_a_run_that_died_before_its_first_checkpoint_has_nothing_to_resume(
         train(recipe, run, progress=False)
     with pytest.raises(RecipeError, match="no saved run"):
         train(recipe, run, resume=True, progress=False)
-    with pytest.raises(RecipeError, match="delete it if it was killed"):
-        train(recipe, run, progress=False)
+    train(recipe, run, progress=False)
+    assert (run / "last.ckpt").exists()
 
 
 def test_a_run_folder_is_complete(
@@ -220,7 +221,7 @@ def test_a_run_folder_is_complete(
     run, recipe = finished["adamw"], recipe_with(make_recipe, "adamw")
     assert {path.name for path in run.iterdir()} == {
         "recipe.toml", "splits", "metrics.csv", "curves.png", "weights.safetensors",
-        "last.ckpt", "tensorboard",
+        "last.ckpt", "tensorboard", ".lock",
     }  # fmt: skip
     assert load_recipe(run / "recipe.toml") == recipe
     assert [row["step"] for row in rows(run)] == ["5", "10"]
@@ -516,3 +517,44 @@ def test_steps_may_be_counted_by_the_minutes(
     with pytest.raises(RecipeError, match=r"not one step fits .* give more with --minutes"):
         train(recipe, tmp_path / "other", progress=False, machine=Machine("cpu", minutes=1e-3))
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("no_curves")
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content.pop("task"),
+        lambda content: content["keeper"].pop("best"),
+        lambda content: content["task"].pop(next(iter(content["task"]))),
+        lambda content: content["optimizer"]["param_groups"].pop(),
+        lambda content: content["optimizer"]["state"][0].update(exp_avg=torch.zeros(3, 3)),
+    ],
+    ids=["no task", "no score", "a weight less", "no groups", "another shape"],
+)
+def test_a_checkpoint_of_something_else_is_one_sentence(
+    make_recipe: MakeRecipe,
+    finished: dict[str, Path],
+    tmp_path: Path,
+    spoil: Callable[[dict[str, Any]], object],
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished["adamw"], run)
+    content = load_checkpoint(run / "last.ckpt")
+    content["global_step"] = 2
+    spoil(content)
+    save_checkpoint(content, run / "last.ckpt")
+    with pytest.raises(ModelError, match=r"last\.ckpt does not hold what a training run saves"):
+        train(recipe_with(make_recipe, "adamw"), run, resume=True, progress=False)
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_what_tensorboard_shows_that_does_not_fit_names_its_file(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", fail)
+    with pytest.raises(OSError, match="quota") as raised:
+        train(make_recipe(), tmp_path / "run", progress=False)
+    assert "events.out" in str(raised.value.filename)

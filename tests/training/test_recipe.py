@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pinglow.errors import RecipeError
 from pinglow.models.card import bundled_models, read_card
 from pinglow.models.registry import parse_network
 from pinglow.training.recipe import Recipe
-from pinglow.training.recipe_file import load_recipe, parse_recipe
+from pinglow.training.recipe_file import load_recipe, parse_recipe, read_toml
 
 BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 MINIMAL: dict[str, Any] = {
@@ -326,3 +327,39 @@ def test_a_view_that_leaves_one_value_is_refused() -> None:
     with pytest.raises(RecipeError, match="BatchNorm cannot take"):
         load_recipe("fast", [*small, "network.depths=[1, 1, 1, 1, 1]"])
     load_recipe("fast", [*small[1:], "network.depths=[1, 1, 1, 1, 1]"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 20_000,
+        "a = " + "{b=" * 20_000,
+        "steps = " + "9" * 20_000,
+        ".".join(["a"] * 20_000) + " = 1",
+        " . ".join(['"a b"'] * 20_000) + " = 1",
+        "[" + ".".join(["'a'"] * 20_000) + "]",
+        "a = {" + ".".join(["a"] * 20_000) + " = 1}",
+        "steps = " + "9" * 100,
+        "batch_size = 99999999999999",
+        "network.widths = [8, 99999999999]",
+        "network.depths = [1, 1, 1, 999999999]",
+        f"{'k' * 500_000} = 1",
+    ],
+    ids=range(12),
+)
+def test_what_nobody_would_write_is_one_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "absurd.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(path)
+    assert len(str(raised.value)) < 500
+    if len(text) < 100_000:
+        with pytest.raises(RecipeError) as raised:
+            load_recipe("fast", [text])
+        assert len(str(raised.value)) < 500
+
+
+def test_a_pipe_is_no_recipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(RecipeError, match="is a pipe or a device"):
+        read_toml(tmp_path / "pipe.toml")

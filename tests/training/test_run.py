@@ -11,9 +11,10 @@ from PIL import Image
 
 from pinglow.errors import DataError, RecipeError
 from pinglow.models.card import ModelCard
+from pinglow.training.curves import draw_curves, read_rows
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
-from pinglow.training.run import RunKeeper, check_run, describe_run, draw_curves
+from pinglow.training.run import RunKeeper, check_run, claim_run, describe_run
 from pinglow.training.splits import cut_validation
 
 MakeRecipe = Callable[..., Recipe]
@@ -41,8 +42,6 @@ def test_a_run_is_described_by_recipe_and_lists(tmp_path: Path, make_recipe: Mak
 def test_a_run_is_not_overwritten(tmp_path: Path, make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     describe_run(tmp_path, recipe, [], resume=False)
-    with pytest.raises(RecipeError, match="holds a run that has saved nothing yet"):
-        check_run(tmp_path, recipe, resume=False)
     (tmp_path / "last.ckpt").touch()
     with pytest.raises(RecipeError, match="holds a run already; add --resume"):
         check_run(tmp_path, recipe, resume=False)
@@ -122,8 +121,50 @@ def test_rows_are_kept_whatever_a_folder_is_called(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "metrics.csv"
-    whole = 'step,"my,frames_iou"\n2,0.5\n4,0.6\n6,0.7\n'
-    path.write_text(whole + "8")
+    head = 'step,minutes,train_loss,"my,frames_iou"\n2,1,1,0.5\n4,1,1,0.6\n'
+    path.write_text(head + "6,1,1,0.7\n8")
     card = ModelCard(name="x", network={}, parameters=0)
     RunKeeper(tmp_path, card)._drop_rows_after(4)
-    assert path.read_text() == 'step,"my,frames_iou"\n2,0.5\n4,0.6\n'
+    assert path.read_text() == head
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"step,minutes,train_loss\n1,1," + b"9" * 200_000 + b"\n",
+        b"step,minutes,train_loss\n" + b"9" * 5000 + b",1,1\n",
+        b"step,minutes,train_loss\none,1,1\n",
+        b"minutes,train_loss\n1,1\n",
+        b"step,minutes,train_loss\n\xff,1,1\n",
+    ],
+    ids=["a huge field", "a huge step", "no number", "no step", "other bytes"],
+)
+def test_a_table_of_another_kind_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"metrics\.csv is not a table that pinglow train"):
+        read_rows(tmp_path / "metrics.csv")
+
+
+def test_a_start_that_failed_does_not_block_the_next(
+    tmp_path: Path, make_recipe: MakeRecipe
+) -> None:
+    recipe = make_recipe()
+    cuts = cut_validation(recipe)
+    describe_run(tmp_path, recipe, cuts, resume=False)
+    (tmp_path / "splits" / "left.txt").touch()
+    (tmp_path / "mine.txt").touch()
+    check_run(tmp_path, recipe, resume=False)
+    describe_run(tmp_path, recipe, cuts, resume=False)
+    assert not (tmp_path / "splits" / "left.txt").exists()
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_two_do_not_train_into_one_folder(tmp_path: Path) -> None:
+    with (
+        claim_run(tmp_path),
+        pytest.raises(RecipeError, match="another process is training into"),
+        claim_run(tmp_path),
+    ):
+        pass
+    with claim_run(tmp_path):
+        pass

@@ -150,16 +150,13 @@ def tf32(device: Device, allowed: bool) -> Iterator[None]:
         yield
         return
     cudnn: Any = torch.backends.cudnn
-    owner, name, value = cudnn, "allow_tf32", allowed  # type: tuple[Any, str, bool | str]
-    if hasattr(cudnn, "conv"):  # since PyTorch 2.9
-        owner, name, value = cudnn.conv, "fp32_precision", "tf32" if allowed else "ieee"
     with _PRECISION:
-        before = getattr(owner, name)
-        setattr(owner, name, value)
+        before = cudnn.conv.fp32_precision
+        cudnn.conv.fp32_precision = "tf32" if allowed else "ieee"
         try:
             yield
         finally:
-            setattr(owner, name, before)
+            cudnn.conv.fp32_precision = before
 
 
 def _enlarge(images: Tensor, size: Sequence[int]) -> Tensor:

@@ -25,6 +25,7 @@ from pinglow.cli.predict import predict
 from pinglow.cli.study import study
 from pinglow.cli.train import train
 from pinglow.errors import PinglowError
+from pinglow.files import explain
 from pinglow.terminal import SafeFormatter
 
 _HOME: Final = re.compile(r"(^|[=,])(~[^/\\=,]*)(?=[/\\]|$)")
@@ -46,18 +47,9 @@ class _Group(TyperGroup):
             echo(f"error: {error}", err=True)
             raise typer.Exit(2) from error
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                reason = (
-                    f"cannot write {error.filename or 'output'}: the disk is full, free some space"
-                )
-            elif error.filename is not None:
-                reason = (
-                    f"{error.filename} cannot be used ({error.strerror}): check the path and its "
-                    "permissions"
-                )
-            else:  # a closed pipe, for one
+            if error.filename is None and error.errno == errno.EPIPE:
                 raise
-            echo(f"error: {reason}", err=True)
+            echo(f"error: {explain(error)}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             echo("stopped by Ctrl-C", err=True)

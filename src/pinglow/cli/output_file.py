@@ -11,7 +11,7 @@ from typing import Any, Final
 import typer
 
 from pinglow.errors import OptionError
-from pinglow.files import write_whole
+from pinglow.files import explain, write_whole
 from pinglow.terminal import escape_controls
 
 STANDARD_OUTPUT: Final = Path("-")
@@ -75,7 +75,7 @@ def write_json(path: Path | None, content: Any) -> None:
         else:
             write_whole(path.resolve(), text.encode() + b"\n")  # a link stays one
     except OSError as error:
-        raise OptionError(f"--json {path} cannot be written ({error.strerror})") from error
+        raise OptionError(f"--json: {explain(error)}") from error
 
 
 def echo(text: str, err: bool = False) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,16 +26,20 @@ from pinglow.backends.torch import TorchBackend
 from pinglow.deploy.quantize import Accuracy, Calibration, measure_cost, quantize
 from pinglow.errors import ModelError, OptionError
 from pinglow.extras import import_extra
+from pinglow.files import claim, write_whole
 from pinglow.inference.predictor import Predictor
 from pinglow.models.card import CARD_KEY, EXPORTED, ModelCard, find_model
 from pinglow.models.checksum import OPENVINO_KEY, UNSEALED, seal
 from pinglow.models.conversion import convert_to_onnx
+from pinglow.models.graph import last_line
 from pinglow.models.weights import load_network
 
 FORMATS: Final = {"onnx": "model.onnx", "openvino": "model.xml"}
 """What can be written, and the name of the file in the folder."""
 
 TOLERANCE: Final = 1e-4
+_BESIDE: Final = ".export-"
+_LOCK: Final = ".lock"
 _CHECKED_BATCHES: Final = (1, 3, 8)
 _CHECKED_SIZES: Final = ((32, 32), (33, 47), (71, 83), (130, 97), (256, 256))
 
@@ -88,9 +95,8 @@ def export_model(
         card = card.model_copy(update={"precision": "int8"})
     original = TorchBackend(network)
     content = convert_to_onnx(network, card)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
-        path = Path(temporary) / FORMATS[form]
+    with _folder_beside(folder) as temporary:
+        path = temporary / FORMATS[form]
         if form == "onnx":
             _write_onnx(path, content, card, frames)
         else:
@@ -105,11 +111,29 @@ def export_model(
             difference = None
             reference = Predictor(*open_model(name_or_path, device="cpu"))
             accuracy = measure_cost(reference, Predictor(exported, card), frames)
-        files = sorted(Path(temporary).iterdir())
+        files = sorted(each for each in temporary.iterdir() if not each.name.startswith("."))
         size = sum(file.stat().st_size for file in files)
         for file in files:
             os.replace(file, folder / file.name)
     return ExportReport(folder / FORMATS[form], size, difference, accuracy)
+
+
+@contextmanager
+def _folder_beside(folder: Path) -> Iterator[Path]:
+    """A folder in the one where files are to go, from which they are moved when they are checked.
+
+    One that a killed export has left there is removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{_BESIDE}*"):
+        with claim(left / _LOCK) as unused:
+            if unused:
+                shutil.rmtree(left, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=_BESIDE, dir=folder) as temporary,
+        claim(Path(temporary) / _LOCK),
+    ):
+        yield Path(temporary)
 
 
 def check_parity(original: Backend, exported: Backend) -> float:
@@ -152,7 +176,7 @@ def _write_onnx(path: Path, content: bytes, card: ModelCard, frames: Calibration
         onnx = import_extra("onnx", "export", "int8")
         model = quantize(onnx.load_from_string(content), content, card, frames)
         content = seal(model.SerializeToString(), ".onnx")
-    path.write_bytes(content)
+    write_whole(path, content)
 
 
 def _write_openvino(
@@ -164,5 +188,11 @@ def _write_openvino(
         model = quantize(model, content, card, frames)
     model.set_rt_info(card.model_dump_json(), [CARD_KEY])
     model.set_rt_info(UNSEALED, [OPENVINO_KEY])
-    openvino.save_model(model, path, compress_to_fp16=False)
-    path.write_bytes(seal(path.read_bytes(), ".xml", path.with_suffix(".bin").read_bytes()))
+    weights = path.with_suffix(".bin")
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        # It does not say why. Writing as many bytes does, if there is no room for them.
+        write_whole(weights, content)
+        raise ModelError(f"OpenVINO cannot write {path} ({last_line(error)})") from error
+    write_whole(path, seal(path.read_bytes(), ".xml", weights.read_bytes()))

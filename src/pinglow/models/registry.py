@@ -65,7 +65,8 @@ class NetworkConfig(BaseModel):
         return built
 
 
-_Positive = Annotated[int, Field(gt=0)]
+_Width = Annotated[int, Field(gt=0, le=8192)]
+_Depth = Annotated[int, Field(gt=0, le=256)]
 
 
 class PinwheelUNetConfig(NetworkConfig):
@@ -74,12 +75,12 @@ class PinwheelUNetConfig(NetworkConfig):
     network = "pinglow.nn:PinwheelUNet"
 
     in_channels: Literal[1] = 1
-    widths: tuple[_Positive, ...] = Field(default=(16, 32, 64, 128), min_length=2)
-    depths: tuple[_Positive, ...] = (1, 1, 1, 1)
+    widths: tuple[_Width, ...] = Field(default=(16, 32, 64, 128), min_length=2, max_length=16)
+    depths: tuple[_Depth, ...] = (1, 1, 1, 1)
     attention: Literal["free", "gaussian", "fixed", "learned", "max", "steered"] = "learned"
-    patch: int = Field(default=2, ge=1)
+    patch: int = Field(default=2, ge=1, le=64)
     convolution: Literal["plain", "gaussian"] = "plain"
-    shaped_levels: int = Field(default=2, ge=0)
+    shaped_levels: int = Field(default=2, ge=0, le=16)
 
     @property
     def multiple(self) -> int:

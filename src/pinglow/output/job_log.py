@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pinglow.errors import DataError, OptionError
-from pinglow.files import write_whole
+from pinglow.files import naming, write_whole
 from pinglow.output.sink import FrameRecord, Sink
 from pinglow.output.sinks import SINKS, unwritable
 from pinglow.output.tables import TableSink
@@ -84,7 +84,7 @@ class JobLog(Sink):
             return
         self.done.add(source)
         if self._begun:
-            with self._path.open("a", encoding="utf-8") as file:
+            with naming(self._path), self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(source) + "\n")
 
     def _read(self) -> None:

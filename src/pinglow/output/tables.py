@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TextIO
 import numpy as np
 
 from pinglow.errors import DataError
-from pinglow.files import write_whole
+from pinglow.files import naming, write_whole
 from pinglow.output.sink import FrameRecord, Sink
 from pinglow.structures import Target
 
@@ -54,11 +54,18 @@ class TableSink(Sink):
     def close(self) -> None:
         """Close the file."""
         if self._file is not None and self._path is not None:
-            self._file.close()
+            with naming(self._path):
+                self._file.close()
 
     def _keep(self, content: str, done: Set[str]) -> str:
         """What a table says of these sources; a line without an end was cut short."""
         raise NotImplementedError
+
+    def _append(self, text: str) -> None:
+        with naming(self._path or Path("standard output")):
+            file = self._open()
+            file.write(text)
+            file.flush()
 
     def _open(self) -> TextIO:
         if self._file is None:
@@ -82,8 +89,8 @@ class CsvSink(TableSink):
 
     def write(self, record: FrameRecord) -> None:
         """Add the targets of one frame."""
-        file = self._open()
-        rows = csv.writer(file, lineterminator="\n")
+        text = io.StringIO(newline="")
+        rows = csv.writer(text, lineterminator="\n")
         if not self._begun:
             rows.writerow(self._COLUMNS)
             self._begun = True
@@ -93,7 +100,7 @@ class CsvSink(TableSink):
             x, y, bbox, area, score = _describe(target).values()
             start = (record.source, record.page)
             rows.writerow((*start, x, y, *bbox, area, score, time, track))
-        file.flush()
+        self._append(text.getvalue())
 
     def _keep(self, content: str, done: Set[str]) -> str:
         rows = list(csv.reader(io.StringIO(content, newline="")))
@@ -130,9 +137,7 @@ class JsonlSink(TableSink):
         if record.tracks is not None:
             for target, track in zip(line["targets"], record.tracks, strict=True):
                 target["track"] = track
-        file = self._open()
-        file.write(json.dumps(line, allow_nan=False) + "\n")
-        file.flush()
+        self._append(json.dumps(line, allow_nan=False) + "\n")
 
     def _keep(self, content: str, done: Set[str]) -> str:
         lines = content.split("\n")[:-1]

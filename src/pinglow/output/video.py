@@ -10,6 +10,7 @@ from typing import Any, Final
 from PIL import Image, ImageOps
 
 from pinglow.extras import import_extra
+from pinglow.files import naming
 
 _ENCODERS: Final = ("libx264", "mpeg4")  # the first that the installed FFmpeg has
 # In fragments, so that what was written can be played whatever happens to the rest.
@@ -36,6 +37,7 @@ class VideoWriter:
     def __init__(self, path: Path, rate: float) -> None:
         self._av = import_extra("av", "video", "writing videos")
         # A file of ours: FFmpeg says nothing when the disk is full, writing to ours raises.
+        self._path = path
         self._file = path.open("wb")
         self._container = self._av.open(self._file, "w", format="mp4", options=_OPTIONS)
         self._rate = max(Fraction(rate).limit_denominator(1001), _SLOWEST)
@@ -63,7 +65,7 @@ class VideoWriter:
 
     def close(self) -> None:
         """Write what is still held back, and end the file."""
-        with self._file:
+        with naming(self._path), self._file:
             if self._failed:
                 with suppress(OSError, self._av.FFmpegError):
                     self._container.close()
@@ -75,8 +77,9 @@ class VideoWriter:
     def _mux(self, frame: Any) -> None:
         """Encode a frame, or None for what is held back, and write what comes out."""
         try:
-            for packet in self._stream.encode(frame):
-                self._container.mux(packet)
+            with naming(self._path):
+                for packet in self._stream.encode(frame):
+                    self._container.mux(packet)
         except OSError:
             self._failed = True  # ending the file would fail in another way
             raise

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, Final
 
 from pinglow.errors import PinglowError
+from pinglow.files import explain
 from pinglow.study.grid import PlannedRun
 from pinglow.study.results import RunResult, write_table
 from pinglow.study.run import match_results, run_study
@@ -147,7 +148,9 @@ def _work(
         told.put(("stopped", stop.signal_number))
     except KeyboardInterrupt:
         told.put(("stopped", signal.SIGINT))
-    except (PinglowError, OSError) as error:
+    except OSError as error:
+        told.put(("failed", explain(error)))
+    except PinglowError as error:
         told.put(("failed", str(error)))
 
 

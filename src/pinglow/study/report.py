@@ -16,6 +16,7 @@ from pinglow.study.contrast import Difference, contrast_arms
 from pinglow.study.grid import PlannedRun, Study, plan_runs
 from pinglow.study.results import FIGURES, RunResult
 from pinglow.study.run import match_results
+from pinglow.training.curves import save_figure
 
 _NOTHING: Final = 1e-9  # rounding, where the arms are equal in every frame
 _PANELS: Final = 3  # side by side
@@ -270,7 +271,7 @@ def _draw_differences(effects: list[_Effect], path: Path) -> None:
     axes.set_yticks(range(len(effects)), [name for name, _, _ in effects])
     axes.set_ylim(max(1, len(effects)) - 0.5, -0.5)
     axes.set_xlabel("difference in IoU, points (line: 95 % interval, strokes: seeds)")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, 110)
 
 
 def _draw_curves(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: Path) -> None:
@@ -284,7 +285,7 @@ def _draw_curves(done: list[RunResult], panels: Sequence[tuple[str, ...]], path:
         axes.set(xlabel="step", ylabel="validation IoU, %")
         if axes.lines:
             axes.legend(fontsize=8)
-    figure.savefig(path, dpi=90)
+    save_figure(figure, path, 90)
 
 
 def _draw_rocs(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: Path) -> None:
@@ -307,7 +308,7 @@ def _draw_rocs(done: list[RunResult], panels: Sequence[tuple[str, ...]], path: P
         axes.set(xlabel="Fa, 1e-6", ylabel="Pd, %", xscale="symlog")
         if axes.lines:
             axes.legend(fontsize=8)
-    figure.savefig(path, dpi=90)
+    save_figure(figure, path, 90)
 
 
 def _points(roc: dict[str, Any]) -> dict[float, tuple[float, float]]:

@@ -5,19 +5,17 @@ Several processes may work on one study: each makes the next run that no other i
 
 from __future__ import annotations
 
-import csv
 import gc
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
 
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, ModelError, PinglowError, RecipeError
-from pinglow.files import write_whole
+from pinglow.files import claim, write_whole
 from pinglow.study.grid import PlannedRun, digest_recipe
 from pinglow.study.results import (
     RunResult,
@@ -28,6 +26,7 @@ from pinglow.study.results import (
     write_table,
 )
 from pinglow.training.checkpoint import load_checkpoint
+from pinglow.training.curves import read_rows
 from pinglow.training.fit import Machine, train
 from pinglow.training.recipe import LossTerm
 from pinglow.training.recipe_file import load_recipe
@@ -95,7 +94,7 @@ def run_study(
     left = [run for run in plan if run.name not in find_done()]
     _check_folders(left)
     for run in left:
-        with _claim(work / f".{run.name}.lock") as ours:
+        with claim(work / f".{run.name}.lock") as ours:
             if not ours or run.name in find_done():
                 continue
             on_start(run, plan.index(run) + 1)
@@ -145,24 +144,6 @@ def _check_folders(runs: list[PlannedRun]) -> None:
                     f"arm {run.arm.name}: {path} is not a folder; name with --root where the data "
                     "folders lie"
                 )
-
-
-@contextmanager
-def _claim(lock: Path) -> Iterator[bool]:
-    """Whether no other process holds the lock; the system frees it when its process ends."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows: left to the user
-            yield True
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _make_run(
@@ -220,8 +201,7 @@ def _can_resume(run: PlannedRun, work: Path) -> bool:
 
 
 def _read_run(run: PlannedRun, work: Path, task: TrainingTask) -> RunResult:
-    with (work / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        curve = list(csv.DictReader(file))
+    _, curve = read_rows(work / "metrics.csv")
     sets = {}
     for name, scorer in task.scorers.items():
         frames = (work / "splits" / f"{name}.validation.txt").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ from pinglow.models.card import ModelCard
 from pinglow.models.registry import Kind, parse_network
 from pinglow.models.weights import load_network
 from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
-from pinglow.training.checkpoint import load_checkpoint
+from pinglow.training.checkpoint import load_checkpoint, not_a_checkpoint
 from pinglow.training.detection import DetectionTask
 from pinglow.training.loop import (
     Deadline,
@@ -28,7 +29,7 @@ from pinglow.training.loop import (
 )
 from pinglow.training.processes import World, open_world, share_norms
 from pinglow.training.recipe import Recipe
-from pinglow.training.run import CHECKPOINT, RunKeeper, check_run, describe_run
+from pinglow.training.run import CHECKPOINT, RunKeeper, check_run, claim_run, describe_run
 from pinglow.training.segmentation import SegmentationTask
 from pinglow.training.splits import Cut, cut_validation
 from pinglow.training.step import Step
@@ -140,23 +141,27 @@ def train(
     keeper = RunKeeper(run, card, world.main, progress)
     optimizer = task.build_optimizer(device)
     if checkpoint is not None:
-        task.load_state_dict(checkpoint["task"])
-        load_optimizer(optimizer, checkpoint["optimizer"])
-        keeper.restore(checkpoint["keeper"])
-    world.wait()  # all have seen the folder as it was
-    if world.main:
-        describe_run(run, recipe, cuts, resume=resume)
-        on_start(recipe, cuts)
-    with keeper.watching(start, recipe):
         try:
-            task.steps_done = run_steps(
-                task, step, optimizer, frames, keeper, world, deadline, start
-            )
-        except torch.OutOfMemoryError:
-            raise OptionError(
-                f"training does not fit into the memory of {device}: use a smaller batch_size, or "
-                "free the card"
-            ) from None
+            task.load_state_dict(checkpoint["task"])
+            load_optimizer(optimizer, checkpoint["optimizer"])
+            keeper.restore(checkpoint["keeper"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise not_a_checkpoint(run / CHECKPOINT) from error
+    world.wait()  # all have seen the folder as it was
+    with claim_run(run) if world.main else nullcontext():
+        if world.main:
+            describe_run(run, recipe, cuts, resume=resume)
+            on_start(recipe, cuts)
+        with keeper.watching(start, recipe):
+            try:
+                task.steps_done = run_steps(
+                    task, step, optimizer, frames, keeper, world, deadline, start
+                )
+            except torch.OutOfMemoryError:
+                raise OptionError(
+                    f"training does not fit into the memory of {device}: use a smaller "
+                    "batch_size, or free the card"
+                ) from None
     world.wait()  # until the first process has written all
     return task
 

@@ -195,9 +195,21 @@ def count_steps(task: TrainingTask, step: Step, deadline: Deadline, world: World
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take up an optimizer's state, from whatever device it was saved on."""
+    """Take up an optimizer's state, from whatever device it was saved on.
+
+    Raises:
+        ValueError: It is of other weights.
+    """
     for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
         for key in ("fused", "foreach", "capturable"):  # of this device, not of that
             if key in own:
                 saved[key] = own[key]
     optimizer.load_state_dict(state)
+    for parameter, kept in optimizer.state.items():
+        for name, values in kept.items():
+            if not (isinstance(values, Tensor) and values.dim()):
+                continue
+            if values.shape != parameter.shape:
+                raise ValueError("the optimizer's state is of other weights")
+            # Fused kernels take both as they lie in memory.
+            kept[name] = torch.empty_like(parameter, dtype=values.dtype).copy_(values)

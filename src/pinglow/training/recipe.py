@@ -49,7 +49,10 @@ class LossSection(Section):
     """The sum of losses that is minimized, and its warm-up."""
 
     warmup_steps: int = Field(
-        default=0, ge=0, description="steps with the plain soft IoU in the place of the first term"
+        default=0,
+        ge=0,
+        le=10**9,
+        description="steps with the plain soft IoU in the place of the first term",
     )
     terms: tuple[LossTerm, ...] = Field(
         default=(LossTerm(name="scale", options={"variant": "diff"}),), min_length=1
@@ -70,7 +73,7 @@ class OptimizerSection(Section):
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = Field(default=500, ge=0, description="linear, from 0")
+    warmup_steps: int = Field(default=500, ge=0, le=10**9, description="linear, from 0")
     gradient_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0: off")
 
 
@@ -127,7 +130,10 @@ class DataSection(Section):
         default=0.1, gt=0, lt=1, description="share of each list, cut by near-duplicate group"
     )
     validation_seed: int | None = Field(
-        default=None, ge=0, description="draws the validation frames; the recipe's seed if absent"
+        default=None,
+        ge=0,
+        lt=2**32,
+        description="draws the validation frames; the recipe's seed if absent",
     )
 
 
@@ -136,7 +142,7 @@ class PhaseSection(Section):
 
     share: float = Field(gt=0, le=1, description="of the steps")
     crop: int | None = Field(default=None, ge=32, le=8192, description="side of a view, pixels")
-    batch_size: int | None = Field(default=None, gt=0)
+    batch_size: int | None = Field(default=None, gt=0, le=2**16)
     target_bias: float | None = Field(default=None, ge=0, le=1)
 
 
@@ -163,10 +169,14 @@ class Recipe(Section):
     name: str = Field(pattern=r"^\w[\w.-]*$", description="of the weights and the run folder")
     seed: int = Field(default=0, ge=0, lt=2**32)
     steps: int = Field(
-        ge=0, description='or "minutes": as many as fit into --minutes; 0 until they are known'
+        ge=0,
+        le=10**9,
+        description='or "minutes": as many as fit into --minutes; 0 until they are known',
     )
-    batch_size: int = Field(default=8, gt=0)
-    validate_every: int = Field(default=1000, gt=0, description="steps; also saves a checkpoint")
+    batch_size: int = Field(default=8, gt=0, le=2**16)
+    validate_every: int = Field(
+        default=1000, gt=0, le=10**9, description="steps; also saves a checkpoint"
+    )
     ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="moving average of the weights; 0: off"
     )

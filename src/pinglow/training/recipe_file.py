@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -14,9 +15,16 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from pinglow.errors import RecipeError, explain_fault
+from pinglow.files import read_whole
 from pinglow.training.recipe import LossSection, Recipe
 
 _logger = logging.getLogger("pinglow")
+
+_LARGEST: Final = 2**20  # bytes of a recipe
+_MOST_PARTS: Final = 32
+_PART: Final = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+# tomllib takes memory by the square of a key's parts.
+_LONG_KEY: Final = re.compile(rf"(?<![\w-])(?:{_PART}\.[ \t]*+){{{_MOST_PARTS}}}")
 
 _RENAMED: Final = {
     "loss.name": "loss.terms.0.name",
@@ -56,11 +64,29 @@ def read_toml(path: Path) -> dict[str, Any]:
         RecipeError: It cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _loads(read_whole(path, _LARGEST).decode("utf-8-sig"))
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:  # of TOML, of the encoding, of a number
         raise RecipeError(f"{path} is not readable TOML: {error}") from error
+
+
+def _loads(text: str) -> dict[str, Any]:
+    """What a TOML document says; time and memory grow no faster than its length.
+
+    Raises:
+        ValueError: It is no TOML, or none that anybody would write.
+    """
+    if _LONG_KEY.search(text):
+        raise ValueError(f"a key has more than {_MOST_PARTS} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python's own, of a number
+        raise ValueError("a number has too many digits") from None
 
 
 def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
@@ -152,10 +178,16 @@ def _split_change(change: str) -> tuple[str, Any]:
     key, separator, text = change.partition("=")
     if not separator or not key.strip():
         raise RecipeError(f"--set {change!r} is not of the form key=value")
+    if key.count(".") >= _MOST_PARTS:
+        raise RecipeError(f"--set {key[:40]}... has more than {_MOST_PARTS} parts")
     try:
-        return key.strip(), tomllib.loads(f"value = {text}")["value"]
+        return key.strip(), _loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), text.strip()
+    except ValueError as error:
+        raise RecipeError(
+            f"--set {key.strip()} has a value that cannot be read: {error}"
+        ) from error
 
 
 def _change(content: dict[str, Any], key: str, value: Any) -> None:

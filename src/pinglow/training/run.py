@@ -11,9 +11,9 @@ tensorboard/
 
 from __future__ import annotations
 
-import csv
 import math
 import shlex
+import shutil
 import signal
 import threading
 import time
@@ -26,11 +26,11 @@ from typing import Any, Final, NoReturn
 import torch
 
 from pinglow.errors import DataError, PinglowError, RecipeError
-from pinglow.files import write_whole
-from pinglow.metrics.scores import SCORES
+from pinglow.files import claim, read_whole, write_whole
 from pinglow.models.card import WEIGHTS, ModelCard
 from pinglow.models.weights import save_model
 from pinglow.training.checkpoint import save_checkpoint
+from pinglow.training.curves import EventLog, draw_curves, read_rows, write_rows
 from pinglow.training.progress import StepsBar
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
@@ -65,11 +65,6 @@ def check_run(run: Path, recipe: Recipe, resume: bool) -> None:
             raise RecipeError(
                 f"{run} holds a run already; add --resume {run}, or name another folder with --run"
             )
-        if stored.exists():
-            raise RecipeError(
-                f"{run} holds a run that has saved nothing yet; wait, delete it if it was killed, "
-                "or name another folder"
-            )
         if run.exists() and not run.is_dir():
             raise RecipeError(f"{run} is a file; name a folder for the run")
         return
@@ -79,12 +74,34 @@ def check_run(run: Path, recipe: Recipe, resume: bool) -> None:
         raise RecipeError(f"{stored} differs from the recipe given; resume with {stored} itself")
 
 
+@contextmanager
+def claim_run(run: Path) -> Iterator[None]:
+    """Hold a run folder, so that no other process trains into it.
+
+    Raises:
+        RecipeError: Another one does.
+    """
+    with claim(run / ".lock") as ours:
+        if not ours:
+            raise RecipeError(
+                f"another process is training into {run}; wait for it, or name another folder"
+            )
+        yield
+
+
 def describe_run(run: Path, recipe: Recipe, cuts: list[Cut], resume: bool) -> None:
     """Write the recipe and the lists of training and validation frames, a pair per data set.
+
+    What a run has left that was killed before it had saved anything is removed.
 
     Raises:
         DataError: A resumed run's lists are not what the data gives now.
     """
+    if not resume and (run / "recipe.toml").exists():
+        for folder in ("splits", "tensorboard"):
+            shutil.rmtree(run / folder, ignore_errors=True)
+        for name in ("metrics.csv", "curves.png", WEIGHTS, "recipe.toml"):
+            (run / name).unlink(missing_ok=True)
     (run / "splits").mkdir(parents=True, exist_ok=True)
     for cut in cuts:
         parts = {
@@ -94,7 +111,7 @@ def describe_run(run: Path, recipe: Recipe, cuts: list[Cut], resume: bool) -> No
         for part, listed in parts.items():
             names = "".join(f"{name}\n" for name in listed)
             path = run / "splits" / f"{cut.name}.{part}.txt"
-            if resume and path.is_file() and path.read_text(encoding="utf-8") != names:
+            if resume and path.is_file() and read_whole(path).decode(errors="replace") != names:
                 raise DataError(
                     f"{cut.frames.folder} has changed since the run began ({path} is another "
                     "list); bring the frames back, or start a new run"
@@ -129,7 +146,7 @@ class RunKeeper:
         self.stop_signal: int | None = None
         self._main = main
         self._bar = StepsBar() if progress and main else None
-        self._log: Any = None
+        self._log: EventLog | None = None
         self._log_every = _LOG_EVERY
         self._started = time.monotonic()
         self._losses: list[float] = []
@@ -146,8 +163,6 @@ class RunKeeper:
 
         What was written after that step is forgotten.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
         before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
         if _in_main_thread():  # only that one may listen
             for number in _STOP_SIGNALS:
@@ -157,7 +172,7 @@ class RunKeeper:
         try:
             if self._main:
                 self._drop_rows_after(step)
-                self._log = SummaryWriter(str(self.run / "tensorboard"))
+                self._log = EventLog(self.run / "tensorboard")
             if self._bar:
                 self._bar.start(step, recipe.steps)
             yield
@@ -185,7 +200,7 @@ class RunKeeper:
                 "a new run"
             )
         if self._log and step % self._log_every == 0:
-            self._log.add_scalar("train/loss", loss, step)
+            self._log.add("train/loss", loss, step)
         if self._bar:
             self._bar.advance(step)
 
@@ -274,39 +289,24 @@ class RunKeeper:
             "largest_gradient_norm": max(self._norms, default=0.0),
             "val_score": task.score,
         }
+        points = {"val/score": task.score}
         for name, report in task.reports.items():
             for key in task.figures:
                 row[f"{name}_{key}"] = value = getattr(report, key)
-                self._log.add_scalar(
-                    f"val/{name}/{key}", math.nan if value is None else value, step
-                )
-        self._log.add_scalar("val/score", task.score, step)
+                points[f"val/{name}/{key}"] = math.nan if value is None else value
+        if self._log:
+            for tag, value in points.items():
+                self._log.add(tag, value, step)
         path = self.run / "metrics.csv"
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            # A run that an older version began keeps its columns.
-            lines = [] if new else path.read_text(encoding="utf-8").splitlines()
-            columns = next(csv.reader(lines), list(row))
-            writer = csv.DictWriter(file, columns, extrasaction="ignore")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        columns, rows = read_rows(path)
+        # A run that an older version began keeps its columns.
+        write_rows(path, columns or list(row), [*rows, row])
 
     def _drop_rows_after(self, step: int) -> None:
         """A run that goes on from an older step writes these rows again."""
         path = self.run / "metrics.csv"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rows = list(csv.reader(lines))
-        # A killed writer may leave a part of a line.
-        kept = [
-            line
-            for line, row in zip(lines[1:], rows[1:], strict=True)
-            if len(row) == len(rows[0]) and int(row[0]) <= step
-        ]
-        if kept:
-            write_whole(path, "".join(f"{line}\n" for line in [lines[0], *kept]).encode())
-        else:
-            path.unlink(missing_ok=True)
+        columns, rows = read_rows(path)
+        write_rows(path, columns, [row for row in rows if int(row["step"]) <= step])
 
     def _finished_card(self, task: TrainingTask, step: int) -> ModelCard:
         scores = [
@@ -329,29 +329,3 @@ class RunKeeper:
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-def draw_curves(run: Path, figure_name: str) -> None:
-    """Draw curves.png from metrics.csv: a validation figure and training loss against minutes."""
-    from matplotlib.figure import Figure
-
-    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    minutes = [float(row["minutes"]) for row in rows]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for column in rows[0]:
-        name = column.removesuffix(f"_{figure_name}")
-        # A set without targets has no Pd, and no IoU worth a curve.
-        if name != column and any(row[f"{name}_pd"] for row in rows):
-            values = [float(row[column] or "nan") for row in rows]
-            left.plot(minutes, values, marker=".", label=name)
-    label = f"validation {SCORES[figure_name].name}"
-    left.set(xlabel="minutes of training", ylabel=label, ylim=(0, 1))
-    if left.lines:
-        left.legend()
-    right.plot(minutes, [float(row["train_loss"]) for row in rows], marker=".")
-    right.set(xlabel="minutes of training", ylabel="training loss")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.savefig(run / "curves.png", dpi=110)

@@ -35,6 +35,7 @@ from pydantic import Field
 from pinglow.data.pack.coding import InnerPath, StoredFile, decode_file
 from pinglow.data.pack.png import Stored
 from pinglow.errors import DataError, PinglowError
+from pinglow.files import naming
 
 FORMAT: Final = "pinglow-pack"
 VERSION: Final = 1
@@ -165,7 +166,8 @@ class Pack:
                 content, equal = decode_file(*given, exact)
             place = part / given[0].path
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
+            with naming(place):
+                place.write_bytes(content)
             return equal
 
         other = 0

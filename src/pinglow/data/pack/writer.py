@@ -27,6 +27,7 @@ from pinglow.data.pack.reader import (
     work_through,
 )
 from pinglow.errors import DataError, OptionError
+from pinglow.files import naming
 from pinglow.io.readers import FRAME_SUFFIXES
 
 _PART: Final = 2**24  # bytes; a part ends where one of its members has as many
@@ -101,7 +102,7 @@ def write_pack(
     stored: list[StoredFile] = []
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(out), temporary.open("wb") as file:
             with zipfile.ZipFile(file, "w") as archive:
                 _add(archive, NOTE, _note(licenses).encode())
                 packed = []
@@ -119,10 +120,6 @@ def write_pack(
             os.fsync(file.fileno())
         after = temporary.stat().st_size
         os.replace(temporary, out)
-    except OSError as error:
-        if error.filename is None:
-            raise OSError(error.errno, error.strerror, str(out)) from error
-        raise
     finally:
         temporary.unlink(missing_ok=True)
     return PackSummary(

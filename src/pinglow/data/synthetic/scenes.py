@@ -24,6 +24,7 @@ from scipy import ndimage, special
 
 from pinglow.data.synthetic.backgrounds import BACKGROUNDS, Field
 from pinglow.errors import DataError, OptionError
+from pinglow.files import naming, write_whole
 from pinglow.structures import BoolArray
 
 LOCAL_RADIUS = 10
@@ -305,7 +306,7 @@ def _write_scenes(
     _write_lists(out, names, seed)
     for folder in ("images", "masks"):
         (out / folder).mkdir()
-    with (out / TRUTH).open("w", newline="", encoding="utf-8") as file:
+    with naming(out / TRUTH), (out / TRUTH).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["id", "kind", "bits", "targets", *(f.name for f in fields(SceneTarget))])
         for index, name in enumerate(names):
@@ -313,8 +314,10 @@ def _write_scenes(
             sensor = replace(spec.sensor, span=spec.sensor.span * rng.uniform(0.4, 1.6))
             kind = kinds[index % len(kinds)]
             scene = render_scene(replace(spec, kind=kind, sensor=sensor), [seed, index])
-            Image.fromarray(scene.frame).save(out / "images" / f"{name}.png")
-            Image.fromarray(scene.mask.astype(np.uint8) * 255).save(out / "masks" / f"{name}.png")
+            mask = scene.mask.astype(np.uint8) * 255
+            for folder, image in (("images", scene.frame), ("masks", mask)):
+                with naming(out / folder / f"{name}.png"):
+                    Image.fromarray(image).save(out / folder / f"{name}.png")
             known = [name, kind, sensor.bits, len(scene.targets)]
             table.writerows([*known, *_rounded(t)] for t in scene.targets)
             if not scene.targets:
@@ -352,7 +355,7 @@ def _write_lists(out: Path, names: list[str], seed: int) -> None:
 
 def _write_list(path: Path, names: list[str]) -> None:
     if names:
-        path.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+        write_whole(path, "".join(f"{name}\n" for name in sorted(names)).encode(), durable=False)
 
 
 def _place_targets(
