@@ -6,6 +6,9 @@
 #   make check   style, types, import rules
 #   make docs    the site, into build/site; warnings and dead links stop it
 #   make bench   speed against other codes, as ratios within one run
+#   make fuzz    spoiled files before every command for an hour; FUZZ_SECONDS=600 for ten minutes.
+#                What breaks a promise is kept in build/fuzz, with the command that shows it again
+#   make soak    commands killed at 50 points each, full disks, threads, forks; SOAK_POINTS=5 for less
 #   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
 
 PYTHON ?= python3
@@ -15,10 +18,13 @@ READY := .venv/.ready
 CORE := .venv-core/bin
 CORE_READY := .venv-core/.ready
 
+FUZZ_SECONDS ?= 3600
+SOAK_POINTS ?= 50
+
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test test-core check docs bench bench-gpu clean
+.PHONY: demo test test-core check docs bench bench-gpu fuzz soak clean
 
 demo: $(CORE_READY)
 	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,csv,jsonl
@@ -57,6 +63,12 @@ bench: $(READY)
 
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/bench_gpu.py $(BENCH_GPU)
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz --seconds $(FUZZ_SECONDS)
+
+soak: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/soak.py --points $(SOAK_POINTS)
 
 $(READY): pyproject.toml
 	$(NEW_ENOUGH)
