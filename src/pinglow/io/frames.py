@@ -18,7 +18,6 @@ coordinates refer to the pixels as stored.
 
 from __future__ import annotations
 
-import functools
 import glob
 import logging
 import os
@@ -30,14 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from pinglow.errors import DataError, FrameError
-from pinglow.io.counts import MAX_PIXELS, damaged
+from pinglow.io.counts import MAX_PIXELS, Pages, name_damage, order_bytes
 from pinglow.io.memory import MemoryFile
-from pinglow.io.readers import find_reader, frame_suffixes
-from pinglow.io.tiff import count_tiff_pages, list_tiff_pages, read_tiff
+from pinglow.io.readers import find_opener, frame_suffixes
 
 _logger = logging.getLogger("pinglow")
 
@@ -79,19 +76,26 @@ def open_frames(
         FrameError: On opening, or on reading a page: see `read_frame`.
     """
     path = Path(path) if isinstance(path, str) else path
-    reader = find_reader(path)
-    with ExitStack() as stack:
-        if reader is read_tiff:
-            with _name_damage(path):
-                tiff = stack.enter_context(_open_tiff(path))
-                listed = list_tiff_pages(tiff)
-            reader = functools.partial(read_tiff, tiff, listed)
+    with _open_pages(path, max_pixels) as pages:
 
         def read(page: int) -> NDArray[Any]:
-            with _name_damage(path):
-                return np.ascontiguousarray(_simplify_dtype(path, reader(path, page, max_pixels)))
+            if not 0 <= page < pages.count:
+                numbers = f"choose 0 to {pages.count - 1}" if pages.count > 1 else "it has page 0"
+                raise FrameError(f"{path} has no page {page}: {numbers}")
+            with name_damage(path):
+                counts = order_bytes(path, pages.read(page))
+                return np.ascontiguousarray(_simplify_dtype(path, counts))
 
         yield read
+
+
+@contextmanager
+def _open_pages(path: Path | MemoryFile, max_pixels: int) -> Iterator[Pages]:
+    opener = find_opener(path)
+    with ExitStack() as stack:
+        with name_damage(path):
+            pages = stack.enter_context(opener(path, max_pixels))
+        yield pages
 
 
 def read_only_frame(path: str | Path) -> NDArray[Any]:
@@ -108,24 +112,6 @@ def read_only_frame(path: str | Path) -> NDArray[Any]:
     return frame
 
 
-def _open_tiff(path: Path | MemoryFile) -> tifffile.TiffFile:
-    return tifffile.TiffFile(path if isinstance(path, Path) else path.open("rb"))
-
-
-@contextmanager
-def _name_damage(path: Path | MemoryFile) -> Iterator[None]:
-    try:
-        yield
-    except FrameError:
-        raise
-    except MemoryError as error:
-        raise FrameError(
-            f"{path} does not fit into memory: cut it into smaller frames first"
-        ) from error
-    except Exception as error:  # decoders raise anything at all on damaged bytes
-        raise damaged(path, error) from error
-
-
 def count_pages(path: str | Path | MemoryFile) -> int:
     """Count the frames in a file: the pages of a TIFF, otherwise 1.
 
@@ -135,10 +121,8 @@ def count_pages(path: str | Path | MemoryFile) -> int:
         FrameError: The file is missing, empty, of an unknown kind, or a damaged TIFF.
     """
     path = Path(path) if isinstance(path, str) else path
-    if find_reader(path) is not read_tiff:
-        return 1
-    with _name_damage(path), _open_tiff(path) as tiff:
-        return count_tiff_pages(tiff)
+    with _open_pages(path, MAX_PIXELS) as pages:
+        return pages.count
 
 
 def find_frames(
