@@ -121,7 +121,9 @@ def read_temperature(
         if not 0 <= page < len(frames):
             raise FrameError(f"{path} has no page {page}: choose 0 to {len(frames) - 1}")
         counts = _read_counts(path, content, frames[page], max_pixels)
-        begin, end = frames[page].records.get(_CAMERA, (0, 0))
+        if _CAMERA not in frames[page].records:
+            raise _no_constants(path)
+        begin, end = frames[page].records[_CAMERA]
         return _celsius(path, content[begin:end], counts)
 
 
@@ -214,12 +216,16 @@ def _order_png(counts: NDArray[Any]) -> NDArray[Any]:
     return counts if looks_swapped(swapped) else swapped
 
 
+def _no_constants(path: Path | MemoryFile) -> FrameError:
+    return FrameError(f"{path} lacks the constants that make temperatures: use its counts")
+
+
 def _celsius(path: Path | MemoryFile, record: bytes, counts: NDArray[Any]) -> NDArray[np.float32]:
     order = _byte_order(path, record)
 
     def value(place: int, kind: str = "f") -> float:
         if place + 4 > len(record):
-            raise FrameError(f"{path} lacks the constants that make temperatures: use its counts")
+            raise _no_constants(path)
         return float(struct.unpack_from(f"{order}{kind}", record, place)[0])
 
     emissivity, distance, reflected, air, window, through = (
@@ -230,7 +236,7 @@ def _celsius(path: Path | MemoryFile, record: bytes, counts: NDArray[Any]) -> ND
     alpha1, alpha2, beta1, beta2, share = (value(place) for place in range(0x70, 0x84, 4))
     offset, r2 = value(0x308, "i"), value(0x30C)
     if not (0 < emissivity <= 1 and 0 < through <= 1 and r1 > 0 and b > 0 and r2 > 0):
-        raise FrameError(f"{path} lacks the constants that make temperatures: use its counts")
+        raise _no_constants(path)
 
     def radiance(kelvin: float) -> float:
         return float(r1 / (r2 * (np.exp(b / kelvin) - f)) - offset)

@@ -51,7 +51,7 @@ def _read_binary(
     counts, *others = (np.frombuffer(data, dtype, count=pixels, offset=start) for start in starts)
     if others and dtype.itemsize == 2:  # a byte too early or too late makes noise of counts
         counts = min([counts, *others], key=_roughness)
-    if data[starts[0] + counts.nbytes :].lstrip().startswith(b"P5"):
+    if data[starts[0] + counts.nbytes :].lstrip().startswith((b"P2", b"P5")):
         raise FrameError(f"{path} holds several frames: save each to a file")
     if counts.max() <= top:
         return counts
