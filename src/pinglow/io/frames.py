@@ -14,6 +14,9 @@ float32    float frames, NaN and inf included; integers outside 0..65535, such a
 Alpha is dropped. Channels that are equal collapse exactly; real color becomes luminance
 (ITU-R BT.601, Pillow's integer formula at any bit depth). An orientation tag is not applied:
 coordinates refer to the pixels as stored.
+
+The two bytes of each count are swapped back where they are certainly in the wrong order, which is
+said (`pinglow.io.counts.looks_swapped`).
 """
 
 from __future__ import annotations
@@ -43,12 +46,13 @@ _DESCENT = re.compile(rf"(^|[{_SEPARATORS}])\*\*(?:[{_SEPARATORS}]+|$)")
 
 
 def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """Read a PNG, TIFF, NPY, PGM, BMP or JPEG file as one gray frame.
+    """Read one gray frame of a file of any kind that docs/guides/cameras.md lists.
 
     Args:
         path: The file.
-        page: Which page of a multi-page TIFF, from 0; other files have page 0 only. Smaller copies
-            of a page, as GDAL and cameras keep them in the file, and masks are not counted.
+        page: Which page of a TIFF, frame of a sequence, band or plane, from 0; other files have
+            page 0 only. Smaller copies of a page, as GDAL and cameras keep them in the file, and
+            masks are not counted.
         max_pixels: Refuse a frame whose header claims more pixels than this, before decoding it.
 
     Returns:
@@ -113,12 +117,13 @@ def read_only_frame(path: str | Path) -> NDArray[Any]:
 
 
 def count_pages(path: str | Path | MemoryFile) -> int:
-    """Count the frames in a file: the pages of a TIFF, otherwise 1.
+    """Count the frames in a file: pages, bands, planes, frames of a sequence; most hold 1.
 
     Where a TIFF is cut short, the first lost page counts, so that reading it says so.
 
     Raises:
-        FrameError: The file is missing, empty, of an unknown kind, or a damaged TIFF.
+        FrameError: The file is missing, empty, of an unknown kind, or too damaged to tell.
+        MissingExtraError: Its kind needs a package that is not installed.
     """
     path = Path(path) if isinstance(path, str) else path
     with _open_pages(path, MAX_PIXELS) as pages:
