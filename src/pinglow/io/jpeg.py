@@ -90,6 +90,7 @@ def decode_jpeg(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArra
         raise _contradiction(path, header, "fewer")
     simple = header.bits == 8 and header.kind != _LOSSLESS
     decode = _decode_8_bits if simple else imagecodecs.jpeg8_decode
+    data = _drop_metadata(data)
     decoded = np.asarray(decode(data))
     if decoded.shape[:2] != (header.height, header.width):
         raise _contradiction(path, header, "others")
@@ -99,6 +100,15 @@ def decode_jpeg(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArra
     if spoiled != data and _is_still(decoded, decode, spoiled):
         raise _contradiction(path, header, "more")
     return collapse_channels(path, decoded)
+
+
+def _drop_metadata(data: bytes) -> bytes:
+    """The same without APP1: Pillow warns about Exif that it cannot read, and pixels need none."""
+    for segment in reversed(list_segments(data)):
+        if segment.marker == 0xE1:
+            end = segment.place + len(segment.content)
+            data = data[: segment.place - 4] + data[end:]
+    return data
 
 
 def _contradiction(path: Path | MemoryFile, header: _Header, than: str) -> FrameError:
