@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from pinglow.errors import FrameError
 from pinglow.io.frames import count_pages, find_frames, read_frame
@@ -64,3 +69,47 @@ def test_without_it_the_kind_is_unknown(tmp_path: Path) -> None:
     assert frame_suffixes() == FRAME_SUFFIXES
     with pytest.raises(FrameError, match="not a frame that pinglow reads"):
         read_frame(path)
+
+
+def as_bmp(counts: NDArray[Any], *masks: int) -> bytes:
+    """16 bits a pixel, with the masks of its colors if it has some."""
+    extra = struct.pack("<III", *masks) if masks else b""
+    height, width = counts.shape
+    data = counts[::-1].astype("<u2").tobytes()
+    fields = (40, width, height, 1, 16, 3 if masks else 0, len(data), 2835, 2835, 0, 0)
+    header = struct.pack("<IiiHHIIiiII", *fields) + extra
+    start = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + data
+
+
+@pytest.mark.parametrize("masks", [(), (0xF800, 0x07E0, 0x001F)])
+def test_a_bmp_of_16_bits_does_not_say_what_it_holds(
+    tmp_path: Path, masks: tuple[int, ...]
+) -> None:
+    path = tmp_path / "f.bmp"
+    path.write_bytes(as_bmp(np.full((4, 6), 7000, np.uint16), *masks))
+    with pytest.raises(FrameError, match="BMP of 16 bits a pixel, counts or colors"):
+        read_frame(path)
+
+
+def test_python_objects_are_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "f.npy"
+    np.save(path, np.array([np.zeros(4), np.zeros(3)], dtype=object), allow_pickle=True)
+    with pytest.raises(
+        FrameError, match=r"holds Python objects.*save one \(H, W\) array"
+    ) as caught:
+        read_frame(path)
+    assert "damaged" not in str(caught.value)
+
+
+def test_counts_of_a_dji_drone_are_named_not_passed_over(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(buffer, "JPEG")
+    picture = buffer.getvalue()
+    counts = b"\xff\xe3" + struct.pack(">H", 40002) + bytes(40000)
+    maker = b"\xff\xe1" + struct.pack(">H", 20) + b"Exif\0\0MM\0*DJI\0" + bytes(4)
+    (tmp_path / "f.jpg").write_bytes(picture[:2] + maker + counts + picture[2:])
+    with pytest.raises(FrameError, match=r"radiometric JPEG of DJI.*Thermal SDK"):
+        read_frame(tmp_path / "f.jpg")
+    (tmp_path / "f.jpg").write_bytes(picture[:2] + maker + picture[2:])  # of its other camera
+    assert read_frame(tmp_path / "f.jpg").shape == (8, 8)

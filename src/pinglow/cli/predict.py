@@ -135,9 +135,9 @@ def predict(
     The model may find pixels or, a detector, boxes: --backend, --precision and --flips are
     for pixels.
 
-    Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits, and
-    MP4, AVI, MKV, MOV, WebM, WMV, MXF, Y4M and MPEG (TS, M2TS, MPG) at 8 to 16
-    bits. The overlay of a video is a video.
+    Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits; raw counts of
+    FLIR (radiometric JPEG, FFF, SEQ), ENVI, FITS and HDF5; and MP4, AVI, MKV, MOV, WebM, WMV,
+    MXF, Y4M and MPEG (TS, M2TS, MPG) at 8 to 16 bits. The overlay of a video is a video.
     A frame that cannot be used is listed at the end, the others go on, and the exit
     code is 2.
 

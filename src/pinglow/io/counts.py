@@ -1,20 +1,65 @@
-"""What the readers of images and videos share: limits, refusals, and gray from channels."""
+"""What the readers share: limits, refusals, gray from channels, and the order of bytes."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.errors import FrameError
+from pinglow.errors import FrameError, PinglowError
 from pinglow.io.memory import MemoryFile
 
 MAX_PIXELS = 2**28  # 16384 x 16384
 
 _logger = logging.getLogger("pinglow")
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The frames of an open file.
+
+    Attributes:
+        count: How many; where the file is cut short, the first lost one counts.
+        read: Maps the number of a frame, from 0, to its (H, W) counts, or (H, W, C) with channels.
+    """
+
+    count: int
+    read: Callable[[int], NDArray[Any]]
+
+
+Opener = Callable[[Path | MemoryFile, int], AbstractContextManager[Pages]]
+"""Opens a file whose frames have at most so many pixels."""
+
+
+def open_single(read: Callable[[Path | MemoryFile, int], NDArray[Any]]) -> Opener:
+    """An opener for a kind of file that holds one frame, from what reads it."""
+
+    @contextmanager
+    def opener(path: Path | MemoryFile, max_pixels: int) -> Iterator[Pages]:
+        yield Pages(1, lambda _: read(path, max_pixels))
+
+    return opener
+
+
+@contextmanager
+def name_damage(path: Path | MemoryFile) -> Iterator[None]:
+    """Turn whatever a decoder raises into a `FrameError` that names the file."""
+    try:
+        yield
+    except PinglowError:
+        raise
+    except MemoryError as error:
+        raise FrameError(
+            f"{path} does not fit into memory: cut it into smaller frames first"
+        ) from error
+    except Exception as error:  # decoders raise anything at all on damaged bytes
+        raise damaged(path, error) from error
 
 
 def damaged(path: Path | MemoryFile, error: Exception | str) -> FrameError:
@@ -45,7 +90,7 @@ def collapse_channels(path: Path | MemoryFile, counts: NDArray[Any]) -> NDArray[
     red, green, blue = (counts[..., channel] for channel in range(3))
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return red
-    _warn_color(path)
+    warn_once("color", f"{path} is in color: reading its luminance")
     if counts.dtype in (np.uint8, np.uint16):
         # Pillow's 16.16 fixed point; the sum of a 16-bit frame just fits into 32 bits.
         red, green, blue = (channel.astype(np.uint32) for channel in (red, green, blue))
@@ -54,11 +99,45 @@ def collapse_channels(path: Path | MemoryFile, counts: NDArray[Any]) -> NDArray[
     return np.asarray(0.299 * red + 0.587 * green + 0.114 * blue)
 
 
-def _warn_color(path: Path | MemoryFile) -> None:
-    """Warn about the first file in color that a process reads."""
-    if not _colored:
-        _colored.append(path)
-        _logger.warning(f"{path} is in color: reading its luminance (said once)")
+def order_bytes(path: Path | MemoryFile, counts: NDArray[Any]) -> NDArray[Any]:
+    """The same in the machine's byte order, and swapped where `looks_swapped` is certain of it."""
+    counts = counts.astype(counts.dtype.newbyteorder("="), copy=False)
+    if counts.dtype.kind not in "iu" or counts.itemsize != 2 or not looks_swapped(counts):
+        return counts
+    warn_once("swapped", f"{path} has the two bytes of each count swapped: swapping them back")
+    return counts.byteswap()
 
 
-_colored: list[Path | MemoryFile] = []
+def looks_swapped(counts: NDArray[Any]) -> bool:
+    """Whether the two bytes of each 16-bit count are certainly in the wrong order.
+
+    Where the high byte of a true count changes from one pixel to the next, its low byte goes
+    round: the counts are near each other in the right order and far apart in the wrong one.
+    Where nothing tells, as in noise or bytes that do not change, the answer is no.
+
+    Args:
+        counts: (H, W) of 16 bits, in the machine's byte order.
+    """
+    rows = counts[:: max(1, counts.shape[0] // 256)]
+    swapped = rows.byteswap()
+    high = swapped.view(np.uint16) >> 8
+    changes = high[:, 1:] != high[:, :-1]
+    if np.count_nonzero(changes) < _CERTAIN:
+        return False
+    as_stored, as_swapped = (
+        np.median(np.abs(np.diff(each.astype(np.int32)))[changes]) for each in (rows, swapped)
+    )
+    return bool(as_stored > 8 * as_swapped)
+
+
+_CERTAIN = 16  # pairs of neighbors
+
+
+def warn_once(about: str, message: str) -> None:
+    """Warn about the first file of a kind that a process reads."""
+    if about not in _said:
+        _said.add(about)
+        _logger.warning(f"{message} (said once)")
+
+
+_said: set[str] = set()

@@ -14,11 +14,13 @@ float32    float frames, NaN and inf included; integers outside 0..65535, such a
 Alpha is dropped. Channels that are equal collapse exactly; real color becomes luminance
 (ITU-R BT.601, Pillow's integer formula at any bit depth). An orientation tag is not applied:
 coordinates refer to the pixels as stored.
+
+The two bytes of each count are swapped back where they are certainly in the wrong order, which is
+said (`pinglow.io.counts.looks_swapped`).
 """
 
 from __future__ import annotations
 
-import functools
 import glob
 import logging
 import os
@@ -30,14 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from pinglow.errors import DataError, FrameError
-from pinglow.io.counts import MAX_PIXELS, collapse_channels, damaged
+from pinglow.io.counts import MAX_PIXELS, Pages, collapse_channels, name_damage, order_bytes
 from pinglow.io.memory import MemoryFile
-from pinglow.io.readers import find_reader, frame_suffixes
-from pinglow.io.tiff import count_tiff_pages, list_tiff_pages, read_tiff
+from pinglow.io.readers import find_opener, frame_suffixes
 
 _logger = logging.getLogger("pinglow")
 
@@ -46,12 +46,13 @@ _DESCENT = re.compile(rf"(^|[{_SEPARATORS}])\*\*(?:[{_SEPARATORS}]+|$)")
 
 
 def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """Read a PNG, TIFF, NPY, PGM, BMP or JPEG file as one gray frame.
+    """Read one gray frame of a file of any kind that docs/guides/cameras.md lists.
 
     Args:
         path: The file.
-        page: Which page of a multi-page TIFF, from 0; other files have page 0 only. Smaller copies
-            of a page, as GDAL and cameras keep them in the file, and masks are not counted.
+        page: Which page of a TIFF, frame of a sequence, band or plane, from 0; other files have
+            page 0 only. Smaller copies of a page, as GDAL and cameras keep them in the file, and
+            masks are not counted.
         max_pixels: Refuse a frame whose header claims more pixels than this, before decoding it.
 
     Returns:
@@ -80,21 +81,27 @@ def open_frames(
         FrameError: On opening, or on reading a page: see `read_frame`.
     """
     path = Path(path) if isinstance(path, str) else path
-    reader = find_reader(path)
-    with ExitStack() as stack:
-        if reader is read_tiff:
-            with _name_damage(path):
-                tiff = stack.enter_context(_open_tiff(path))
-                listed = list_tiff_pages(tiff)
-            reader = functools.partial(read_tiff, tiff, listed)
+    with _open_pages(path, max_pixels) as pages:
 
         def read(page: int) -> NDArray[Any]:
-            with _name_damage(path):
-                counts = reader(path, page, max_pixels)
-                counts = counts if channels else collapse_channels(path, counts)
+            if not 0 <= page < pages.count:
+                numbers = f"choose 0 to {pages.count - 1}" if pages.count > 1 else "it has page 0"
+                raise FrameError(f"{path} has no page {page}: {numbers}")
+            with name_damage(path):
+                counts = pages.read(page)
+                counts = counts if channels else order_bytes(path, collapse_channels(path, counts))
                 return np.ascontiguousarray(_simplify_dtype(path, counts))
 
         yield read
+
+
+@contextmanager
+def _open_pages(path: Path | MemoryFile, max_pixels: int) -> Iterator[Pages]:
+    opener = find_opener(path)
+    with ExitStack() as stack:
+        with name_damage(path):
+            pages = stack.enter_context(opener(path, max_pixels))
+        yield pages
 
 
 def read_only_frame(path: str | Path, *, channels: bool = False) -> NDArray[Any]:
@@ -112,37 +119,18 @@ def read_only_frame(path: str | Path, *, channels: bool = False) -> NDArray[Any]
     return frame
 
 
-def _open_tiff(path: Path | MemoryFile) -> tifffile.TiffFile:
-    return tifffile.TiffFile(path if isinstance(path, Path) else path.open("rb"))
-
-
-@contextmanager
-def _name_damage(path: Path | MemoryFile) -> Iterator[None]:
-    try:
-        yield
-    except FrameError:
-        raise
-    except MemoryError as error:
-        raise FrameError(
-            f"{path} does not fit into memory: cut it into smaller frames first"
-        ) from error
-    except Exception as error:  # decoders raise anything at all on damaged bytes
-        raise damaged(path, error) from error
-
-
 def count_pages(path: str | Path | MemoryFile) -> int:
-    """Count the frames in a file: the pages of a TIFF, otherwise 1.
+    """Count the frames in a file: pages, bands, planes, frames of a sequence; most hold 1.
 
     Where a TIFF is cut short, the first lost page counts, so that reading it says so.
 
     Raises:
-        FrameError: The file is missing, empty, of an unknown kind, or a damaged TIFF.
+        FrameError: The file is missing, empty, of an unknown kind, or too damaged to tell.
+        MissingExtraError: Its kind needs a package that is not installed.
     """
     path = Path(path) if isinstance(path, str) else path
-    if find_reader(path) is not read_tiff:
-        return 1
-    with _name_damage(path), _open_tiff(path) as tiff:
-        return count_tiff_pages(tiff)
+    with _open_pages(path, MAX_PIXELS) as pages:
+        return pages.count
 
 
 def find_frames(

@@ -1,4 +1,4 @@
-"""The readers of single frames, by the first bytes of a file; those of TIFFs are in `tiff`.
+"""The readers of frames by the first bytes of a file: one table.
 
 Another package adds one as an entry point of the group ``pinglow.readers``: its name is the suffix
 of the files, as ``.raw14``, and it maps (path, page, max_pixels) to the (H, W) counts of page 0.
@@ -7,37 +7,37 @@ of the files, as ``.raw14``, and it maps (path, page, max_pixels) to the (H, W) 
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin
+from PIL import BmpImagePlugin
 
 from pinglow.errors import FrameError
-from pinglow.io.counts import check_size, damaged
+from pinglow.io.counts import Opener, check_size, open_single
+from pinglow.io.envi import ENVI_START, find_envi_header, open_envi
+from pinglow.io.fits import FITS_START, open_fits
+from pinglow.io.flir import FLIR_START, find_flir_block, open_flir, read_flir_block
+from pinglow.io.hdf5 import HDF5_START, open_hdf5
+from pinglow.io.jpeg import JPEG_START, Segment, decode_jpeg, list_segments
 from pinglow.io.memory import MemoryFile
-from pinglow.io.tiff import read_tiff
+from pinglow.io.pgm import read_pgm
+from pinglow.io.png import PNG_START, read_png
+from pinglow.io.tiff import open_tiff
 from pinglow.plugins import find_plugin, plugin_names
 
 FRAME_SUFFIXES: frozenset[str] = frozenset(
-    {".png", ".tif", ".tiff", ".npy", ".pgm", ".bmp", ".jpg", ".jpeg"}
+    {
+        *(".png", ".tif", ".tiff", ".dng", ".npy", ".pgm", ".bmp", ".jpg", ".jpeg", ".jls"),
+        *(".fff", ".seq", ".csq", ".hdr", ".fits", ".fit", ".fts", ".h5", ".hdf5"),
+    }
 )
 
 GROUP: Final = "pinglow.readers"
 """The group of entry points by which other packages add readers."""
-
-Reader = Callable[..., NDArray[Any]]
-"""Maps a file, a page and a limit of pixels to (H, W) counts, or (H, W, C) with channels."""
-
-_PGM_GAP = rb"(?:\s|#[^\n]*\n)+"
-PGM_HEADER = re.compile(
-    rb"P[25]" + _PGM_GAP + _PGM_GAP.join([rb"(\d{1,9})", rb"(\d{1,9})", rb"(\d{1,5})\s"])
-)
 
 
 def frame_suffixes() -> frozenset[str]:
@@ -51,20 +51,34 @@ def _added_suffixes(_: tuple[str, ...]) -> frozenset[str]:
     return frozenset(name.lower() for name in plugin_names(GROUP))
 
 
-def find_reader(path: Path | MemoryFile) -> Reader:
-    """Choose the reader by the file's first bytes, or by a suffix that another package has added.
-
-    `read_tiff` wants the open file first.
+def find_opener(path: Path | MemoryFile) -> Opener:
+    """Choose what opens a file by its first bytes, or by a suffix that another package has added.
 
     Raises:
         FrameError: The file is missing, empty, or of an unknown kind.
         MissingExtraError: The other package cannot be imported.
     """
+    start = _read_start(path)
+    suffix = path.suffix.lower()
+    if isinstance(path, Path):
+        if suffix in _added_suffixes(tuple(sys.path)):
+            return open_single(functools.partial(_read_added, find_plugin(GROUP, suffix)))
+        if find_envi_header(path):  # plain numbers may begin like anything
+            return open_envi
+    for signature, opener in OPENERS.items():
+        if start.startswith(signature):
+            return opener
+    raise FrameError(
+        f"{path} is not a frame that pinglow reads: convert it to PNG, TIFF, NPY, PGM, BMP or JPEG"
+    )
+
+
+def _read_start(path: Path | MemoryFile) -> bytes:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise FrameError(f"{path} is a pipe or a device: save the frame to a file")
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(16)
     except FileNotFoundError:
         raise FrameError(f"{path} does not exist: check the path") from None
     except IsADirectoryError:
@@ -73,80 +87,51 @@ def find_reader(path: Path | MemoryFile) -> Reader:
         raise FrameError(f"{path} cannot be opened ({error}): check its permissions") from error
     if not start:
         raise FrameError(f"{path} is empty: copy or export it again")
-    suffix = path.suffix.lower()
-    if isinstance(path, Path) and suffix in _added_suffixes(tuple(sys.path)):
-        return functools.partial(_read_added, find_plugin(GROUP, suffix))
-    for signature, reader in READERS.items():
-        if start.startswith(signature):
-            return reader
-    raise FrameError(
-        f"{path} is not a frame that pinglow reads: convert it to PNG, TIFF, NPY, PGM, BMP or JPEG"
-    )
+    return start
 
 
-def _check_single(path: Path | MemoryFile, page: int) -> None:
-    if page != 0:
-        raise FrameError(f"{path} has no page {page}: it holds one frame, page 0")
-
-
-def _read_png(path: Path | MemoryFile, page: int, max_pixels: int) -> NDArray[Any]:
-    # Not Pillow: it cuts 16-bit RGB, RGBA and LA to 8 bits and does not verify checksums.
-    _check_single(path, page)
+def _read_jpeg(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:
     data = path.read_bytes()
-    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
-    if len(data) < 33:
-        raise damaged(path, "no image header")
-    check_size(path, height, width, max_pixels)
-    if b"acTL" in data[: data.find(b"IDAT")]:
-        raise FrameError(f"{path} is an animation of several frames: save each to a file")
-    return np.asarray(imagecodecs.png_decode(data))
+    segments = list_segments(data)
+    if (block := find_flir_block(path, segments)) is not None:
+        return read_flir_block(path, block, max_pixels)
+    if _is_dji_thermal(segments):
+        raise FrameError(
+            f"{path} is a radiometric JPEG of DJI, whose raw counts only DJI's Thermal SDK reads: "
+            "convert it to a 16-bit TIFF with that, or save its picture as PNG"
+        )
+    return decode_jpeg(path, data, max_pixels)
 
 
-def _read_with_pillow(
-    plugin: Callable[[IO[bytes]], ImageFile.ImageFile],
-    path: Path | MemoryFile,
-    page: int,
-    max_pixels: int,
-) -> NDArray[Any]:
-    # The plug-in itself, not Image.open: that guesses other kinds (MPO) and brings its own pixel
-    # limit, with a warning below ours.
-    _check_single(path, page)
-    with path.open("rb") as file, plugin(file) as image:
+def _is_dji_thermal(segments: list[Segment]) -> bool:
+    """Whether a drone of DJI has put its counts, in APP3, beside the picture."""
+    is_dji = any(each.marker == 0xE1 and b"DJI\0" in each.content for each in segments)
+    return is_dji and any(each.marker == 0xE3 and len(each.content) > 2**15 for each in segments)
+
+
+def _read_bmp(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:
+    data = path.read_bytes()
+    place = 24 if data[14:18] == b"\x0c\0\0\0" else 28  # OS/2's header is shorter
+    if data[place : place + 2] == b"\x10\0":
+        raise FrameError(
+            f"{path} is a BMP of 16 bits a pixel, counts or colors, which it does not say: save "
+            "counts as PNG or TIFF, a picture with 8 bits a color"
+        )
+    with path.open("rb") as file, BmpImagePlugin.BmpImageFile(file) as image:
         check_size(path, image.height, image.width, max_pixels)
         if image.mode in ("1", "L"):
             return np.array(image)
         return np.array(image.convert("RGB"))
 
 
-def _read_pgm(path: Path | MemoryFile, page: int, max_pixels: int) -> NDArray[Any]:
-    # Not Pillow: it stretches counts to the full range when maxval is not 255 or 65535.
-    _check_single(path, page)
-    data = path.read_bytes()
-    header = PGM_HEADER.match(data)
-    if header is None:
-        raise damaged(path, "no PGM header")
-    width, height, top = (int(number) for number in header.groups())
-    check_size(path, height, width, max_pixels)
-    if not 1 <= top <= 65535:
-        raise damaged(path, f"maxval is {top}")
-    if data.startswith(b"P5"):
-        counts = np.frombuffer(
-            data, ">u2" if top > 255 else "u1", count=height * width, offset=header.end()
-        )
-        if data[header.end() + counts.nbytes :].lstrip().startswith(b"P5"):
-            raise FrameError(f"{path} holds several frames: save each to a file")
-    else:
-        words = re.sub(rb"#[^\n]*", b"", data[header.end() :]).split()[: height * width]
-        counts = np.array([int(word) for word in words], dtype=np.uint32)
-        if counts.max(initial=0) > top:
-            raise damaged(path, f"a count is above maxval {top}")
-        counts = counts.astype(np.uint16 if top > 255 else np.uint8)
-    return counts.reshape(height, width)
-
-
-def _read_npy(path: Path | MemoryFile, page: int, max_pixels: int) -> NDArray[Any]:
+def _read_npy(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:
     # Mapped first: that reads the header alone and compares what it claims with the file's size.
-    _check_single(path, page)
+    with path.open("rb") as file:
+        if _npy_dtype(file).hasobject:
+            raise FrameError(
+                f"{path} holds Python objects, as arrays of several sizes do: save one (H, W) "
+                "array of integers or floats per file"
+            )
     if isinstance(path, Path):
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     else:
@@ -160,23 +145,34 @@ def _read_npy(path: Path | MemoryFile, page: int, max_pixels: int) -> NDArray[An
     return np.array(mapped).reshape(shape)
 
 
-def _read_added(reader: Reader, path: Path, page: int, max_pixels: int) -> NDArray[Any]:
-    _check_single(path, page)
-    counts = np.asarray(reader(path, page, max_pixels))
+def _npy_dtype(file: Any) -> np.dtype[Any]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0
+    return (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)[2]
+
+
+def _read_added(
+    reader: Callable[..., NDArray[Any]], path: Path | MemoryFile, max_pixels: int
+) -> NDArray[Any]:
+    counts = np.asarray(reader(path, 0, max_pixels))
     check_size(path, counts.shape[0], counts.shape[1], max_pixels)
     return counts
 
 
-READERS: Final[dict[bytes, Reader]] = {
-    b"\x89PNG\r\n\x1a\n": _read_png,
-    b"II*\0": read_tiff,
-    b"MM\0*": read_tiff,
-    b"II+\0": read_tiff,
-    b"MM\0+": read_tiff,
-    b"\x93NUMPY": _read_npy,
-    b"P2": _read_pgm,
-    b"P5": _read_pgm,
-    b"BM": functools.partial(_read_with_pillow, BmpImagePlugin.BmpImageFile),
-    b"\xff\xd8\xff": functools.partial(_read_with_pillow, JpegImagePlugin.JpegImageFile),
+OPENERS: Final[dict[bytes, Opener]] = {
+    PNG_START: open_single(read_png),
+    b"II*\0": open_tiff,
+    b"MM\0*": open_tiff,
+    b"II+\0": open_tiff,
+    b"MM\0+": open_tiff,
+    b"\x93NUMPY": open_single(_read_npy),
+    b"P2": open_single(read_pgm),
+    b"P5": open_single(read_pgm),
+    b"BM": open_single(_read_bmp),
+    JPEG_START: open_single(_read_jpeg),
+    **dict.fromkeys(FLIR_START, open_flir),
+    ENVI_START: open_envi,
+    FITS_START: open_fits,
+    HDF5_START: open_hdf5,
 }
-"""Readers by the first bytes of a file."""
+"""What opens a file, by its first bytes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,56 +13,88 @@ import tifffile
 from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
-from pinglow.io.counts import check_size, damaged
+from pinglow.io.counts import Pages, check_size, damaged
 from pinglow.io.memory import MemoryFile
 
 # Photometric interpretations that are gray or become gray: 0 white is zero, 1 black is zero,
-# 2 RGB, 3 palette, 6 YCbCr (decoded to RGB).
-_TIFF_PHOTOMETRICS = (0, 1, 2, 3, 6)
+# 2 RGB, 3 palette, 6 YCbCr (decoded to RGB), 34892 DNG's counts of one or three colors.
+_TIFF_PHOTOMETRICS = (0, 1, 2, 3, 6, 34892)
 _PHOTOMETRIC: Final = 262  # the tag
-_NO_FRAME: Final = 1 | 4  # bits of the tag NewSubfileType: of reduced resolution, a mask
+_NO_FRAME: Final = 1 | 4 | 8  # bits of the tag NewSubfileType: reduced resolution, mask, depth
+_SUB_IFDS: Final = 330  # the tag: images that belong to a page, such as a camera's main one
 _NODATA: Final = 42113  # GDAL's tag: the value of pixels that were not measured
 
 
-def list_tiff_pages(tiff: tifffile.TiffFile) -> Sequence[int]:
-    """Which pages of an open file are frames: not a frame's smaller copies, nor its mask.
+_Place = int | tuple[int, int]
+"""A page, or a page and which of the images that belong to it."""
 
-    GDAL puts those behind the frame, a camera may put a thumbnail before it.
+
+@contextmanager
+def open_tiff(path: Path | MemoryFile, max_pixels: int) -> Iterator[Pages]:
+    """The frames of a file; where it is cut short, the first lost one counts."""
+    with tifffile.TiffFile(path if isinstance(path, Path) else path.open("rb")) as tiff:
+        listed = _list_places(tiff)
+        count = max(len(listed) + _lacks_pages(tiff), _count_unlisted(tiff))
+        yield Pages(count, lambda page: _read(tiff, listed, path, page, max_pixels))
+
+
+def _list_places(tiff: tifffile.TiffFile) -> Sequence[_Place]:
+    """Which images of an open file are frames: not a frame's smaller copies, nor its mask.
+
+    GDAL puts those behind the frame; a camera may put a thumbnail before it, and the frame below.
     """
     every = range(len(tiff.pages))
-    if all(_is_frame(tiff, page) for page in {*every[:2], *every[-1:]}):
+    if all(_main_places(tiff, page) == [page] for page in {*every[:2], *every[-1:]}):
         return every  # without a look at the thousands of a stack
-    return [page for page in every if _is_frame(tiff, page)] or every
+    return [place for page in every for place in _main_places(tiff, page)] or every
 
 
-def _is_frame(tiff: tifffile.TiffFile, page: int) -> bool:
+def _main_places(tiff: tifffile.TiffFile, page: int) -> list[_Place]:
+    """Of a page and the images that belong to it, the largest of those that are no copy or mask."""
     try:
-        ifd: Any = tiff.pages[page]
+        ifd = _find_ifd(tiff, page)
     except Exception:  # damaged: reading this page will say so, and the others may be whole
-        return True
-    return not ifd.subfiletype & _NO_FRAME
+        return [page]
+    whole: list[tuple[int, _Place]] = [] if _is_copy(ifd) else [(_area(ifd), page)]
+    for number in range(len(ifd.subifds or ()) if _SUB_IFDS in ifd.tags else 0):
+        place = (page, number)
+        try:
+            inner = _find_ifd(tiff, place)
+        except Exception:  # reading it says so
+            whole += [] if whole else [(0, place)]
+            continue
+        whole += [] if _is_copy(inner) else [(_area(inner), place)]
+    largest = max((area for area, _ in whole), default=0)
+    return [place for area, place in whole if area == largest]
 
 
-def count_tiff_pages(tiff: tifffile.TiffFile) -> int:
-    """Frames in an open file; where it is cut short, the first lost one counts."""
-    return max(len(list_tiff_pages(tiff)) + _lacks_pages(tiff), _count_unlisted(tiff))
+def _find_ifd(tiff: tifffile.TiffFile, place: _Place) -> Any:
+    if isinstance(place, int):
+        return tiff.pages[place]
+    page: Any = tiff.pages[place[0]]
+    return page.pages[place[1]]
 
 
-def read_tiff(
+def _is_copy(ifd: Any) -> bool:
+    return bool(ifd.subfiletype & _NO_FRAME)
+
+
+def _area(ifd: Any) -> int:
+    return int(ifd.imagelength * ifd.imagewidth)
+
+
+def _read(
     tiff: tifffile.TiffFile,
-    listed: Sequence[int],
+    listed: Sequence[_Place],
     path: Path | MemoryFile,
     page: int,
     max_pixels: int,
 ) -> NDArray[Any]:
-    """A frame of an open file, of those that it lists; see `pinglow.io.frames.read_frame`."""
     pages = len(listed)
     unlisted = _count_unlisted(tiff)
     if page == pages and _lacks_pages(tiff):
         raise damaged(path, f"it is cut short after page {pages - 1}")
-    if not 0 <= page < max(pages, unlisted):
-        raise FrameError(f"{path} has no page {page}: choose 0 to {max(pages, unlisted) - 1}")
-    ifd: Any = tiff.pages[0 if unlisted else listed[page]]
+    ifd = _find_ifd(tiff, 0 if unlisted else listed[page])
     check_size(path, ifd.imagelength, ifd.imagewidth, max_pixels)
     _check_tiff_data(path, ifd, tiff.filehandle.size, max_pixels)
     if unlisted:

@@ -28,7 +28,7 @@ from pinglow.data.pack.png import (
     make_idat,
     split_png,
 )
-from pinglow.io.readers import PGM_HEADER
+from pinglow.io.pgm import PGM_HEADER
 
 _TIFF: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EFFORT: Final = 7  # of JPEG XL; 9 takes five times as long and gains 1 %
