@@ -420,6 +420,14 @@ def test_a_line_that_leads_out_of_the_images_is_refused(tmp_path: Path, line: st
         FrameFolder(folder, "train")
 
 
+def test_a_name_that_no_file_can_have_is_no_image(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "d", lists=())
+    for name in ("9" * 300, "é" * 200, "a/" * 3000 + "b"):
+        (folder / "train.txt").write_text(name)
+        with pytest.raises(DataError, match="has no image for"):
+            FrameFolder(folder, "train")
+
+
 def test_a_folder_without_lists_is_told_how_to_make_one(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d", lists=())
     with pytest.raises(DataError, match=r"has no lists: write train\.txt there, one file name"):

@@ -7,6 +7,7 @@ A box is (left, top, width, height) in pixels, where pixel i covers [i, i + 1): 
 from __future__ import annotations
 
 import logging
+import os
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -196,7 +197,7 @@ def _voc_file(folder: Path, name: str) -> Path | None:
 def _spelled_file(folder: Path, name: str) -> Path:
     """A file by its name in any Unicode form; as it is if there is none."""
     places = [folder / spelling for spelling in spellings(name)]
-    return next((place for place in places if place.exists()), places[0])
+    return next(filter(os.path.exists, places), places[0])
 
 
 def _find_entries(path: Path, names: list[str]) -> list[CocoImage]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -315,7 +316,7 @@ def _find(folder: Path, name: str) -> Path | None:
     for suffix in (".png", ".bmp", *sorted(frame_suffixes())):
         for spelling in (suffix, suffix.upper(), suffix.title()):
             path = folder / f"{name}{spelling}"
-            if path.is_file():
+            if os.path.isfile(path):  # False, too, for a name that is too long
                 return path
     return None
 
