@@ -272,6 +272,20 @@ def test_several_are_compared_in_a_table_with_a_row_for_each(
     assert "1000000.00" in rows
 
 
+def test_one_of_several_that_cannot_be_scored_loses_no_other(folder: Path) -> None:
+    dark = folder / "dark"
+    dark.mkdir()
+    for index in range(3):
+        Image.new("L", (60, 40)).save(dark / f"f{index}.png")
+    maps = ("--predictions", folder / "found", "--predictions", dark)
+    result = run(folder, *maps, "--json", folder / "scores.json")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"warning: left out: No map in {dark} has a pixel above")
+    assert result.stderr.count("\n") == 1
+    assert "Pd" in result.stdout
+    assert json.loads((folder / "scores.json").read_text())["pd"] == 0.5
+
+
 def test_json_on_standard_output_is_alone_there(folder: Path) -> None:
     result = run(folder, "--predictions", folder / "found", "--json", "-")
     assert result.exit_code == 0

@@ -134,6 +134,7 @@ def test_scores_are_those_of_the_folder(
         options = ("--split", "train", "--model", small_model, "--backend", "torch")
         run_well("evaluate", "--data", folder, *options, "--json", tmp_path / "s.json")
         scores.append(json.loads((tmp_path / "s.json").read_text()))
+        assert scores[-1].pop("data") == str(folder)
     assert scores[0]["images"] > 0
     assert scores[0] == scores[1] == scores[2]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, cast
 
@@ -12,7 +13,7 @@ import typer
 from pinglow._version import __version__
 from pinglow.cli.output_file import check_output_file, echo, is_standard_output, write_json
 from pinglow.cli.predict import Device, Precision
-from pinglow.errors import DataError, FrameError, OptionError
+from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from pinglow.cli.score_tables import Scored
     from pinglow.data.boxes import BoxFolder  # noqa: F401
     from pinglow.data.folder import FrameFolder
-    from pinglow.evaluation.saved import Scale
     from pinglow.inference.boxes import BoxPredictor
     from pinglow.inference.predictor import Predictor
     from pinglow.metrics import BoxReport, Protocol, Report
 
 _Truth = TypeVar("_Truth")  # a mask, or boxes
+_Job = tuple[str, dict[str, Any], Callable[[], "Sequence[Report | BoxReport]"]]
+"""What a table calls it, what a report says of it, and what scores it."""
 _Folder = TypeVar("_Folder", bound="FrameFolder")
 
 
@@ -132,17 +134,15 @@ def evaluate(
     Example: pinglow evaluate --data sirst --model pinglow-fast --predictions 'theirs/*_Pred.png'
     """
     rules = _choose_protocols(protocol)
-    if not model and not predictions:
-        raise OptionError("give --model or --predictions: what is to be scored")
     if not model:
-        _check_saved(backend, device, precision, flips)
-    if not predictions and (scale, resize) != (None, None):
+        _check_saved(predictions, backend, device, precision, flips)
+    elif not predictions and (scale, resize) != (None, None):
         raise OptionError("--scale and --resize are for saved maps: give them with --predictions")
     if score not in (None, "pixels", "boxes"):
         raise OptionError(f"--score {score!r} is unknown: choose pixels or boxes")
     if threshold is not None and not 0 <= threshold < 1:
         raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
-    reading = {"scale": _parse_scale(scale), "resize": _check_resize(resize)}
+    reading = _choose_reading(scale, resize)
     check_output_file("--json", json)
     predictors: dict[str, Predictor | BoxPredictor] = {}
     for name in model or []:
@@ -162,25 +162,45 @@ def evaluate(
         task = _Boxes(data, split, boxes, rules)
     else:
         task = _Pixels(data, split, rules, 0.5 if threshold is None else threshold)
-    from pinglow.cli.score_tables import Scored, print_scores
+    from pinglow.cli.score_tables import print_scores
     from pinglow.evaluation.origin import hash_model
 
     common = {"data": str(data.absolute()), "list": split, "pinglow": __version__}
-    scored: list[Scored] = []
-    origin: dict[str, Any]
+    jobs: list[_Job] = []
     for name, predictor in predictors.items():
-        origin = {"model": name, "sha256": hash_model(name), "flips": flips, **common}
-        scored.append(Scored(name, origin, task.score(predictor)))
+        origin: dict[str, Any] = {"model": name, "sha256": hash_model(name), "flips": flips}
+        jobs.append((name, origin | common, partial(task.score, predictor)))
     for place in dict.fromkeys(predictions or []):
         assert isinstance(task, _Pixels)
-        origin = {"predictions": str(place.absolute()), **reading, **common}
-        scored.append(Scored(str(place), origin, task.score_saved(place, reading)))
+        origin = {"predictions": str(place.absolute()), **reading}
+        jobs.append((str(place), origin | common, task.open_saved(place, reading)))
+    scored = list(_run(jobs, task.leave_out))
     with _told_broken(list(task.broken), len(task.frames), scored):
         try:
             print_scores(scored, f"data {data}, list {split}{task.truth}", is_standard_output(json))
         finally:  # whoever reads the tables may stop
             rows = [row for each in scored for row in each.to_list()]
             write_json(json, rows[0] if len(rows) == 1 else rows)
+
+
+def _run(jobs: list[_Job], leave_out: Callable[[str], object]) -> Iterator[Scored]:
+    """Score one after the other; of several, one that cannot be scored loses no other.
+
+    Args:
+        jobs: What to score.
+        leave_out: Called with the reason why one of several has no scores.
+    """
+    from pinglow.cli.score_tables import Scored
+
+    for title, origin, score in jobs:
+        try:
+            reports = score()
+        except PinglowError as error:
+            if len(jobs) == 1:
+                raise
+            leave_out(str(error))
+        else:
+            yield Scored(title, origin, reports)
 
 
 def _choose_protocols(names: list[str] | None) -> list[Protocol]:
@@ -197,42 +217,35 @@ def _choose_protocols(names: list[str] | None) -> list[Protocol]:
     return [PROTOCOLS[name] for name in dict.fromkeys(names or ["strict"])]
 
 
-def _parse_scale(text: str | None) -> Scale | None:
-    """What ``--scale`` says.
+def _choose_reading(scale: str | None, resize: str | None) -> dict[str, Any]:
+    """How saved maps are read, by ``--scale`` and ``--resize``.
 
     Raises:
-        OptionError: It is neither a number above 0 nor "logits".
+        OptionError: The scale is neither a number above 0 nor "logits", or the way is unknown.
     """
-    if text is None:
-        return None
-    if text == "logits":
-        return "logits"
+    if resize not in (None, "nearest", "bilinear"):
+        raise OptionError(f"--resize {resize!r} is unknown: choose nearest or bilinear")
+    if scale in (None, "logits"):
+        return {"scale": scale, "resize": resize}
     try:
-        number = float(text)
+        number = float(scale or 0)
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise OptionError(f"--scale {text!r} is unknown: give logits, or the value that means 1")
-    return number
+        raise OptionError(f"--scale {scale!r} is unknown: give logits, or the value that means 1")
+    return {"scale": number, "resize": resize}
 
 
-def _check_resize(how: str | None) -> str | None:
-    """What ``--resize`` says.
-
-    Raises:
-        OptionError: It is unknown.
-    """
-    if how not in (None, "nearest", "bilinear"):
-        raise OptionError(f"--resize {how!r} is unknown: choose nearest or bilinear")
-    return how
-
-
-def _check_saved(backend: str, device: str, precision: str, flips: bool) -> None:
-    """Refuse what is for a model, where saved maps are scored.
+def _check_saved(
+    predictions: list[Path] | None, backend: str, device: str, precision: str, flips: bool
+) -> None:
+    """Refuse what is for a model, where saved maps alone are scored.
 
     Raises:
-        OptionError: An option does not fit.
+        OptionError: There are none, or an option does not fit.
     """
+    if not predictions:
+        raise OptionError("give --model or --predictions: what is to be scored")
     if backend != "auto":
         raise OptionError(f"--backend {backend} is for a model: saved predictions need none")
     if (device, precision) != ("auto", "float32"):
@@ -324,11 +337,14 @@ class _Pixels(_Task["FrameFolder"]):
         find = cast("Predictor", predictor).probabilities
         return evaluate_model(self.pairs(self.frames.pair), find, *self.how, self.leave_out)
 
-    def score_saved(self, place: Path, reading: dict[str, Any]) -> list[Report]:
-        from pinglow.evaluation.saved import SavedMaps, evaluate_saved
+    def open_saved(self, place: Path, reading: dict[str, Any]) -> Callable[[], list[Report]]:
+        """Find saved maps, before anything is scored, and return what scores them."""
+        from pinglow.evaluation.saved import SavedMaps, check_protocols, evaluate_saved
 
+        check_protocols(self.how[0])
         maps = SavedMaps(place, self.frames.names, **reading)
-        return evaluate_saved(self.pairs(self.frames.pair), maps, *self.how, self.leave_out)
+        pairs = self.pairs(self.frames.pair)
+        return partial(evaluate_saved, pairs, maps, *self.how, self.leave_out)
 
 
 class _Boxes(_Task["BoxFolder"]):
@@ -340,8 +356,6 @@ class _Boxes(_Task["BoxFolder"]):
         self.truth = f", boxes from {self.frames.source}"
 
     def score(self, predictor: Predictor | BoxPredictor) -> list[BoxReport]:
-        from functools import partial
-
         from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
         from pinglow.inference.predictor import Predictor
 
@@ -369,10 +383,11 @@ def _told_broken(broken: list[str], total: int, scored: Sequence[Scored]) -> Ite
     """
     for reason in broken:
         echo(f"warning: left out: {reason}", err=True)
-    images = min(report.images for each in scored for report in each.reports)
+    images = min((report.images for each in scored for report in each.reports), default=0)
     if not images:
         raise DataError(f"none of the {total} frames could be scored: see above why")
     yield
-    if broken:
+    if images < total:
         echo(f"warning: these are scores of {images} of the list's {total} frames", err=True)
+    if broken:
         raise typer.Exit(2)

@@ -168,12 +168,7 @@ def evaluate_saved(
         DataError: A map is in color, or of another scale or size; or no map has a pixel above the
             threshold, though there are targets.
     """
-    for protocol in protocols:
-        if protocol.needs_model:
-            raise OptionError(
-                f"Protocol {protocol.name} changes the size of the model's input, so it cannot "
-                "score saved predictions: give a model, or choose strict or greedy."
-            )
+    check_protocols(protocols)
     scorers = [Scorer(protocol, threshold) for protocol in protocols]
     found, covered = False, 0.0
     for name, _, mask in pairs:
@@ -197,6 +192,20 @@ def evaluate_saved(
             f"above the threshold {threshold:.9g}: they may be inverted, or of another scale"
         )
     return reports
+
+
+def check_protocols(protocols: Sequence[Protocol]) -> None:
+    """Refuse protocols that cannot score saved maps.
+
+    Raises:
+        OptionError: See `evaluate_saved`.
+    """
+    for protocol in protocols:
+        if protocol.needs_model:
+            raise OptionError(
+                f"Protocol {protocol.name} changes the size of the model's input, so it cannot "
+                "score saved predictions: give a model, or choose strict or greedy."
+            )
 
 
 def _natural_scale(path: Path, values: NDArray[Any]) -> float:

@@ -76,7 +76,7 @@ def trace_curve(
 ) -> tuple[tuple[float, ...], IntArray]:
     """Choose thresholds for a set of maps and count at each.
 
-    The first ones leave 1, 2, 4, 8 ... of the different values above them. Then the two neighbors
+    The first ones leave 1, 4, 16, 64 ... of the different values above them. Then the two neighbors
     between which most of the area is open get their middle value between them, until hardly any
     is open or there are `POINTS`.
 
@@ -93,7 +93,7 @@ def trace_curve(
     levels = levels[levels < 1]
     curve = _Curve(maps, levels, count)
     last = len(levels) - 1
-    first = {max(0, last + 1 - 2**power) for power in range(last.bit_length() + 1)}
+    first = {max(0, last + 1 - 4**power) for power in range(last.bit_length() // 2 + 2)}
     if last < POINTS:
         first = set(range(last + 1))
     for place in first | {int(np.searchsorted(levels, threshold))}:
