@@ -50,6 +50,12 @@ class MissingExtraError(PinglowError):
     """An optional package is not installed."""
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: what would steer it, or cannot be encoded, is written out."""
+    kept = (char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+    return "".join(kept)
+
+
 def explain_fault(error: ValidationError, kind: type[BaseModel], within: str = "") -> str:
     """One sentence about the first fault in what was to be a ``kind``.
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import logging
+import os
+import re
+import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -19,25 +23,33 @@ from pinglow.cli.models import models
 from pinglow.cli.predict import predict
 from pinglow.cli.study import study
 from pinglow.cli.train import train
-from pinglow.errors import PinglowError
-from pinglow.files import explain
+from pinglow.errors import PinglowError, printable
+from pinglow.files import NO_ROOM, explain
+
+
+_HOME = re.compile(r"((?:--)?[\w.-]+=)?(~.*)", re.DOTALL)
+"""An argument that begins with a home folder, or gives one to an option or a key."""
 
 
 class _Group(TyperGroup):
     """Turns what pinglow raises on purpose into one line and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read ~ as a shell does, also where the shell leaves it: in quotes and after =."""
+        return super().parse_args(ctx, [_expand_home(each) for each in args])
 
     def invoke(self, ctx: Any) -> Any:
         """Run a sub-command: exit with 2 for what the user can mend, with 130 for Ctrl-C."""
         try:
             return super().invoke(ctx)
         except PinglowError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(printable(f"error: {error}"), err=True)
             raise typer.Exit(2) from error
         except OSError as error:
-            if error.filename is None and error.errno == errno.EPIPE:
+            if error.filename is None and error.errno not in NO_ROOM:  # a closed pipe, for one
                 raise
             reason = explain(error)
-            typer.echo(f"error: {reason}", err=True)
+            typer.echo(printable(f"error: {reason}"), err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             typer.echo("stopped by Ctrl-C", err=True)
@@ -63,6 +75,18 @@ app.command(
 )(detect)
 
 
+def _expand_home(argument: str) -> str:
+    found = _HOME.fullmatch(argument)
+    return f"{found[1] or ''}{os.path.expanduser(found[2])}" if found else argument
+
+
+class _Printable(logging.Formatter):
+    """Messages as they are, but for names that would steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"pinglow {__version__}")
@@ -83,6 +107,10 @@ def pinglow(
 
     Start with: pinglow predict my-frames/ and look into pinglow-out/overlays.
     """
+    if logging.lastResort is not None:  # what shows warnings where nobody has asked for more
+        logging.lastResort.setFormatter(_Printable())
+    if not sys.warnoptions:  # of the libraries; our own are logged
+        warnings.simplefilter("ignore")
     # tifffile logs what is wrong with a damaged file; our own message already says it.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     if context.invoked_subcommand is None:
@@ -91,4 +119,7 @@ def pinglow(
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     app()
