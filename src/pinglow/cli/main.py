@@ -26,7 +26,6 @@ from pinglow.cli.train import train
 from pinglow.errors import PinglowError, printable
 from pinglow.files import NO_ROOM, explain
 
-
 _HOME = re.compile(r"((?:--)?[\w.-]+=)?(~.*)", re.DOTALL)
 """An argument that begins with a home folder, or gives one to an option or a key."""
 
