@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-_NO_ROOM: Final = {
+NO_ROOM: Final = {
     errno.ENOSPC: "the disk is full, free some space",
     errno.EDQUOT: "your quota is used up, free some space",
     errno.EFBIG: "it is larger than files may be here, raise the limit (ulimit -f) or choose "
     "another disk",
 }
+"""Why there is no room for a file, by the number of the error."""
 
 LARGEST_TEXT: Final = 2**30
 """Bytes that a file of text has at most: lists, labels, tables."""
@@ -64,8 +65,8 @@ def naming(path: Path) -> Iterator[None]:
 def explain(error: OSError) -> str:
     """One sentence about what the system does not do with a file."""
     name = error.filename or "output"
-    if error.errno in _NO_ROOM:
-        return f"cannot write {name}: {_NO_ROOM[error.errno]}"
+    if error.errno in NO_ROOM:
+        return f"cannot write {name}: {NO_ROOM[error.errno]}"
     return f"{name} cannot be used ({error.strerror}): check the path and its permissions"
 
 

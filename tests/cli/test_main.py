@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +151,23 @@ def test_completion_can_be_installed() -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert result.exit_code == 0
     assert "--install-completion" in result.stdout
+
+
+def test_a_home_folder_is_found_where_the_shell_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = CliRunner().invoke(app, ["data", "synth", "~/made", "--count", "1"])
+    assert made.exit_code == 0
+    assert (tmp_path / "made" / "scenes.csv").is_file()
+    result = CliRunner().invoke(app, ["predict", "~/frames/*.png"])
+    assert f"{tmp_path}/frames" in result.stderr
+    result = CliRunner().invoke(app, ["export", "pinglow-fast", "--out=~/made/scenes.csv"])
+    assert f"{tmp_path}/made" in result.stderr
+
+
+def test_names_do_not_steer_the_terminal() -> None:
+    result = CliRunner().invoke(app, ["predict", "a\x1b[2Jb\x9b\r"])
+    assert result.exit_code == 2
+    assert r"a\x1b[2Jb\x9b\r" in result.stderr
+    assert "\x1b" not in result.stderr

@@ -16,8 +16,14 @@ from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
 from pinglow.deploy import export
 from pinglow.deploy.export import FORMATS, check_parity, export_model
 from pinglow.errors import DataError, FrameError, ModelError, OptionError
+from pinglow.files import claim
 from pinglow.inference.predictor import Predictor
 from pinglow.models.weights import load_network
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session")
@@ -197,6 +203,42 @@ def test_other_models_are_refused(exported: dict[str, Path], tmp_path: Path, bac
     path = change("bare.onnx", lambda model: model.metadata_props.pop())
     with pytest.raises(ModelError, match="has no pinglow card"):
         open_model(path, backend)
+
+
+def test_what_a_killed_export_left_is_removed(
+    small_model: Path, tmp_path: Path, exported: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, used = tmp_path / ".export-left", tmp_path / ".export-used"
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / "model.bin").touch()
+    graph = exported["onnx"].read_bytes()
+    monkeypatch.setattr(export, "convert_to_onnx", lambda *_: graph)
+    with claim(used / ".lock"):  # by another process that is at work
+        export_model(small_model, "onnx", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".export-used", "model.onnx"]
+
+
+@pytest.mark.skipif(resource is None, reason="this system limits no sizes of files")
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_may_not_grow_is_named_and_leaves_nothing(
+    small_model: Path,
+    tmp_path: Path,
+    exported: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+) -> None:
+    graph = exported["onnx"].read_bytes()
+    monkeypatch.setattr(export, "convert_to_onnx", lambda *_: graph)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            export_model(small_model, form, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "model." in str(raised.value.filename)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_exported_is_refused(

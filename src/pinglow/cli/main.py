@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import re
 import sys
+import warnings
 from os.path import expanduser
 from typing import Annotated, Any, Final
 
@@ -25,7 +25,7 @@ from pinglow.cli.predict import predict
 from pinglow.cli.study import study
 from pinglow.cli.train import train
 from pinglow.errors import PinglowError
-from pinglow.files import explain
+from pinglow.files import NO_ROOM, explain
 from pinglow.terminal import SafeFormatter
 
 _HOME: Final = re.compile(r"(^|[=,])(~[^/\\=,]*)(?=[/\\]|$)")
@@ -47,7 +47,7 @@ class _Group(TyperGroup):
             echo(f"error: {error}", err=True)
             raise typer.Exit(2) from error
         except OSError as error:
-            if error.filename is None and error.errno == errno.EPIPE:
+            if error.filename is None and error.errno not in NO_ROOM:  # a closed pipe, for one
                 raise
             echo(f"error: {explain(error)}", err=True)
             raise typer.Exit(2) from error
@@ -95,9 +95,11 @@ def pinglow(
 
     Start with: pinglow predict my-frames/ and look into pinglow-out/overlays.
     """
+    if not sys.warnoptions:  # of the libraries; our own are logged
+        warnings.simplefilter("ignore")
     # tifffile logs what is wrong with a damaged file; our own message already says it.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    if logging.lastResort is not None:
+    if logging.lastResort is not None:  # what shows warnings where nobody has asked for more
         logging.lastResort.setFormatter(SafeFormatter())
     if context.invoked_subcommand is None:
         print(context.get_help())

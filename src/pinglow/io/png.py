@@ -30,4 +30,15 @@ def decode_png(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArray
     check_size(path, height, width, max_pixels)
     if b"acTL" in data[: data.find(b"IDAT")]:
         raise FrameError(f"{path} is an animation of several frames: save each to a file")
-    return np.asarray(imagecodecs.png_decode(data))
+    return np.asarray(imagecodecs.png_decode(_keep_pixels(data)))
+
+
+def _keep_pixels(data: bytes) -> bytes:
+    """A PNG without what its pixels do not need, of which libpng prints what is wrong with it."""
+    kept, place = [data[:8]], 8
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if not data[place + 4] & 0x20 or end > len(data):  # needed, or the decoder tells the damage
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, data[place:]])

@@ -137,7 +137,7 @@ def find_model(name_or_path: str | Path) -> Path:
     bundled = bundled_models()
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
-    given = Path(name_or_path)
+    given = Path(name_or_path).expanduser()
     path = given / WEIGHTS if given.is_dir() else given
     if path.is_file():
         return path

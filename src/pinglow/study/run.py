@@ -138,7 +138,7 @@ def match_results(plan: list[PlannedRun], folder: Path) -> dict[str, RunResult]:
 def _check_folders(runs: list[PlannedRun]) -> None:
     for run in runs:
         for dataset in run.recipe.data.sets:
-            path = Path(run.recipe.data.root) / dataset.folder
+            path = run.recipe.data.place(dataset)
             if not open_data(path).is_dir():
                 raise DataError(
                     f"arm {run.arm.name}: {path} is not a folder; name with --root where the data "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import tomli_w
@@ -135,6 +136,10 @@ class DataSection(Section):
         lt=2**32,
         description="draws the validation frames; the recipe's seed if absent",
     )
+
+    def place(self, dataset: DataSet) -> Path:
+        """The folder of a data set, or a path into a pack."""
+        return Path(self.root).expanduser() / Path(dataset.folder).expanduser()
 
 
 class PhaseSection(Section):

@@ -177,7 +177,7 @@ def _find(name_or_path: str | Path) -> Path:
 def _split_change(change: str) -> tuple[str, Any]:
     key, separator, text = change.partition("=")
     if not separator or not key.strip():
-        raise RecipeError(f"--set {change!r} is not of the form key=value")
+        raise RecipeError(f"--set {change[:80]!r} is not of the form key=value")
     if key.count(".") >= _MOST_PARTS:
         raise RecipeError(f"--set {key[:40]}... has more than {_MOST_PARTS} parts")
     try:

@@ -69,7 +69,7 @@ def cut_validation(
     """
     lists: list[tuple[FrameFolder, FrameFolder | None]] = []
     for dataset in recipe.data.sets:
-        folder, other = open_data(Path(recipe.data.root) / dataset.folder), dataset.validation_split
+        folder, other = open_data(recipe.data.place(dataset)), dataset.validation_split
         if not folder.is_dir():
             raise DataError(
                 f"{folder} is not a folder: name what to train on with --data, or where the "
