@@ -1,4 +1,4 @@
-"""A command in a process of its own, which is killed before one of its changes; `soak` runs this."""
+"""A command in a process of its own, killed before one of its changes; `soak` runs this."""
 
 from __future__ import annotations
 
