@@ -85,8 +85,7 @@ def open_frames(
 
         def read(page: int) -> NDArray[Any]:
             if not 0 <= page < pages.count:
-                numbers = f"choose 0 to {pages.count - 1}" if pages.count > 1 else "it has page 0"
-                raise FrameError(f"{path} has no page {page}: {numbers}")
+                raise FrameError(f"{path} has no page {page}: choose 0 to {pages.count - 1}")
             with name_damage(path):
                 counts = pages.read(page)
                 counts = counts if channels else order_bytes(path, collapse_channels(path, counts))
