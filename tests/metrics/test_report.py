@@ -310,7 +310,7 @@ def test_roc_area_is_that_of_every_threshold_wherever_the_scores_lie(
     assert 0.5 in roc.thresholds
     by_hand = report_of(images, thresholds=roc.thresholds).roc
     kept = [place for place, fa in enumerate(roc.fa) if fa < 1e-3]
-    assert len(kept) > 20
+    assert len(kept) > 10
     assert [by_hand.pd[place] for place in kept] == [roc.pd[place] for place in kept]
     assert [by_hand.fa[place] for place in kept] == [roc.fa[place] for place in kept]
 
