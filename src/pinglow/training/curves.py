@@ -122,7 +122,11 @@ class EventLog:
         self._path = folder / f"events.out.tfevents.{time.time():.0f}.{host}.{os.getpid()}"
         self._file = self._path.open("ab")
         self._records = records.RecordWriter(self._file)
-        self._add(file_version="brain.Event:2")
+        try:
+            self._add(file_version="brain.Event:2")
+        except OSError:
+            self.close()
+            raise
 
     def add(self, tag: str, value: float, step: int) -> None:
         """Add a point of a curve."""
