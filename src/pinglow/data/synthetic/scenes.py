@@ -319,14 +319,11 @@ def _write_scenes(
                 with naming(out / folder / f"{name}.png"):
                     Image.fromarray(image).save(out / folder / f"{name}.png")
             known = [name, kind, sensor.bits, len(scene.targets)]
-            table.writerows([*known, *_rounded(t)] for t in scene.targets)
+            for target in scene.targets:
+                table.writerow([*known, *(round(value, 4) for value in astuple(target))])
             if not scene.targets:
                 table.writerow([*known, *[""] * len(fields(SceneTarget))])
             on_scene()
-
-
-def _rounded(target: SceneTarget) -> list[float]:
-    return [round(value, 4) for value in astuple(target)]
 
 
 def _check_room(out: Path, overwrite: bool) -> None:
