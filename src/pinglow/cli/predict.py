@@ -289,8 +289,12 @@ def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
         FrameError: No frame could be read.
         typer.Exit: With code 2, some frames could not be.
     """
-    for _, reason in summary.broken:
-        echo(f"warning: left out: {reason}", err=True)
+    reasons: dict[str, list[str]] = {}  # of each file
+    for file, reason in summary.broken:
+        reasons.setdefault(file, []).append(reason)
+    for first, *others in reasons.values():
+        more = f" (and {_count(len(others), 'frame')} more of this file)" if others else ""
+        echo(f"warning: left out: {first}{more}", err=True)
     if not summary.frames:
         _tell_none(len(summary.broken), done_before, out)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,12 @@ from pinglow.errors import FrameError
 from pinglow.io.counts import check_size, damaged
 from pinglow.io.memory import MemoryFile
 
+_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's color type
+_DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_ADAM7: Final = (  # first row and column, and steps to the next
+    *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)),
+    (1, 0, 2, 1),
+)
 PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 
 
@@ -30,15 +37,64 @@ def decode_png(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArray
     check_size(path, height, width, max_pixels)
     if b"acTL" in data[: data.find(b"IDAT")]:
         raise FrameError(f"{path} is an animation of several frames: save each to a file")
-    return np.asarray(imagecodecs.png_decode(_keep_pixels(data)))
+    return np.asarray(imagecodecs.png_decode(_keep_pixels(path, data)))
 
 
-def _keep_pixels(data: bytes) -> bytes:
-    """A PNG without what its pixels do not need, of which libpng prints what is wrong with it."""
-    kept, place = [data[:8]], 8
+def _keep_pixels(path: Path | MemoryFile, data: bytes) -> bytes:
+    """A PNG without what its pixels do not need; libpng prints what is wrong with the rest."""
+    kept, pixels, place = [data[:8]], [], 8
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        if not data[place + 4] & 0x20 or end > len(data):  # needed, or the decoder tells the damage
+        kind = data[place + 4 : place + 8]
+        # Needed, or the decoder tells the damage; or which color is transparent.
+        if not kind[0] & 0x20 or end > len(data) or _is_transparency(data, place, end):
             kept.append(data[place:end])
+        if kind == b"IDAT":
+            pixels.append(data[place + 8 : end - 4])
         place = end
+    _check_length(path, data, pixels)
     return b"".join([*kept, data[place:]])
+
+
+def _is_transparency(data: bytes, place: int, end: int) -> bool:
+    """Whether a chunk is one of transparency that libpng takes without a word."""
+    sizes = {0: (2,), 2: (6,), 3: range(1, _palette_size(data) + 1)}.get(data[25], ())
+    return (
+        data[place + 4 : place + 8] == b"tRNS"
+        and end - place - 12 in sizes
+        and zlib.crc32(data[place + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        and data.count(b"tRNS") == 1
+    )
+
+
+def _palette_size(data: bytes) -> int:
+    place = data.find(b"PLTE")
+    return int.from_bytes(data[place - 4 : place], "big") // 3 if place > 0 else 0
+
+
+def _check_length(path: Path | MemoryFile, data: bytes, pixels: list[bytes]) -> None:
+    """Refuse a header, or compressed data longer than its image, that libpng would print about."""
+    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
+    depth, color, packing, filtering, interlaced = data[24:29]
+    if (
+        color not in _CHANNELS
+        or depth not in _DEPTHS[color]
+        or packing
+        or filtering
+        or interlaced > 1
+    ):
+        raise damaged(path, "its header is none of a PNG")
+    bits = depth * _CHANNELS[color]
+    passes = _ADAM7 if interlaced == 1 else ((0, 0, 1, 1),)
+    expected = 0
+    for top, left, down, right in passes:
+        rows, columns = -(-(height - top) // down), -(-(width - left) // right)
+        expected += max(rows, 0) * (1 + -(-columns * bits // 8)) if columns > 0 else 0
+    decoder, found = zlib.decompressobj(), 0
+    try:
+        for part in pixels:
+            found += len(decoder.decompress(part, expected + 1 - found))
+            if found > expected or decoder.unused_data:
+                raise damaged(path, "more pixels than its header claims")
+    except zlib.error as error:
+        raise damaged(path, error) from error
