@@ -34,20 +34,21 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
         durable: Wait until the disk has it, so that it outlives a power cut.
 
     Raises:
-        OSError: It cannot be written; its ``filename`` is always set.
+        OSError: It cannot be written; its ``filename`` is the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
-        with naming(path):
-            with temporary.open("wb") as file:
-                file.write(content)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(temporary, path)
-    except BaseException:  # a full disk, or Ctrl-C
+        with temporary.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:  # a full disk, or Ctrl-C
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # under the name that is known
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -307,7 +307,9 @@ def test_tables_come_before_a_file_that_cannot_be_written(
     result = run(folder, "--predictions", folder / "found", "--json", out)
     assert result.exit_code == 2
     assert "protocol strict" in result.stdout
-    assert result.stderr == f"error: --json {out} cannot be written (No space left on device)\n"
+    assert (
+        result.stderr == f"error: --json: cannot write {out}: the disk is full, free some space\n"
+    )
 
 
 def test_a_terminal_of_another_encoding_gets_all_of_it(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,10 +59,11 @@ def test_a_turned_bit_is_found(files: Path, tmp_path: Path, name: str) -> None:
     for content in flips(whole, 200, 8 if "safe" in name else 0):
         (tmp_path / name).write_bytes(content)
         if is_whole(path) is None:  # what was hit is the key, and so nothing else
-            assert abs(first_difference(whole, content) - whole.find(b"sha256")) < 16
+            places = [found.start() for found in re.finditer(b"sha256", whole)]
+            assert any(abs(first_difference(whole, content) - place) < 16 for place in places)
         else:
             assert is_whole(path) is False
-            with pytest.raises(ModelError, match=f"{path.name} is "):
+            with pytest.raises(ModelError, match=f"{path.name} (is|has) "):
                 open_model(path, device="cpu")
 
 
