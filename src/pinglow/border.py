@@ -90,8 +90,8 @@ def _may_be_none(view: NDArray[Any]) -> bool:
         return False
     with np.errstate(invalid="ignore"):  # of infinite counts
         steps = np.abs(np.diff(view[:: max(1, len(view) // 32)].astype(np.float64), axis=1))
-        ends = [
-            abs(edge[run] - edge[0])
+        ends = [  # a frame that was turned fades for a pixel
+            abs(edge[run : run + 2] - edge[0]).max()
             for edge, run in zip(edges, runs, strict=True)
             if run < len(edge)
         ]
@@ -101,14 +101,25 @@ def _may_be_none(view: NDArray[Any]) -> bool:
 
 
 def _grow(same: BoolArray) -> BoolArray:
-    """The region of the first pixel, with islands in whole rows of the outer eighth."""
+    """The region of the first pixel, with islands in whole rows that end in the outer eighth."""
     labels, _ = ndimage.label(same)
     region = np.asarray(labels == labels[0, 0])
+    if region.all():
+        return region
+    parts, picture = _find_parts(region)
     eighth = max(1, len(region) // 8)
-    bar = int(np.argmin(np.append(region[:eighth, 0] & region[:eighth, -1], False)))
-    if region[:bar].mean(axis=1).min(initial=1) >= 0.5:
-        region[:bar] = True
+    for rows, there in ((region[:eighth], parts), (region[::-1][:eighth], parts[::-1])):
+        mostly = rows[:, 0] & rows[:, -1] & (rows.mean(axis=1) >= 0.5)
+        bar = int(np.argmin(np.append(mostly, False)))
+        if bar < eighth:  # a longer one may be sky, with targets in it
+            rows[:bar] |= there[:bar] != picture
     return region
+
+
+def _find_parts(region: BoolArray) -> tuple[NDArray[Any], int]:
+    """What a region leaves, numbered by what hangs together, and the largest one's number."""
+    parts, _ = ndimage.label(~region, np.ones((3, 3)))
+    return parts, int(np.bincount(parts[~region]).argmax())
 
 
 def _spread_of_rest(frame: NDArray[Any]) -> float:
@@ -124,13 +135,15 @@ def _is_no_picture(view: NDArray[Any], region: BoolArray, least: float) -> bool:
     """Whether a region has the size of a border, jumps at its rim, and has no islands."""
     if not _LEAST_HIDDEN <= region.mean() <= _MOST_HIDDEN:
         return False
-    jump = np.abs(view[_rim(region)].astype(np.float64) - float(view[0, 0]))
+    beside = _rim(region)
+    behind = _rim(region | beside)  # a frame that was turned fades for a pixel
+    jump = np.abs(view[behind if behind.any() else beside].astype(np.float64) - float(view[0, 0]))
     jump = jump[np.isfinite(jump)]
     if not jump.size or np.percentile(jump, 25) <= least:
         return False
-    parts, count = ndimage.label(~region, np.ones((3, 3)))
+    parts, picture = _find_parts(region)  # the picture may have a border all around
     edges = parts[0], parts[-1], parts[:, 0], parts[:, -1]
-    return len(set(np.concatenate(edges)) - {0}) == count  # an island touches no edge
+    return len({*np.concatenate(edges), picture} - {0}) == parts.max()  # an island touches no edge
 
 
 def _rim(region: BoolArray) -> BoolArray:
