@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from pinglow import border
@@ -84,6 +86,16 @@ def test_bars_of_two_values_with_text_are_no_pixels() -> None:
     outside = np.zeros(SHAPE, dtype=np.bool_)
     outside[:10] = outside[-6:] = True
     np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
+
+
+@pytest.mark.parametrize("outside", [bars(13), sides(21), bars(13) | sides(21)])
+def test_bars_that_lossy_compression_mixed_with_the_picture_are_no_pixels(outside: Mask) -> None:
+    frame = np.where(outside, 16, sky() / 64).astype(np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(frame).save(encoded, "JPEG", quality=90)
+    decoded = np.asarray(Image.open(encoded))
+    assert (decoded[outside] != 16).any()
+    np.testing.assert_array_equal(np.isnan(hide_border(decoded)), outside)
 
 
 def test_text_in_a_border_all_around_is_no_pixels() -> None:

@@ -15,6 +15,8 @@ _LEAST_RUN: Final = 8  # pixels along an edge, from the corner, that a region of
 _LEAST_HIDDEN: Final = 0.001  # of the frame; a smaller region moves nothing
 _MOST_HIDDEN: Final = 0.5  # of the frame
 _JUMP: Final = 3.0  # spreads of the picture, at the rim of such a region
+_BLOCK: Final = 16  # rows in which lossy compression mixes a bar with the picture
+_MOST_RINGING: Final = 12  # levels
 _MOST_ROWS: Final = 8  # of telemetry, at either end
 _FEW_PIXELS: Final = 2**14  # of the frame, on which the rest of it is measured
 
@@ -75,7 +77,7 @@ def _one_value_regions(frame: NDArray[Any]) -> BoolArray | None:
                 continue
             if not _may_be_none(view):
                 continue
-            region = _grow(view == view[0, 0])
+            region = _add_ringing(view, _grow(view == view[0, 0]), jump)
             if _is_no_picture(view, region, jump):
                 found = np.zeros(frame.shape, dtype=np.bool_) if found is None else found
                 found[flip, mirror] |= region
@@ -90,8 +92,8 @@ def _may_be_none(view: NDArray[Any]) -> bool:
         return False
     with np.errstate(invalid="ignore"):  # of infinite counts
         steps = np.abs(np.diff(view[:: max(1, len(view) // 32)].astype(np.float64), axis=1))
-        ends = [  # a frame that was turned fades for a pixel
-            abs(edge[run : run + 2] - edge[0]).max()
+        ends = [  # behind what compression left there, or a frame that was turned
+            abs(edge[run : run + _BLOCK + 2] - edge[0]).max()
             for edge, run in zip(edges, runs, strict=True)
             if run < len(edge)
         ]
@@ -113,6 +115,20 @@ def _grow(same: BoolArray) -> BoolArray:
         bar = int(np.argmin(np.append(mostly, False)))
         if bar < eighth:  # a longer one may be sky, with targets in it
             rows[:bar] |= there[:bar] != picture
+    return region
+
+
+def _add_ringing(view: NDArray[Any], region: BoolArray, jump: float) -> BoolArray:
+    """The same with the rows behind a bar in which lossy compression left a little."""
+    if view.dtype != np.uint8:
+        return region
+    little = np.abs(view.astype(np.int16) - int(view[0, 0])) <= np.clip(jump / 4, 1, _MOST_RINGING)
+    for turned, near in ((region, little), (region.T, little.T)):
+        for rows, likely in ((turned, near), (turned[::-1], near[::-1])):
+            bar = int(np.argmin(np.append(rows.all(axis=1), False)))
+            if _BLOCK // 2 <= bar < len(rows):
+                behind = likely[bar : bar + _BLOCK].all(axis=1)
+                rows[bar : bar + int(np.argmin(np.append(behind, False)))] = True
     return region
 
 
@@ -143,7 +159,8 @@ def _is_no_picture(view: NDArray[Any], region: BoolArray, least: float) -> bool:
         return False
     parts, picture = _find_parts(region)  # the picture may have a border all around
     edges = parts[0], parts[-1], parts[:, 0], parts[:, -1]
-    return len({*np.concatenate(edges), picture} - {0}) == parts.max()  # an island touches no edge
+    shown = {*np.concatenate(edges), picture} - {0}
+    return len(shown) == int(parts.max())  # an island touches no edge
 
 
 def _rim(region: BoolArray) -> BoolArray:
