@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from pinglow import border
@@ -49,6 +51,12 @@ def round_stop() -> Mask:
     return np.hypot(rows - 59.5, columns - 79.5) > 60
 
 
+def small_round_stop() -> Mask:
+    """Its picture touches no edge."""
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return np.hypot(rows - 59.5, columns - 79.5) > 56
+
+
 def one_corner() -> Mask:
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
     return rows + columns < 30
@@ -56,7 +64,11 @@ def one_corner() -> Mask:
 
 @pytest.mark.parametrize("value", [0, 1, 65535])
 @pytest.mark.parametrize(
-    "outside", [bars(1), bars(4), bars(25), sides(4), turned(), round_stop(), one_corner()]
+    "outside",
+    [
+        *(bars(1), bars(4), bars(25), sides(4), bars(4) | sides(9)),
+        *(turned(), round_stop(), small_round_stop(), one_corner()),
+    ],
 )
 def test_a_border_of_one_value_is_no_pixels(outside: Mask, value: int) -> None:
     frame = np.where(outside, value, sky()).astype(np.uint16)
@@ -74,6 +86,28 @@ def test_bars_of_two_values_with_text_are_no_pixels() -> None:
     outside = np.zeros(SHAPE, dtype=np.bool_)
     outside[:10] = outside[-6:] = True
     np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
+
+
+@pytest.mark.parametrize("outside", [bars(13), sides(21), bars(13) | sides(21)])
+def test_bars_that_lossy_compression_mixed_with_the_picture_are_no_pixels(outside: Mask) -> None:
+    frame = np.where(outside, 16, sky() / 64).astype(np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(frame).save(encoded, "JPEG", quality=90)
+    decoded = np.asarray(Image.open(encoded))
+    assert (decoded[outside] != 16).any()
+    np.testing.assert_array_equal(np.isnan(hide_border(decoded)), outside)
+
+
+def test_text_in_a_border_all_around_is_no_pixels() -> None:
+    frame, outside = sky(), bars(12) | sides(10)
+    frame[outside] = 0
+    frame[3:7, 20:60:3] = frame[-7:-3, 20:60:3] = 30000
+    np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
+
+
+def test_a_frame_that_was_turned_smoothly_has_corners_of_no_pixels() -> None:
+    frame = ndimage.rotate(sky().astype(float), 7, reshape=False, order=1).round()
+    np.testing.assert_array_equal(np.isnan(hide_border(frame.astype(np.uint16))), frame == 0)
 
 
 @pytest.mark.parametrize("rows", [slice(0, 2), slice(118, 120), slice(112, 120)])
@@ -104,10 +138,18 @@ def clipped_sky_with_targets() -> NDArray[np.uint16]:
     return frame
 
 
+def clipped_sky_with_a_target_high_up() -> NDArray[np.uint16]:
+    frame = sky()
+    frame[:50] = 0
+    frame[5:8, 30:33] = 400
+    return frame
+
+
 @pytest.mark.parametrize(
     "make",
     [
         sky,
+        clipped_sky_with_a_target_high_up,
         clipped_sky,
         clipped_sky_with_targets,
         lambda: np.full(SHAPE, 7, dtype=np.uint8),

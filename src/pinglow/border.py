@@ -15,6 +15,8 @@ _LEAST_RUN: Final = 8  # pixels along an edge, from the corner, that a region of
 _LEAST_HIDDEN: Final = 0.001  # of the frame; a smaller region moves nothing
 _MOST_HIDDEN: Final = 0.5  # of the frame
 _JUMP: Final = 3.0  # spreads of the picture, at the rim of such a region
+_BLOCK: Final = 16  # rows in which lossy compression mixes a bar with the picture
+_MOST_RINGING: Final = 12  # levels
 _MOST_ROWS: Final = 8  # of telemetry, at either end
 _FEW_PIXELS: Final = 2**14  # of the frame, on which the rest of it is measured
 
@@ -75,7 +77,7 @@ def _one_value_regions(frame: NDArray[Any]) -> BoolArray | None:
                 continue
             if not _may_be_none(view):
                 continue
-            region = _grow(view == view[0, 0])
+            region = _add_ringing(view, _grow(view == view[0, 0]), jump)
             if _is_no_picture(view, region, jump):
                 found = np.zeros(frame.shape, dtype=np.bool_) if found is None else found
                 found[flip, mirror] |= region
@@ -90,8 +92,8 @@ def _may_be_none(view: NDArray[Any]) -> bool:
         return False
     with np.errstate(invalid="ignore"):  # of infinite counts
         steps = np.abs(np.diff(view[:: max(1, len(view) // 32)].astype(np.float64), axis=1))
-        ends = [
-            abs(edge[run] - edge[0])
+        ends = [  # behind what compression left there, or a frame that was turned
+            abs(edge[run : run + _BLOCK + 2] - edge[0]).max()
             for edge, run in zip(edges, runs, strict=True)
             if run < len(edge)
         ]
@@ -101,14 +103,39 @@ def _may_be_none(view: NDArray[Any]) -> bool:
 
 
 def _grow(same: BoolArray) -> BoolArray:
-    """The region of the first pixel, with islands in whole rows of the outer eighth."""
+    """The region of the first pixel, with islands in whole rows that end in the outer eighth."""
     labels, _ = ndimage.label(same)
     region = np.asarray(labels == labels[0, 0])
+    if region.all():
+        return region
+    parts, picture = _find_parts(region)
     eighth = max(1, len(region) // 8)
-    bar = int(np.argmin(np.append(region[:eighth, 0] & region[:eighth, -1], False)))
-    if region[:bar].mean(axis=1).min(initial=1) >= 0.5:
-        region[:bar] = True
+    for rows, there in ((region[:eighth], parts), (region[::-1][:eighth], parts[::-1])):
+        mostly = rows[:, 0] & rows[:, -1] & (rows.mean(axis=1) >= 0.5)
+        bar = int(np.argmin(np.append(mostly, False)))
+        if bar < eighth:  # a longer one may be sky, with targets in it
+            rows[:bar] |= there[:bar] != picture
     return region
+
+
+def _add_ringing(view: NDArray[Any], region: BoolArray, jump: float) -> BoolArray:
+    """The same with the rows behind a bar in which lossy compression left a little."""
+    if view.dtype != np.uint8:
+        return region
+    little = np.abs(view.astype(np.int16) - int(view[0, 0])) <= np.clip(jump / 4, 1, _MOST_RINGING)
+    for turned, near in ((region, little), (region.T, little.T)):
+        for rows, likely in ((turned, near), (turned[::-1], near[::-1])):
+            bar = int(np.argmin(np.append(rows.all(axis=1), False)))
+            if _BLOCK // 2 <= bar < len(rows):
+                behind = likely[bar : bar + _BLOCK].all(axis=1)
+                rows[bar : bar + int(np.argmin(np.append(behind, False)))] = True
+    return region
+
+
+def _find_parts(region: BoolArray) -> tuple[NDArray[Any], int]:
+    """What a region leaves, numbered by what hangs together, and the largest one's number."""
+    parts, _ = ndimage.label(~region, np.ones((3, 3)))
+    return parts, int(np.bincount(parts[~region]).argmax())
 
 
 def _spread_of_rest(frame: NDArray[Any]) -> float:
@@ -124,13 +151,16 @@ def _is_no_picture(view: NDArray[Any], region: BoolArray, least: float) -> bool:
     """Whether a region has the size of a border, jumps at its rim, and has no islands."""
     if not _LEAST_HIDDEN <= region.mean() <= _MOST_HIDDEN:
         return False
-    jump = np.abs(view[_rim(region)].astype(np.float64) - float(view[0, 0]))
+    beside = _rim(region)
+    behind = _rim(region | beside)  # a frame that was turned fades for a pixel
+    jump = np.abs(view[behind if behind.any() else beside].astype(np.float64) - float(view[0, 0]))
     jump = jump[np.isfinite(jump)]
     if not jump.size or np.percentile(jump, 25) <= least:
         return False
-    parts, count = ndimage.label(~region, np.ones((3, 3)))
+    parts, picture = _find_parts(region)  # the picture may have a border all around
     edges = parts[0], parts[-1], parts[:, 0], parts[:, -1]
-    return len(set(np.concatenate(edges)) - {0}) == count  # an island touches no edge
+    shown = {*np.concatenate(edges), picture} - {0}
+    return len(shown) == int(parts.max())  # an island touches no edge
 
 
 def _rim(region: BoolArray) -> BoolArray:

@@ -121,6 +121,14 @@ def test_a_whole_video_is_whole(whole: Callable[[str], Path], name: str) -> None
     assert read(whole(name), start=0.6)[1] == ""
 
 
+def test_short_and_slow_videos_are_whole(tmp_path: Path) -> None:
+    for count in (1, 2):
+        short = save(tmp_path / f"{count}.wmv", codec="wmv2", times=range(count))
+        assert read(short) == (count, "")
+        assert read(save(tmp_path / f"{count}.ts", times=range(count))) == (count, "")
+    assert read(save(tmp_path / "slow.flv", times=range(0, 6 * 75, 75))) == (6, "")
+
+
 @pytest.mark.parametrize("share", [0.6, 0.93, 0.975])
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_missing_is_counted(

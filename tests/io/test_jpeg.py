@@ -83,6 +83,13 @@ def test_whole_files_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             np.testing.assert_array_equal(read(tmp_path, whole), expected)
 
 
+@pytest.mark.parametrize("fill", [b"\xff", b"\0"])
+def test_a_scan_may_be_filled_up(tmp_path: Path, fill: bytes) -> None:
+    whole = jpeg(GRAY)
+    filled = whole[:-2] + fill * 900 + whole[-2:]
+    np.testing.assert_array_equal(read(tmp_path, filled), read(tmp_path, whole))
+
+
 def test_12_bits(tmp_path: Path) -> None:
     smooth = (np.add.outer(np.arange(96), np.arange(128)) * 18).astype(np.uint16)
     whole = imagecodecs.jpeg8_encode(smooth, level=98, bitspersample=12)

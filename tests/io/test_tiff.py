@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from pinglow.errors import FrameError
 from pinglow.io.frames import count_pages, read_frame
@@ -88,3 +89,19 @@ def test_packed_counts(tmp_path: Path, bits: int) -> None:
     tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
     header = struct.pack("<2sHIH", b"II", 42, 8, len(fields)) + tags + bytes(4)
     check(tmp_path / "f.tif", header.ljust(200, b"\0") + stored, counts)
+
+
+@pytest.mark.parametrize("counts_first", [True, False])
+def test_counts_go_before_their_picture(tmp_path: Path, counts_first: bool) -> None:
+    picture = np.stack([(FRAME >> 6).astype(np.uint8)] * 3, axis=-1)
+    images = (FRAME, picture) if counts_first else (picture, FRAME)
+    check(tmp_path / "f.tif", tiff((images[0], 0, 1), (images[1], 0, 0)), FRAME)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_luma_that_is_stored_is_taken(tmp_path: Path, compression: str | None) -> None:
+    colors = np.random.default_rng(2).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    colors = np.asarray(Image.fromarray(colors).convert("YCbCr"))
+    image = Image.fromarray(colors, "YCbCr")
+    image.save(tmp_path / "f.tif", compression=compression)
+    np.testing.assert_array_equal(read_frame(tmp_path / "f.tif"), colors[..., 0])

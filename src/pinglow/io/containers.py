@@ -42,6 +42,12 @@ def lacks_bytes(path: Path) -> bool:
         return check is not None and check(file, os.fstat(file.fileno()).st_size)
 
 
+def is_transport(path: Path) -> bool:
+    """Whether a file begins as an MPEG transport stream does."""
+    with path.open("rb") as file:
+        return _packet_size(file.read(_HEAD)) is not None
+
+
 def asf_seconds(path: Path) -> float:
     """How long a WMV file is by its header, which FFmpeg does not believe if the file is cut."""
     with path.open("rb") as file:

@@ -11,9 +11,10 @@ from pinglow.io.containers import asf_seconds, lacks_bytes
 
 _LOOSE: Final = 0.05  # of its length: where only times are known, a last frame may be long
 _FEW: Final = 3  # frames
+_FASTEST: Final = 60.0  # frames a second; FFmpeg takes ticks for the rate of a very short video
 _REORDERED: Final = 16  # frames that may be stored out of order
 _GUESSED: Final = ("mpegts", "mpeg", "yuv4mpegpipe")  # FFmpeg takes their length from what is there
-_FROM_0: Final = ("matroska",)  # its length counts from 0, not from the first frame
+_FROM_0: Final = ("matroska", "flv")  # their length counts from 0, not from the first frame
 
 
 class Ending:
@@ -43,6 +44,7 @@ class Ending:
         self._whole = whole
         self._packets = self._shown = self._bytes = 0
         self._end: float | None = None  # seconds, as packets count them
+        self._longest = 0.0  # seconds from one frame to the next
         self._torn = False
         self._cut = lacks_bytes(path)
 
@@ -94,6 +96,8 @@ class Ending:
         start = packet.dts if "avi" in self._kind or packet.pts is None else packet.pts
         if start is not None:
             end = start * base + (float(packet.duration or 0) * base or 1 / self._rate)
+            if self._end is not None:
+                self._longest = max(self._longest, end - self._end)
             self._end = end if self._end is None else max(self._end, end)
 
     def _find_missing(self) -> str:
@@ -121,7 +125,8 @@ class Ending:
             if "matroska" in self._kind:  # it is as long as it says; a last frame may be held
                 return ""
             length = promised - start
-            return self._guess(late) if late > _FEW / self._rate + _LOOSE * length else ""
+            loose = _FEW / min(self._rate, _FASTEST) + _LOOSE * length
+            return self._guess(late) if late > max(loose, self._longest) else ""
         holes = round((ends - start) * self._rate) - self._packets  # stored after the last one
         if not self._whole or holes > _REORDERED:
             return self._guess(late) if missing > 0 else ""

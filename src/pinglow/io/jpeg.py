@@ -169,6 +169,7 @@ def _spoil_ends(data: bytes) -> bytes:
     """The same with a part of each scan lost: that changes a frame that needs all of them."""
     spoiled = bytearray(data)
     for start, end in _list_scans(data):
+        end = start + len(data[start:end].rstrip(b"\0\xff"))  # cameras fill up to a size
         if end - start > _SHORT:
             size = (end - start) // 16
             spoiled[end - size : end] = (_JUNK * (size // len(_JUNK) + 1))[:size]

@@ -19,6 +19,7 @@ from pinglow.io.memory import MemoryFile
 # Photometric interpretations that are gray or become gray: 0 white is zero, 1 black is zero,
 # 2 RGB, 3 palette, 6 YCbCr (decoded to RGB), 34892 DNG's counts of one or three colors.
 _TIFF_PHOTOMETRICS = (0, 1, 2, 3, 6, 34892)
+_KEEP_LUMA: Final = (1, 5, 8, 32773, 32946, 34925, 50000)  # and colors; JPEG's decoders make RGB
 _PHOTOMETRIC: Final = 262  # the tag
 _NO_FRAME: Final = 1 | 4 | 8  # bits of the tag NewSubfileType: reduced resolution, mask, depth
 _SUB_IFDS: Final = 330  # the tag: images that belong to a page, such as a camera's main one
@@ -27,6 +28,8 @@ _NODATA: Final = 42113  # GDAL's tag: the value of pixels that were not measured
 
 _Place = int | tuple[int, int]
 """A page, or a page and which of the images that belong to it."""
+
+_Rank = tuple[int, int, int]
 
 
 @contextmanager
@@ -50,22 +53,22 @@ def _list_places(tiff: tifffile.TiffFile) -> Sequence[_Place]:
 
 
 def _main_places(tiff: tifffile.TiffFile, page: int) -> list[_Place]:
-    """Of a page and the images that belong to it, the largest of those that are no copy or mask."""
+    """Of a page and the images that belong to it, the main one that is no copy or mask."""
     try:
         ifd = _find_ifd(tiff, page)
     except Exception:  # damaged: reading this page will say so, and the others may be whole
         return [page]
-    whole: list[tuple[int, _Place]] = [] if _is_copy(ifd) else [(_area(ifd), page)]
+    whole: list[tuple[_Rank, _Place]] = [] if _is_copy(ifd) else [(_rank(ifd), page)]
     for number in range(len(ifd.subifds or ()) if _SUB_IFDS in ifd.tags else 0):
         place = (page, number)
         try:
             inner = _find_ifd(tiff, place)
         except Exception:  # reading it says so
-            whole += [] if whole else [(0, place)]
+            whole += [] if whole else [((0, 0, 0), place)]
             continue
-        whole += [] if _is_copy(inner) else [(_area(inner), place)]
-    largest = max((area for area, _ in whole), default=0)
-    return [place for area, place in whole if area == largest]
+        whole += [] if _is_copy(inner) else [(_rank(inner), place)]
+    best = max((rank for rank, _ in whole), default=None)
+    return [place for rank, place in whole if rank == best]
 
 
 def _find_ifd(tiff: tifffile.TiffFile, place: _Place) -> Any:
@@ -79,8 +82,9 @@ def _is_copy(ifd: Any) -> bool:
     return bool(ifd.subfiletype & _NO_FRAME)
 
 
-def _area(ifd: Any) -> int:
-    return int(ifd.imagelength * ifd.imagewidth)
+def _rank(ifd: Any) -> _Rank:
+    """By pixels; of as many, counts go before the picture that a camera makes of them."""
+    return int(ifd.imagelength * ifd.imagewidth), -int(ifd.samplesperpixel), int(ifd.bitspersample)
 
 
 def _read(
@@ -112,6 +116,8 @@ def _read(
     elif counts.ndim == 3:
         planar = ifd.axes.startswith("S")
         counts = np.moveaxis(counts, 0, -1) if planar else counts
+        if ifd.photometric == 6 and ifd.compression in _KEEP_LUMA:
+            return counts[..., 0]
         # Writers take a stack of three or four frames for colors; their mixture is neither.
         unsure = counts.shape[2] > 2 and (planar or ifd.photometric < 2)
         planes = counts[..., :3] if ifd.photometric == 2 else counts  # without alpha

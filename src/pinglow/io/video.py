@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
 from pinglow.extras import import_extra
-from pinglow.io.containers import is_container, lacks_bytes
+from pinglow.io.containers import is_container, is_transport, lacks_bytes
 from pinglow.io.counts import MAX_PIXELS, check_size, collapse_channels
 from pinglow.io.ending import Ending
 
@@ -188,7 +188,7 @@ def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
         raise FrameError(f"{path} does not exist: check the path")
     try:
         # Absolute: a colon in a relative name would be taken for the end of a protocol.
-        with av.open(str(path.resolve())) as container:
+        with _open_container(av, str(path.resolve())) as container:
             stream = _choose(path, container, number)
             if stream.codec_context is None:
                 raise _unreadable(path, "is of a codec that is not known here: convert it")
@@ -209,6 +209,15 @@ def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
             f"cannot be decoded ({detail}): it is damaged, cut short, or of a kind that is not "
             "known here; copy or convert it again",
         ) from error
+
+
+def _open_container(av: Any, path: str) -> Any:
+    try:
+        return av.open(path)
+    except EOFError:  # FFmpeg does not know a transport stream of a few packets
+        if not is_transport(Path(path)):
+            raise
+        return av.open(path, format="mpegts")
 
 
 def _unreadable(path: Path, reason: str) -> FrameError:
