@@ -171,3 +171,18 @@ def test_names_do_not_steer_the_terminal() -> None:
     assert result.exit_code == 2
     assert r"a\x1b[2Jb\x9b\r" in result.stderr
     assert "\x1b" not in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_a_full_disk_under_standard_output_is_one_line(option: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pinglow", option],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: cannot write output: the disk is full, free some space\n"

@@ -97,3 +97,9 @@ def test_json_on_standard_output_is_alone_there(command: str, tmp_path: Path) ->
     result = CliRunner().invoke(app, words if command == "models" else [*words, "--json", "-"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_device_without_room_is_named() -> None:
+    with pytest.raises(OptionError, match="cannot write /dev/full: the disk is full"):
+        write_json(Path("/dev/full"), {})

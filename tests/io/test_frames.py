@@ -217,9 +217,14 @@ def test_a_16_bit_palette_keeps_16_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gray", [GRAY8, GRAY16, GRAY8 > 99], ids=["8", "16", "1"])
 def test_white_is_zero_tiffs_are_turned_over(tmp_path: Path, gray: NDArray[Any]) -> None:
     top = True if gray.dtype == bool else np.iinfo(gray.dtype).max
-    encoded = as_tiff(gray, photometric="miniswhite")
+    encoded = as_tiff(gray, photometric="miniswhite", software="a scanner")
     expected = gray ^ top
     check(tmp_path, encoded, expected * np.uint8(255) if gray.dtype == bool else expected)
+
+
+def test_true_and_false_of_tifffile_are_as_meant(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GRAY8 > 99)  # "white is zero", unless told otherwise
+    check(tmp_path, (tmp_path / "a.tif").read_bytes(), (GRAY8 > 99) * np.uint8(255))
 
 
 def test_packed_12_bit_tiff(tmp_path: Path) -> None:

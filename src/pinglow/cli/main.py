@@ -7,6 +7,8 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os.path import expanduser
 from typing import Annotated, Any, Final
 
@@ -31,29 +33,37 @@ from pinglow.terminal import SafeFormatter
 _HOME: Final = re.compile(r"(^|[=,])(~[^/\\=,]*)(?=[/\\]|$)")
 
 
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Exit with one line and 2 for what the user can mend, with 130 for Ctrl-C."""
+    try:
+        yield
+    except PinglowError as error:
+        echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        if error.filename is None and error.errno not in NO_ROOM:  # a closed pipe, for one
+            raise
+        echo(f"error: {explain(error)}", err=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        echo("stopped by Ctrl-C", err=True)
+        raise typer.Exit(130) from None
+
+
 class _Group(TyperGroup):
     """Turns what pinglow raises on purpose into one line and an exit code."""
 
     def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:
         """See ``~`` as the home folder wherever a path begins: a shell does so at words only."""
         args = [_HOME.sub(lambda word: word[1] + expanduser(word[2]), arg) for arg in args]
-        return super().make_context(info_name, args, *rest, **extra)
+        with _one_line():  # it prints the help and the version
+            return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a sub-command: exit with 2 for what the user can mend, with 130 for Ctrl-C."""
-        try:
+        """Run a sub-command."""
+        with _one_line():
             return super().invoke(ctx)
-        except PinglowError as error:
-            echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from error
-        except OSError as error:
-            if error.filename is None and error.errno not in NO_ROOM:  # a closed pipe, for one
-                raise
-            echo(f"error: {explain(error)}", err=True)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt:
-            echo("stopped by Ctrl-C", err=True)
-            raise typer.Exit(130) from None
 
 
 app = typer.Typer(

@@ -11,7 +11,7 @@ from typing import Any, Final
 import typer
 
 from pinglow.errors import OptionError
-from pinglow.files import explain, write_whole
+from pinglow.files import explain, naming, write_whole
 from pinglow.terminal import escape_controls
 
 STANDARD_OUTPUT: Final = Path("-")
@@ -71,7 +71,8 @@ def write_json(path: Path | None, content: Any) -> None:
         return
     try:
         if path.exists() and not path.is_file():  # a pipe or a device
-            path.write_text(text + "\n", encoding="utf-8")
+            with naming(path):
+                path.write_text(text + "\n", encoding="utf-8")
         else:
             write_whole(path.resolve(), text.encode() + b"\n")  # a link stays one
     except OSError as error:

@@ -33,6 +33,7 @@ _ENDS: Final = re.compile(r"[_\-. ]+(?=[A-Za-z])")
 """Where a frame's name may end in that of its map, as before ``_mask``; not before a number."""
 _SCALES: Final = (1, 100, 255, 1023, 4095, 16383, 65535)  # percent, and what cameras' bits give
 _ROUNDING: Final = 1e-6  # by which a softmax or a filter may miss [0, 1]
+_UNBOUNDED: Final = "give --scale logits if they are logits, else clip them"
 _EXAMPLES: Final = 4
 
 
@@ -132,10 +133,10 @@ class SavedMaps:
             return np.asarray(expit(values.astype(np.float64)))
         self.unit = self.scale or _natural_scale(path, values)
         if not -_ROUNDING <= low / self.unit <= high / self.unit <= 1 + _ROUNDING:
-            fitting = [f"--scale {each}" for each in _SCALES if 0 <= low <= high <= each]
+            fitting = [f"give --scale {each}" for each in _SCALES if 0 <= low <= high <= each]
             raise DataError(
                 f"Prediction {path} holds values from {low:.6g} to {high:.6g}, where 0 to "
-                f"{self.unit:g} was expected: give {fitting[0] if fitting else '--scale logits'}."
+                f"{self.unit:g} was expected: {fitting[0] if fitting else _UNBOUNDED}."
             )
         if values.dtype.kind != "f":
             values = values.astype(np.float64)
@@ -229,7 +230,8 @@ def _read_values(path: Path) -> NDArray[Any]:
         return values
     try:
         if suffix == ".npy":  # not as a frame, which has 32 bits at most
-            values = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+            # `np.load` takes anything for a pickle.
+            values = np.array(np.lib.format.open_memmap(path, mode="r"))
         else:
             values = _read_matlab(path)
     except DataError:
@@ -297,9 +299,10 @@ def _find_maps(place: Path, names: Sequence[str]) -> dict[str, Path]:
     whole = sorted(rest for rest, paths in found.items() if len(paths) == len(names))
     if len(whole) > 1:
         kinds = _shorten([f"*{rest}" for rest in whole])
+        likely = next((rest for rest in whole if "pred" in rest.lower()), whole[0])
         raise DataError(
             f"{place} holds several files for each name ({kinds}): say which as a pattern, such as "
-            f"--predictions '{place / ('*' + whole[0])}'."
+            f"--predictions '{place / ('*' + likely)}'."
         )
     if not found:
         other = sorted(path.name for path in place.iterdir())

@@ -126,7 +126,10 @@ def _read(
                 f"{path} holds {counts.shape[2]} planes that may be frames or colors: save frames "
                 "as pages (tifffile: photometric='minisblack'), colors as interleaved RGB"
             )
-    if ifd.photometric == 0 and _PHOTOMETRIC in ifd.tags and counts.dtype.kind in "bu":
+    # tifffile calls true and false "white is zero" unless told otherwise, and means no inversion.
+    as_meant = ifd.bitspersample == 1 and ifd.software == "tifffile.py"
+    as_meant |= ifd.photometric != 0 or _PHOTOMETRIC not in ifd.tags
+    if not as_meant and counts.dtype.kind in "bu":
         counts = counts ^ counts.dtype.type((1 << ifd.bitspersample) - 1)
     return _mark_nodata(ifd, counts) if counts.ndim == 2 else counts
 
