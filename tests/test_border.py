@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pinglow import border
 from pinglow.border import hide_border
 from pinglow.preprocess import normalize_frame
 
@@ -174,7 +173,7 @@ def test_nothing_is_hidden_in_noise_and_nothing_raises(seed: int, levels: int) -
 
 
 def test_it_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(border, "_said", [])
+    monkeypatch.setattr("pinglow.terminal._said", set())
     frame = np.where(bars(6), 0, sky()).astype(np.uint16)
     with caplog.at_level(logging.WARNING, "pinglow"):
         hide_border(sky())

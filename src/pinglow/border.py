@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pinglow.structures import BoolArray
+from pinglow.terminal import warn_once
 
 _LEAST_RUN: Final = 8  # pixels along an edge, from the corner, that a region of one value has
 _LEAST_HIDDEN: Final = 0.001  # of the frame; a smaller region moves nothing
@@ -19,9 +19,6 @@ _BLOCK: Final = 16  # rows in which lossy compression mixes a bar with the pictu
 _MOST_RINGING: Final = 12  # levels
 _MOST_ROWS: Final = 8  # of telemetry, at either end
 _FEW_PIXELS: Final = 2**14  # of the frame, on which the rest of it is measured
-
-_logger = logging.getLogger("pinglow")
-_said: list[bool] = []
 
 
 def hide_border(frame: NDArray[Any]) -> NDArray[Any]:
@@ -53,13 +50,12 @@ def hide_border(frame: NDArray[Any]) -> NDArray[Any]:
     if hidden is not None:
         copy[hidden] = np.nan
     copy[rows] = np.nan
-    if not _said:
-        _said.append(True)
-        share = 100 * float(np.isnan(copy).mean())
-        _logger.warning(
-            f"a frame has a border that is no picture ({share:.3g} % of its pixels: one value up "
-            "to the edges, or rows of telemetry): it is left out, as NaN is (said once)"
-        )
+    share = 100 * float(np.isnan(copy).mean())
+    warn_once(
+        "border",
+        f"a frame has a border that is no picture ({share:.3g} % of its pixels: one value up "
+        "to the edges, or rows of telemetry): it is left out, as NaN is",
+    )
     return copy
 
 

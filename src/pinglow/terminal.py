@@ -1,9 +1,19 @@
-"""Text for a terminal: a file's name may hold what a terminal would act on."""
+"""What is said to a user: once, and without what a terminal would act on."""
 
 from __future__ import annotations
 
 import logging
 import unicodedata
+
+_logger = logging.getLogger("pinglow")
+_said: set[str] = set()
+
+
+def warn_once(about: str, message: str) -> None:
+    """Warn about the first thing of a kind that a process meets."""
+    if about not in _said:
+        _said.add(about)
+        _logger.warning(f"{message} (said once)")
 
 
 def escape_controls(text: str) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pinglow import terminal
 from pinglow.errors import FrameError, MissingExtraError
-from pinglow.io import counts as shared
 from pinglow.io.frames import count_pages, find_frames, read_frame
 from pinglow.io.source import open_source
 
@@ -146,7 +146,7 @@ def test_hdf5_of_every_type(hdf5: Any, kind: str) -> None:
 def test_hdf5_the_largest_data_set_is_read_and_said(
     hdf5: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shared._said.clear()
+    terminal._said.clear()
     path = hdf5({"dark": STACK[0], "a/frames": STACK, "z/offset": STACK[1]})
     with caplog.at_level(logging.WARNING, logger="pinglow"):
         np.testing.assert_array_equal(read_frame(path, page=2), STACK[2])

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pinglow.io import counts as shared
+from pinglow import terminal
 from pinglow.io.counts import looks_swapped
 from pinglow.io.frames import find_frames, read_frame
 
@@ -50,7 +50,7 @@ def as_npy(counts: NDArray[Any]) -> bytes:
 def test_swapped_counts_are_swapped_back_and_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    shared._said.clear()
+    terminal._said.clear()
     counts = DETECTORS[kind]
     assert not looks_swapped(counts)
     swapped = counts.byteswap()

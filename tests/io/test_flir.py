@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pinglow import terminal
 from pinglow.errors import FrameError
-from pinglow.io import counts as shared
 from pinglow.io.flir import read_temperature
 from pinglow.io.frames import count_pages, find_frames, read_frame, read_only_frame
 from pinglow.io.source import open_source
@@ -115,7 +115,7 @@ def test_counts_in_a_png_come_in_both_orders(tmp_path: Path) -> None:
 def test_which_of_the_two_was_read_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shared._said.clear()
+    terminal._said.clear()
     path = tmp_path / "f.jpg"
     path.write_bytes(jpeg(block([(1, raw(COUNTS))])))
     with caplog.at_level(logging.WARNING, logger="pinglow"):

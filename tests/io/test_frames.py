@@ -21,8 +21,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
+from pinglow import terminal
 from pinglow.errors import DataError, FrameError
-from pinglow.io import counts as shared
 from pinglow.io.frames import (
     count_pages,
     find_frames,
@@ -246,7 +246,7 @@ def test_jpeg_is_what_pillow_decodes(tmp_path: Path) -> None:
 def test_color_becomes_luminance_and_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shared._said.clear()
+    terminal._said.clear()
     color = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
     luminance = np.asarray(Image.fromarray(color).convert("L"))
     with caplog.at_level(logging.WARNING, logger="pinglow"):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pinglow import terminal
 from pinglow.errors import FrameError
-from pinglow.io import counts as shared
 from pinglow.io.frames import read_frame
 
 RNG = np.random.default_rng(8)
@@ -61,7 +61,7 @@ def test_a_first_count_that_looks_like_a_blank_stays(tmp_path: Path, first: int)
 
 
 def test_counts_with_their_bytes_swapped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    shared._said.clear()
+    terminal._said.clear()
     level = np.full((20, 30), 2570, np.uint16) + GRAY % 2  # nothing but maxval tells
     with caplog.at_level(logging.WARNING, logger="pinglow"):
         for counts, top in ((DEEP, 4095), (DEEP, 65535), (level, 2600)):

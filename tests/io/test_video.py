@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.errors import FrameError, MissingExtraError
-from pinglow.io import video
 from pinglow.io.video import is_video, probe_video, read_video
 
 
@@ -275,7 +274,7 @@ def test_a_pipe_is_no_video(tmp_path: Path) -> None:
 @pytest.fixture
 def two_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of two video streams, 32 x 24 and 64 x 48; the second of them has more frames."""
-    monkeypatch.setattr(video, "_told", set())
+    monkeypatch.setattr("pinglow.terminal._said", set())
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:
         streams = [container.add_stream("ffv1", rate=10) for _ in range(2)]

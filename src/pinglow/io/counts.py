@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 
 from pinglow.errors import FrameError, PinglowError
 from pinglow.io.memory import MemoryFile
+from pinglow.terminal import warn_once
 
 MAX_PIXELS = 2**28  # 16384 x 16384
-
-_logger = logging.getLogger("pinglow")
 
 
 @dataclass(frozen=True)
@@ -131,13 +129,3 @@ def looks_swapped(counts: NDArray[Any]) -> bool:
 
 
 _CERTAIN = 16  # pairs of neighbors
-
-
-def warn_once(about: str, message: str) -> None:
-    """Warn about the first file of a kind that a process reads."""
-    if about not in _said:
-        _said.add(about)
-        _logger.warning(f"{message} (said once)")
-
-
-_said: set[str] = set()

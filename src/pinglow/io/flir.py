@@ -27,11 +27,11 @@ from pinglow.io.counts import (
     damaged,
     looks_swapped,
     name_damage,
-    warn_once,
 )
 from pinglow.io.jpeg import JPEG_START, Segment, decode_jpeg, list_segments
 from pinglow.io.memory import MemoryFile
 from pinglow.io.png import PNG_START, decode_png
+from pinglow.terminal import warn_once
 
 FLIR_START: Final = (b"FFF\0", b"AFF\0")
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
 from pinglow.extras import import_extra
-from pinglow.io.counts import Pages, check_size, warn_once
+from pinglow.io.counts import Pages, check_size
 from pinglow.io.memory import MemoryFile
+from pinglow.terminal import warn_once
 
 HDF5_START: Final = b"\x89HDF\r\n\x1a\n"
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
-from pinglow.io.counts import check_size, damaged, warn_once
+from pinglow.io.counts import check_size, damaged
 from pinglow.io.memory import MemoryFile
+from pinglow.terminal import warn_once
 
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 PGM_HEADER = re.compile(

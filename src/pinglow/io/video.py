@@ -21,6 +21,7 @@ from pinglow.extras import import_extra
 from pinglow.io.containers import is_container, is_transport, lacks_bytes
 from pinglow.io.counts import MAX_PIXELS, check_size, collapse_channels
 from pinglow.io.ending import Ending
+from pinglow.terminal import warn_once
 
 _logger = logging.getLogger("pinglow")
 
@@ -238,21 +239,15 @@ def _choose(path: Path, container: Any, number: int | None) -> Any:
     kinds = ", ".join(f"{each}: {_describe(stream)}" for each, stream in enumerate(streams))
     if number is not None and not 0 <= number < len(streams):
         raise FrameError(f"{path} has no video stream {number}: choose from {kinds}")
-    if number is None and len(streams) > 1 and kinds not in _told:
-        _told.add(kinds)
-        _logger.warning(
-            f"{path} has {len(streams)} video streams ({kinds}): reading 0, --video-stream "
-            "chooses (said once)"
-        )
+    if number is None and len(streams) > 1:
+        several = f"{len(streams)} video streams ({kinds})"
+        warn_once(kinds, f"{path} has {several}: reading 0, --video-stream chooses")
     return streams[number or 0]
 
 
 def _describe(stream: Any) -> str:
     codec = stream.codec_context
     return "unknown" if codec is None else f"{codec.name} {codec.width} x {codec.height}"
-
-
-_told: set[str] = set()
 
 
 def _counts(path: Path, frame: Any) -> NDArray[Any]:
