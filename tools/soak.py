@@ -74,8 +74,8 @@ class Task:
 TASKS = [
     Task(
         "predict",
-        "predict IN/scenes/images --save csv,jsonl,mask,overlay --out OUT/o",
-        ["predict IN/scenes/images --save csv,jsonl,mask,overlay --out OUT/o --resume"],
+        "predict IN/scenes/images --backend onnxruntime --save csv,jsonl,mask,overlay --out OUT/o",
+        ["predict IN/scenes/images --backend onnxruntime --save csv,jsonl,mask,overlay --out OUT/o --resume"],
         "o",
     ),
     Task(
