@@ -111,8 +111,8 @@ def compare(
     from pinglow.evaluation.compare import compare_results
 
     comparison = compare_results([each.results for each in named if each.results is not None])
-    for each in comparison.rows:  # of results files, too
-        broken |= dict.fromkeys(each.results.reasons)
+    for row in comparison.rows:  # of results files, too
+        broken |= dict.fromkeys(row.results.reasons)
     total = len(comparison.first.results.names)
     with told_broken(broken, len(comparison.names), total):
         _print(comparison)
@@ -352,8 +352,10 @@ def _draw_panels(comparison: Comparison, folder: Path, data: Path | None) -> Ite
         found = {title: mask for title, mask in masks.items() if mask is not None}
         if len(found) < len(masks):
             continue
-        frame, truth = frames.pair(places[name]) if name in places else (None, None)
-        if frame is None or digest_pair(digest_frame(frame), truth) != first.frames[name].digest:
+        if name not in places:
+            raise DataError(f"{frames.folder} has no frame {name} in list {first.list}")
+        frame, truth = frames.pair(places[name])
+        if digest_pair(digest_frame(frame), truth) != first.frames[name].digest:
             raise DataError(f"frame {name} of {frames.folder} is not the one that was scored")
         shown, truth = view(frame, truth, PROTOCOLS[first.protocol])
         drawn += 1

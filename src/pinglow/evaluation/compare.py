@@ -17,7 +17,6 @@ from pinglow.errors import DataError
 from pinglow.evaluation.results import FrameResult, Results
 from pinglow.evaluation.saved import shorten
 from pinglow.metrics import ImageCounts, Report
-from pinglow.metrics.pixels import IntArray
 from pinglow.metrics.report import FloatArray, percentile_interval, resample_together
 from pinglow.metrics.scores import SCORES
 
@@ -105,7 +104,7 @@ def compare_results(methods: Sequence[Results]) -> Comparison:
     points, draws = resample_together(tables, seed=0)
     for place, each in enumerate(methods[1:], start=1):
         found = (
-            (key, _contrast(key, points[key][[place, 0]], draws[key][:, [place, 0]], len(names)))
+            (key, judge(key, points[key][[0, place]], draws[key][:, [0, place]], len(names)))
             for key in COMPARED
         )
         differences = {key: difference for key, difference in found if difference is not None}
@@ -169,24 +168,20 @@ def _errors(frame: FrameResult) -> float:
     return counts.targets + counts.components - 2 * counts.matches + 0.1 * (1 - iou)
 
 
-def paired_difference(key: str, before: IntArray, after: IntArray) -> Difference | None:
-    """How much more of a score one has than another on the same frames.
+def judge(key: str, scores: FloatArray, draws: FloatArray, frames: int) -> Difference | None:
+    """How much more of a score a second method has than a first one.
 
     Args:
         key: The score.
-        before: (N, 7) rows of `ImageCounts`.
-        after: Of the same frames.
+        scores: (2,) of the first and the second.
+        draws: (R, 2) the same over draws of frames, which are the same for both.
+        frames: How many there are.
 
     Returns:
         None where the score is undefined.
     """
-    points, draws = resample_together([after, before], seed=0)
-    return _contrast(key, points[key], draws[key], len(before))
-
-
-def _contrast(key: str, points: FloatArray, draws: FloatArray, frames: int) -> Difference | None:
-    value = float(points[0] - points[1])
-    interval = percentile_interval(draws[:, 0] - draws[:, 1])
+    value = float(scores[1] - scores[0])
+    interval = percentile_interval(draws[:, 1] - draws[:, 0])
     if np.isnan(value) or interval is None:
         return None
     low, high = interval

@@ -120,7 +120,8 @@ class Results(BaseModel):
     def curve(self, names: Sequence[str]) -> IntArray:
         """(K, 3) matches, false pixels and components of some frames at each threshold."""
         rows = [self.frames[name].curve for name in names]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), -1, 3).sum(axis=0)
+        curve: IntArray = np.array(rows, dtype=np.int64).reshape(len(rows), -1, 3).sum(axis=0)
+        return curve
 
     def report(self, names: Sequence[str]) -> Report:
         """The scores of some frames, the same as `Scorer.compute` gives of them."""

@@ -286,6 +286,13 @@ def resample_together(
     return ratios_of_sums(together.sum(axis=0).reshape(shape)), ratios_of_sums(sums)
 
 
+def mean_defined(scores: Sequence[FloatArray]) -> FloatArray:
+    """Mean of arrays of one shape, element by element, over those in which one is no NaN."""
+    stacked = np.stack(scores)
+    known = ~np.isnan(stacked)
+    return _divide(np.where(known, stacked, 0).sum(axis=0), known.sum(axis=0))
+
+
 def percentile_interval(values: FloatArray) -> tuple[float, float] | None:
     """95 % percentile interval of the resamples in which a ratio is defined."""
     values = values[~np.isnan(values)]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.errors import DataError
-from pinglow.metrics.report import RESAMPLES, percentile_interval, resample_together
+from pinglow.metrics.report import RESAMPLES, mean_defined, percentile_interval, resample_together
 from pinglow.study.results import FIGURES, TARGET_FREE, RunResult
 
 _SEED_DRAWS: Final = 50
@@ -142,14 +142,6 @@ def _figures(
 def _mean_over_sets(
     figures: dict[str, list[NDArray[np.float64]]],
 ) -> dict[str, NDArray[np.float64]]:
-    # A draw of frames without targets has no Pd: it is left out of that mean.
-    means = {}
-    for key, each in figures.items():
-        if not each:  # of frames without targets alone
-            continue
-        stacked = np.stack(each)
-        defined = ~np.isnan(stacked)
-        count = defined.sum(axis=0)
-        total = np.where(defined, stacked, 0).sum(axis=0)
-        means[key] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return means
+    # A draw of frames without targets has no Pd: it is left out of that mean. A figure has no set
+    # at all where all frames are without targets.
+    return {key: mean_defined(each) for key, each in figures.items() if each}
