@@ -68,8 +68,8 @@ def predict(
     save: Annotated[
         str | None,
         typer.Option(
-            help="What to write: any of mask, probability (not of detectors), overlay, csv, "
-            "jsonl, with commas.",
+            help="What to write: any of mask, probability (not of detectors), overlay, html "
+            "(a page to look through), csv, jsonl, with commas.",
             show_default="csv,jsonl,overlay; jsonl to standard output",
         ),
     ] = None,

@@ -136,7 +136,8 @@ def show_score(score: float) -> str:
     if score < 0.01:
         return "<1%"
     digits = 2 if score > 0.999 else 1 if score > 0.99 else 0
-    floor = math.floor(score * 100 * 10**digits + 1e-6) / 10**digits  # 99.96 must not become 100
+    # Down, so that 99.996 does not become 100; 0.95 in single precision is 95.
+    floor = math.floor(score * 100 * 10**digits + 1e-3) / 10**digits
     return f"{floor:.{digits}f}%"
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from pinglow.errors import DataError, OptionError
 from pinglow.output.mask import MaskSink
 from pinglow.output.overlay import OverlaySink
+from pinglow.output.page import PageSink
 from pinglow.output.probability import ProbabilitySink
 from pinglow.output.sink import PictureSink, Sink
 from pinglow.output.tables import CsvSink, JsonlSink, TableSink
@@ -19,6 +20,7 @@ SINKS: Final[dict[str, type[PictureSink | TableSink]]] = {
     "mask": MaskSink,
     "probability": ProbabilitySink,
     "overlay": OverlaySink,
+    "html": PageSink,
     "csv": CsvSink,
     "jsonl": JsonlSink,
 }
