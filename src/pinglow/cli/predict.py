@@ -187,7 +187,7 @@ def predict(
     log = None if out == _STDOUT else JobLog(out, names, settings, resume)
     done_before = 0 if log is None else len(log.done)
     summary = _run(found, predictor, out, names, log, selection, make_tracker if track else None)
-    _tell(summary, done_before, out)
+    _tell(summary, done_before, out, names)
 
 
 def _choose_sinks(save: str | None, out: Path) -> list[str]:
@@ -281,7 +281,7 @@ def _run(
         raise
 
 
-def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
+def _tell(summary: JobSummary, done_before: int, out: Path, names: list[str]) -> None:
     """Say what a job did.
 
     Raises:
@@ -310,7 +310,8 @@ def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
         f"{_count(summary.frames, 'frame')}, {left_out}"
         f"{_count(summary.targets, 'target')}{tracks}, "
         f"{summary.seconds / summary.frames:.3f} s a frame."
-        + ("" if out == _STDOUT else f" Results are in {out}."),
+        + ("" if out == _STDOUT else f" Results are in {out}.")
+        + (f" Open {out / 'html' / 'index.html'} in a browser." if "html" in names else ""),
         err=out == _STDOUT,
     )
     if summary.broken:
