@@ -70,8 +70,10 @@ class Judgement:
     def describe(self) -> str:
         """In words, such as ``2 of 3 found, 1 false, IoU 61%``."""
         targets = len(self.found)
-        found = f"{len(self.hits)} of {targets} found" if targets else "no target"
-        return f"{found}, {len(self.false_alarms)} false, IoU {self.iou:.0%}"
+        if not targets:
+            return f"no target, {len(self.false_alarms)} false"
+        hits, false = len(self.hits), len(self.false_alarms)
+        return f"{hits} of {targets} found, {false} false, IoU {self.iou:.0%}"
 
 
 def judge(truth: BoolArray, predicted: BoolArray) -> Judgement:
