@@ -2,13 +2,17 @@
 
 A target is an 8-connected component of a binary mask. Coordinates are pixel indices: the center of
 the top-left pixel is (0, 0), x goes right and y goes down.
+
+In a probability map, outlines and decisions are apart: fixed levels outline the candidates, each
+candidate has a score, and the smallest score decides which of them are targets.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,9 @@ FloatArray = NDArray[np.float32]
 
 TARGET_SIZES = {"1-9": 1, "10-25": 10, "26-49": 26, "50+": 50}
 """Classes of targets by their area in pixels: label to the smallest area in it."""
+
+FAINT: Final = 0.1
+"""Probability above which a component is a candidate even if it nowhere reaches the threshold."""
 
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
@@ -32,7 +39,8 @@ class Target:
         y: Unweighted centroid, pixel-index coordinate downwards.
         bbox: Smallest box around the target as (left, top, width, height) in whole pixels.
         area: Number of pixels, at least 1.
-        score: Largest probability inside the target, in [0, 1].
+        score: How sure it is, in [0, 1]: the share of such detections that are true, as far as
+            the model's card knows it (`pinglow.models.score`); 1 of targets in a mask.
     """
 
     x: float
@@ -42,27 +50,48 @@ class Target:
     score: float
 
 
+ScoreOf = Callable[[FloatArray], float]
+"""Maps the probabilities of a candidate's n pixels, (n,) in [0, 1], to its score in [0, 1]."""
+
+
+def peak_score(probabilities: FloatArray) -> float:
+    """The largest probability: the score of models whose card has no calibration."""
+    return float(probabilities.max())
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What the network says about one frame.
 
     Attributes:
         probability: (H, W) float32 in [0, 1], at the frame's own size.
-        threshold: A pixel belongs to the mask if its probability is above this, in [0, 1).
-        mask: (H, W) bool, ``probability > threshold``.
-        targets: The components of the mask, highest score first.
+        threshold: A pixel belongs to an outline if its probability is above this, in [0, 1).
+        min_score: An outlined candidate is a target if its score is above this, in [0, 1). With
+            0 all of them are; the higher, the fewer.
+        score_of: Score of a candidate, from the probabilities of its pixels.
+        mask: (H, W) bool, the pixels of the targets' outlines.
+        targets: Highest score first, equal ones in raster order.
     """
 
     probability: FloatArray
     threshold: float = 0.5
+    min_score: float = 0.5
+    score_of: ScoreOf = peak_score
     mask: BoolArray = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive the mask and the targets, once."""
-        mask = self.probability > self.threshold
+        mask = outline_candidates(self.probability, self.threshold)
+        targets = []
+        for (rows, columns), inside in list(_components(mask)):
+            score = self.score_of(self.probability[rows, columns][inside])
+            if score > self.min_score:
+                targets.append(_pixel_target(rows, columns, inside, score))
+            else:
+                mask[rows, columns][inside] = False
         object.__setattr__(self, "mask", mask)
-        object.__setattr__(self, "targets", find_targets(mask, self.probability))
+        object.__setattr__(self, "targets", _best_first(targets))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,31 +178,55 @@ def label_targets(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
     return np.asarray(labels, dtype=np.int32), int(count)
 
 
+def outline_candidates(probability: FloatArray, threshold: float = 0.5) -> BoolArray:
+    """The (H, W) mask of all that may be a target, each component of it a candidate.
+
+    Those are the components above the threshold and, of the components above `FAINT`, the ones
+    that do not reach the threshold anywhere. Which they are does not depend on any score.
+    """
+    outlines = np.asarray(probability > threshold)
+    if threshold > FAINT:
+        for (rows, columns), inside in _components(probability > FAINT):
+            if not (probability[rows, columns][inside] > threshold).any():
+                outlines[rows, columns] |= inside
+    return outlines
+
+
 def find_targets(mask: BoolArray, probability: FloatArray | None = None) -> tuple[Target, ...]:
     """Every target of an (H, W) bool mask, highest score first, ties in raster order.
 
-    Without a probability map every score is 1.
+    The score is the largest probability inside; without a probability map every score is 1.
     """
     targets = []
+    for (rows, columns), inside in _components(mask):
+        score = 1.0 if probability is None else peak_score(probability[rows, columns][inside])
+        targets.append(_pixel_target(rows, columns, inside, score))
+    return _best_first(targets)
+
+
+def _components(mask: BoolArray) -> Iterator[tuple[tuple[slice, slice], BoolArray]]:
+    """The box of each component, as rows and columns, and which of the box's pixels it has."""
     for band in _split_rows(mask):  # a target lies in one band; labels of large frames are larger
         labels, _ = label_targets(mask[band])
         for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             inside = labels[rows, columns] == number
-            top, left = band.start + rows.start, columns.start
-            height, width = inside.shape
-            ys, xs = np.nonzero(inside)
-            score = 1.0
-            if probability is not None:
-                score = float(probability[top : top + height, left : left + width][inside].max())
-            targets.append(
-                Target(
-                    x=float(left + xs.mean()),
-                    y=float(top + ys.mean()),
-                    bbox=(left, top, width, height),
-                    area=len(xs),
-                    score=score,
-                )
-            )
+            yield (slice(band.start + rows.start, band.start + rows.stop), columns), inside
+
+
+def _pixel_target(rows: slice, columns: slice, inside: BoolArray, score: float) -> Target:
+    top, left = rows.start, columns.start
+    height, width = inside.shape
+    ys, xs = np.nonzero(inside)
+    return Target(
+        x=float(left + xs.mean()),
+        y=float(top + ys.mean()),
+        bbox=(left, top, width, height),
+        area=len(xs),
+        score=score,
+    )
+
+
+def _best_first(targets: list[Target]) -> tuple[Target, ...]:
     return tuple(sorted(targets, key=lambda target: -target.score))
 
 

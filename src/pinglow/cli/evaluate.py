@@ -153,13 +153,12 @@ def evaluate(
             backend=backend,
             device=device,
             precision=precision,
-            threshold=threshold,
             flips=flips,
         )
     kinds = {each.kind for each in predictors.values()} | ({"saved"} if predictions else set())
     task: _Pixels | _Boxes
     if _choose_score(score, kinds, data, boxes) == "boxes":
-        task = _Boxes(data, split, boxes, rules)
+        task = _Boxes(data, split, boxes, (rules, threshold))
     else:
         task = _Pixels(data, split, rules, 0.5 if threshold is None else threshold)
     from pinglow.cli.score_tables import print_scores
@@ -348,24 +347,27 @@ class _Pixels(_Task["FrameFolder"]):
 
 
 class _Boxes(_Task["BoxFolder"]):
-    def __init__(self, data: Path, split: str, source: str | None, rules: list[Protocol]) -> None:
+    def __init__(
+        self, data: Path, split: str, source: str | None, how: tuple[list[Protocol], float | None]
+    ) -> None:
         from pinglow.data.boxes import BoxFolder
 
         super().__init__(BoxFolder(data, split, source))
-        self.rules = rules
+        self.rules, self.threshold = how
         self.truth = f", boxes from {self.frames.source}"
 
     def score(self, predictor: Predictor | BoxPredictor) -> list[BoxReport]:
         from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
         from pinglow.inference.predictor import Predictor
 
+        threshold = predictor.card.threshold if self.threshold is None else self.threshold
         find = (
-            partial(target_boxes, predictor)
+            partial(target_boxes, predictor, threshold)
             if isinstance(predictor, Predictor)
             else predictor.candidates
         )
         pairs = self.pairs(self.frames.boxed)
-        return evaluate_boxes(pairs, find, self.rules, predictor.threshold, self.leave_out)
+        return evaluate_boxes(pairs, find, self.rules, threshold, self.leave_out)
 
 
 @contextmanager

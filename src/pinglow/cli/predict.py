@@ -57,11 +57,12 @@ def predict(
             help="Folder for the results, made if need be; - writes one table to standard output."
         ),
     ] = Path("pinglow-out"),
-    threshold: Annotated[
+    min_score: Annotated[
         float | None,
         typer.Option(
-            help="A pixel belongs to a target if its probability is above this, in [0, 1); a box "
-            "is one if its score is.",
+            help="A detection is a target if its score is above this, in [0, 1): the higher, the "
+            "fewer.",
+            metavar="S",
             show_default="the model's own",
         ),
     ] = None,
@@ -171,14 +172,14 @@ def predict(
         backend=backend,
         device=device,
         precision=precision,
-        threshold=threshold,
+        min_score=min_score,
         tile=tile or None,
         flips=flips,
         ignore=ignored,
     )
     check_sinks(names, predictor.kind)
     settings = {
-        **{"model": model, "threshold": threshold, "tile": tile, "flips": flips, "track": track},
+        **{"model": model, "min_score": min_score, "tile": tile, "flips": flips, "track": track},
         "selection": [every, start, end],
         "video_stream": video_stream,
         "ignore": ignore or [],

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pinglow.backends.base import Backend
 from pinglow.backends.opening import open_model
 from pinglow.border import hide_border
-from pinglow.errors import FrameError, OptionError
+from pinglow.errors import FrameError
 from pinglow.extras import need_torch
 from pinglow.inference.batches import fill_batches, memory_guard
 from pinglow.inference.ignored import Ignored
@@ -51,15 +51,17 @@ class Predictor:
 
     Args:
         backend: Maps images to probabilities.
-        card: The model's card: input rule and threshold.
-        threshold: A pixel is predicted above this probability; the card's by default.
+        card: The model's card: input rule, outline level and how it scores.
+        min_score: A detection is a target if its score is above this; the card's by default. The
+            higher, the fewer.
         tile: See `predict_probability`.
         flips: Take the mean over the frame and its mirror images: three, for four times the work,
             or the one from left to right if the card says upright. Source: ours.
         ignore: What is no part of the picture: nothing is found there, and it counts for nothing.
 
     Raises:
-        OptionError: The threshold is not in [0, 1), or the tile is too small.
+        OptionError: The smallest score is not in [0, 1), or nothing reaches it, or the tile is too
+            small.
     """
 
     kind: ClassVar = "pixels"
@@ -69,17 +71,15 @@ class Predictor:
         self,
         backend: Backend,
         card: ModelCard,
-        threshold: float | None = None,
+        min_score: float | None = None,
         tile: int | None = TILE,
         flips: bool = False,
         ignore: Ignored | None = None,
     ) -> None:
-        if threshold is not None and not 0 <= threshold < 1:
-            raise OptionError(f"threshold is {threshold}; use a value from 0 to below 1")
         check_tile(tile)
         self.backend = backend
         self.card = card
-        self.threshold = card.threshold if threshold is None else threshold
+        self.min_score = card.choose_score(min_score)
         self.tile = tile
         self.flips = flips
         self.ignore = ignore
@@ -92,7 +92,7 @@ class Predictor:
         backend: str = "auto",
         device: str = "auto",
         precision: str = "float32",
-        threshold: float | None = None,
+        min_score: float | None = None,
         tile: int | None = TILE,
         flips: bool = False,
         ignore: Ignored | None = None,
@@ -108,7 +108,7 @@ class Predictor:
                 TensorRT computes if it is installed. In a typical frame the probability that
                 moves most does so by 0.002, in 77 frames none did by more than 0.02, and targets
                 were as many (simulated: experiments/scripts/precision.py). A CPU ignores it.
-            threshold: A pixel is predicted above this probability; the card's by default.
+            min_score: A detection is a target if its score is above this; the card's by default.
             tile: See `predict_probability`.
             flips: See `Predictor`.
             ignore: See `Predictor`.
@@ -116,8 +116,9 @@ class Predictor:
         Raises:
             ModelError: The name is unknown or the file cannot be used.
             MissingExtraError: The backend is not installed.
-            OptionError: The backend is unknown, the device cannot be used, the threshold is not in
-                [0, 1), the tile is too small, or an option is not for detectors.
+            OptionError: The backend is unknown, the device cannot be used, the smallest score is
+                not in [0, 1) or nothing reaches it, the tile is too small, or an option is not for
+                detectors.
         """
         path = find_model(name_or_path)
         if path.suffix.lower() not in EXPORTED and read_card(path).kind == "boxes":
@@ -129,13 +130,13 @@ class Predictor:
                 backend=backend,
                 device=device,
                 precision=precision,
-                threshold=threshold,
+                min_score=min_score,
                 tile=tile,
                 flips=flips,
                 ignore=ignore,
             )
         opened = open_model(name_or_path, backend, device, precision)
-        return cls(*opened, threshold, tile, flips, ignore)
+        return cls(*opened, min_score, tile, flips, ignore)
 
     def __call__(self, frame: NDArray[Any]) -> Prediction:
         """Find the targets of an (H, W) frame of counts, any number type.
@@ -143,7 +144,7 @@ class Predictor:
         Raises:
             FrameError: See `predict_probability`.
         """
-        return Prediction(self.probability(frame), self.threshold)
+        return self.decide(self.probability(frame))
 
     def many(self, frames: Iterable[NDArray[Any]]) -> Iterator[Prediction]:
         """Find the targets of many frames, in their order; on a card several at once.
@@ -159,7 +160,12 @@ class Predictor:
         for found in self.probabilities(frames):
             if isinstance(found, FrameError):
                 raise found
-            yield Prediction(found, self.threshold)
+            yield self.decide(found)
+
+    def decide(self, probability: FloatArray) -> Prediction:
+        """The targets of a probability map (H, W): the candidates that score enough."""
+        card = self.card
+        return Prediction(probability, card.threshold, self.min_score, card.score_of)
 
     def probability(self, frame: NDArray[Any]) -> FloatArray:
         """Target probability of each pixel, (H, W) float32 in [0, 1].

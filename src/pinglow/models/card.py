@@ -9,10 +9,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
-from pinglow.errors import ModelError
+from pinglow.errors import ModelError, OptionError
 from pinglow.models.checksum import check_whole
 from pinglow.models.registry import Kind, find_network
 from pinglow.preprocess import NORMALIZATION, InputRule
+from pinglow.structures import ScoreOf, peak_score
 
 CARD_KEY: Final = "pinglow"
 """Where the card stands in the metadata of every kind of model file."""
@@ -34,7 +35,9 @@ class ModelCard(BaseModel):
     parameters: int
     normalization: str = NORMALIZATION
     input_rule: InputRule = InputRule()
-    threshold: float = Field(default=0.5, ge=0, lt=1)
+    threshold: float = Field(
+        default=0.5, ge=0, lt=1, description="of pixels' probabilities; of a detector's scores"
+    )
     upright: bool = Field(
         default=False,
         description="some training frames were never turned, so --flips mirrors left to right only",
@@ -56,6 +59,23 @@ class ModelCard(BaseModel):
             MissingExtraError: Its network is of a package that is not installed.
         """
         return find_network(self.network.get("type")).kind
+
+    @property
+    def score_of(self) -> ScoreOf:
+        """What the score of a candidate is; its largest probability if the card has no more."""
+        return peak_score
+
+    def choose_score(self, min_score: float | None = None) -> float:
+        """The smallest score of a target: the one given, else the card's own.
+
+        Raises:
+            OptionError: It is not in [0, 1).
+        """
+        if min_score is None:
+            return self.threshold
+        if not 0 <= min_score < 1:
+            raise OptionError(f"min_score is {min_score}; use a value from 0 to below 1")
+        return min_score
 
     @model_validator(mode="before")
     @classmethod
