@@ -44,11 +44,8 @@ def score(model: str, root: Path) -> dict[str, dict[str, float | None]]:
     """Figures on the two lists."""
     predictor = Predictor.load(model)
     segments = isinstance(predictor, Predictor)
-    find = (
-        partial(target_boxes, predictor, predictor.card.threshold)
-        if segments
-        else predictor.candidates
-    )
+    threshold = predictor.card.threshold
+    find = partial(target_boxes, predictor, threshold) if segments else predictor.candidates
     lists = {
         "sirst test": BoxFolder(root / "sirst", "test", "voc"),
         "irstd-1k cut": BoxFolder(root / "irstd-1k", "recipes/validation/irstd-1k.txt", "masks"),
