@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,12 +84,12 @@ class Prediction:
         """Derive the mask and the targets, once."""
         mask = outline_candidates(self.probability, self.threshold)
         targets = []
-        for (rows, columns), inside in list(_components(mask)):
-            score = self.score_of(self.probability[rows, columns][inside])
+        for candidate in list(components(mask)):
+            score = self.score_of(candidate.pixels_of(self.probability))
             if score > self.min_score:
-                targets.append(_pixel_target(rows, columns, inside, score))
+                targets.append(candidate.target(score))
             else:
-                mask[rows, columns][inside] = False
+                mask[candidate.place][candidate.inside] = False
         object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "targets", _best_first(targets))
 
@@ -186,9 +186,9 @@ def outline_candidates(probability: FloatArray, threshold: float = 0.5) -> BoolA
     """
     outlines = np.asarray(probability > threshold)
     if threshold > FAINT:
-        for (rows, columns), inside in _components(probability > FAINT):
-            if not (probability[rows, columns][inside] > threshold).any():
-                outlines[rows, columns] |= inside
+        for faint in components(probability > FAINT):
+            if not (faint.pixels_of(probability) > threshold).any():
+                outlines[faint.place] |= faint.inside
     return outlines
 
 
@@ -198,32 +198,46 @@ def find_targets(mask: BoolArray, probability: FloatArray | None = None) -> tupl
     The score is the largest probability inside; without a probability map every score is 1.
     """
     targets = []
-    for (rows, columns), inside in _components(mask):
-        score = 1.0 if probability is None else peak_score(probability[rows, columns][inside])
-        targets.append(_pixel_target(rows, columns, inside, score))
+    for each in components(mask):
+        score = 1.0 if probability is None else peak_score(each.pixels_of(probability))
+        targets.append(each.target(score))
     return _best_first(targets)
 
 
-def _components(mask: BoolArray) -> Iterator[tuple[tuple[slice, slice], BoolArray]]:
-    """The box of each component, as rows and columns, and which of the box's pixels it has."""
+class Component(NamedTuple):
+    """One component of a mask."""
+
+    place: tuple[slice, slice]
+    """The box around it, rows and columns."""
+    inside: BoolArray
+    """(h, w), which of the box's pixels it has."""
+
+    def pixels_of(self, image: NDArray[Any]) -> NDArray[Any]:
+        """The values (n,) of an (H, W) image at its pixels."""
+        return np.asarray(image[self.place][self.inside])
+
+    def target(self, score: float = 1.0) -> Target:
+        """The target that it is."""
+        top, left = (each.start for each in self.place)
+        height, width = self.inside.shape
+        ys, xs = np.nonzero(self.inside)
+        return Target(
+            x=float(left + xs.mean()),
+            y=float(top + ys.mean()),
+            bbox=(left, top, width, height),
+            area=len(xs),
+            score=score,
+        )
+
+
+def components(mask: BoolArray) -> Iterator[Component]:
+    """The 8-connected components of an (H, W) bool mask, by rows."""
     for band in _split_rows(mask):  # a target lies in one band; labels of large frames are larger
         labels, _ = label_targets(mask[band])
         for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             inside = labels[rows, columns] == number
-            yield (slice(band.start + rows.start, band.start + rows.stop), columns), inside
-
-
-def _pixel_target(rows: slice, columns: slice, inside: BoolArray, score: float) -> Target:
-    top, left = rows.start, columns.start
-    height, width = inside.shape
-    ys, xs = np.nonzero(inside)
-    return Target(
-        x=float(left + xs.mean()),
-        y=float(top + ys.mean()),
-        bbox=(left, top, width, height),
-        area=len(xs),
-        score=score,
-    )
+            place = slice(band.start + rows.start, band.start + rows.stop), columns
+            yield Component(place, inside)
 
 
 def _best_first(targets: list[Target]) -> tuple[Target, ...]:

@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
+from pinglow.models.card import ModelCard
 from pinglow.structures import Prediction
 
 LOAD = "pinglow.inference.predictor.Predictor.load"
@@ -26,6 +27,7 @@ class Finder:
     """A predictor of pixels made of a function."""
 
     kind = "pixels"
+    card = ModelCard(name="m", network={}, parameters=0)
 
     def __init__(self, find: Callable[[NDArray[Any]], Prediction]) -> None:
         self._find = find

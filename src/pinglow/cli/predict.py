@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from pinglow.cli.output_file import check_output_folder, echo
+from pinglow.cli.sensitivity import (
+    AlarmsPerFrame,
+    MinScore,
+    check_sensitivity,
+    set_sensitivity,
+)
 from pinglow.errors import FrameError, OptionError
 
 if TYPE_CHECKING:
@@ -57,15 +63,8 @@ def predict(
             help="Folder for the results, made if need be; - writes one table to standard output."
         ),
     ] = Path("pinglow-out"),
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            help="A detection is a target if its score is above this, in [0, 1): the higher, the "
-            "fewer.",
-            metavar="S",
-            show_default="the model's own",
-        ),
-    ] = None,
+    min_score: MinScore = None,
+    alarms_per_frame: AlarmsPerFrame = None,
     save: Annotated[
         str | None,
         typer.Option(
@@ -156,6 +155,7 @@ def predict(
     from pinglow.output.sinks import check_sinks
 
     names = _choose_sinks(save, out)
+    check_sensitivity(min_score, alarms_per_frame)
     selection = Selection(every, start, end)
     if out != _STDOUT:
         check_output_folder("--out", out)
@@ -178,8 +178,10 @@ def predict(
         ignore=ignored,
     )
     check_sinks(names, predictor.kind)
+    set_sensitivity(predictor, alarms_per_frame)
     settings = {
-        **{"model": model, "min_score": min_score, "tile": tile, "flips": flips, "track": track},
+        **{"model": model, "min_score": min_score, "alarms_per_frame": alarms_per_frame},
+        **{"tile": tile, "flips": flips, "track": track},
         "selection": [every, start, end],
         "video_stream": video_stream,
         "ignore": ignore or [],

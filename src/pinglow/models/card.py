@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from pinglow.errors import ModelError, OptionError
 from pinglow.models.checksum import check_whole
 from pinglow.models.registry import Kind, find_network
+from pinglow.models.score import ScoreCalibration
 from pinglow.preprocess import NORMALIZATION, InputRule
 from pinglow.structures import ScoreOf, peak_score
 
@@ -42,6 +43,9 @@ class ModelCard(BaseModel):
         default=False,
         description="some training frames were never turned, so --flips mirrors left to right only",
     )
+    calibration: ScoreCalibration | None = Field(
+        default=None, description="of the scores; None: a score is the largest probability"
+    )
     precision: str = Field(default="float32", description="int8: wide convolutions in 8 bits")
     data: list[dict[str, Any]] = Field(default=[], description="name, split, frames, license")
     training: dict[str, Any] = Field(default={}, description="steps, minutes, machine, ...")
@@ -62,8 +66,8 @@ class ModelCard(BaseModel):
 
     @property
     def score_of(self) -> ScoreOf:
-        """What the score of a candidate is; its largest probability if the card has no more."""
-        return peak_score
+        """What the score of a candidate is; its largest probability if nothing was calibrated."""
+        return peak_score if self.calibration is None else self.calibration.score
 
     def choose_score(self, min_score: float | None = None) -> float:
         """The smallest score of a target: the one given, else the card's own.
@@ -72,10 +76,23 @@ class ModelCard(BaseModel):
             OptionError: It is not in [0, 1).
         """
         if min_score is None:
-            return self.threshold
+            return self.threshold if self.calibration is None else self.calibration.min_score
         if not 0 <= min_score < 1:
             raise OptionError(f"min_score is {min_score}; use a value from 0 to below 1")
         return min_score
+
+    def score_for(self, alarms_per_frame: float) -> float:
+        """The smallest score with at most so many false alarms a frame; see `ScoreCalibration`.
+
+        Raises:
+            OptionError: The card cannot say, or no score has so few.
+        """
+        if self.calibration is None:
+            raise OptionError(
+                f"the card of {self.name} does not say how many false alarms a score has: give "
+                "min_score, or make such a card by pinglow calibrate"
+            )
+        return self.calibration.score_for(alarms_per_frame)
 
     @model_validator(mode="before")
     @classmethod

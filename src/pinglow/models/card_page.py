@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pinglow.metrics.scores import SCORES
 from pinglow.models.card import ModelCard
+from pinglow.models.score import ScoreCalibration
 
 _SHOWN: Final = ("ap50", "ap", "iou", "niou", "pd", "fa", "false_alarms_per_image")
 # They say nothing where there are no targets.
@@ -50,9 +51,41 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
             "Per size of the true target: Pd in % (number of targets).",
             _table([_size_row(row) for row in sizes]),
         ]
+    if card.calibration is not None:
+        blocks += _calibration(card.calibration)
     if recipe and card.recipe:
         blocks += ["## Recipe", f"```toml\n{card.recipe.strip()}\n```"]
     return "\n\n".join(blocks) + "\n"
+
+
+def _calibration(found: ScoreCalibration) -> list[str]:
+    """What a score means, and which smallest score costs what."""
+    levels = [
+        {
+            "min score": f"{row.min_score:.6g}",
+            "Pd, %": f"{100 * row.pd:.1f}",
+            "false alarms a frame": f"{row.alarms_per_frame:.3g}",
+            "a megapixel": f"{row.alarms_per_megapixel:.3g}",
+        }
+        for row in found.table
+    ]
+    bins = [
+        {
+            "mean score": f"{each.score:.3f}",
+            "true, %": f"{100 * each.true:.1f}",
+            "candidates": each.candidates,
+        }
+        for each in found.reliability
+    ]
+    return [
+        "## Sensitivity",
+        "A score is the share of such detections that were true in these frames. By default a "
+        f"detection is a target above {found.min_score:g}.",
+        _table(found.frames),
+        _table(levels),
+        f"Reliability, cross-validated; expected calibration error {100 * found.ece:.1f} %:",
+        _table(bins),
+    ]
 
 
 def _all_data(part: dict[str, Any]) -> list[dict[str, Any]]:
