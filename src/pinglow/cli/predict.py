@@ -93,6 +93,14 @@ def predict(
             "trained on upright frames); what it gains differs from model to model.",
         ),
     ] = False,
+    large: Annotated[
+        bool,
+        typer.Option(
+            "--large",
+            help="Look again at a half and a quarter of the scale, for targets of about 40 to 80 "
+            "pixels; a third more time, and more false alarms.",
+        ),
+    ] = False,
     track: Annotated[
         bool, typer.Option("--track", help="Number targets that belong together over time.")
     ] = False,
@@ -132,8 +140,8 @@ def predict(
 ) -> None:
     """Find targets in infrared images and videos and write what was found.
 
-    The model may find pixels or, a detector, boxes: --backend, --precision and --flips are
-    for pixels.
+    The model may find pixels or, a detector, boxes: --backend, --precision, --flips and
+    --large are for pixels.
 
     Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits; raw counts of
     FLIR (radiometric JPEG, FFF, SEQ), ENVI, FITS and HDF5; and MP4, AVI, MKV, MOV, WebM, WMV,
@@ -175,13 +183,14 @@ def predict(
         min_score=min_score,
         tile=tile or None,
         flips=flips,
+        large=large,
         ignore=ignored,
     )
     check_sinks(names, predictor.kind)
     set_sensitivity(predictor, alarms_per_frame)
     settings = {
         **{"model": model, "min_score": min_score, "alarms_per_frame": alarms_per_frame},
-        **{"tile": tile, "flips": flips, "track": track},
+        **{"tile": tile, "flips": flips, "large": large, "track": track},
         "selection": [every, start, end],
         "video_stream": video_stream,
         "ignore": ignore or [],
