@@ -21,7 +21,7 @@ def find_small(frames: Sequence[Frame], rule: InputRule) -> list[NDArray[np.floa
     """What is bright and at most 40 pixels wide; of what is wider its two ends."""
     maps = []
     for frame in frames:
-        bright = np.nan_to_num(frame) > 100
+        bright = np.nan_to_num(frame, posinf=0) > 100
         if np.ptp(np.nonzero(bright)[1]) >= 40 if bright.any() else False:
             columns = np.nonzero(bright)[1]
             bright[:, columns.min() + 3 : columns.max() - 2] = False
