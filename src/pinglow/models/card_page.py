@@ -52,20 +52,21 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
             _table([_size_row(row) for row in sizes]),
         ]
     if card.calibration is not None:
-        blocks += _calibration(card.calibration)
+        blocks.append(calibration_page(card.calibration).rstrip())
     if recipe and card.recipe:
         blocks += ["## Recipe", f"```toml\n{card.recipe.strip()}\n```"]
     return "\n\n".join(blocks) + "\n"
 
 
-def _calibration(found: ScoreCalibration) -> list[str]:
-    """What a score means, and which smallest score costs what."""
+def calibration_page(found: ScoreCalibration) -> str:
+    """What a score means, and which smallest score costs what, as Markdown."""
     levels = [
         {
-            "min score": f"{row.min_score:.6g}",
+            "min score": f"{row.min_score:.4f}" + " (default)" * (row.min_score == found.min_score),
+            "detections": row.detections,
             "Pd, %": f"{100 * row.pd:.1f}",
-            "false alarms a frame": f"{row.alarms_per_frame:.3g}",
-            "a megapixel": f"{row.alarms_per_megapixel:.3g}",
+            "false alarms a frame": f"{row.alarms_per_frame:.3f}",
+            "a megapixel": f"{row.alarms_per_megapixel:.3f}",
         }
         for row in found.table
     ]
@@ -77,15 +78,16 @@ def _calibration(found: ScoreCalibration) -> list[str]:
         }
         for each in found.reliability
     ]
-    return [
+    blocks = [
         "## Sensitivity",
-        "A score is the share of such detections that were true in these frames. By default a "
-        f"detection is a target above {found.min_score:g}.",
+        "A score is the share of such detections that were true in the frames that it was "
+        "calibrated on. What smallest scores come to in these frames:",
         _table(found.frames),
         _table(levels),
-        f"Reliability, cross-validated; expected calibration error {100 * found.ece:.1f} %:",
+        f"Reliability; the expected calibration error is {100 * found.ece:.1f} %:",
         _table(bins),
     ]
+    return "\n\n".join(blocks) + "\n"
 
 
 def _all_data(part: dict[str, Any]) -> list[dict[str, Any]]:
