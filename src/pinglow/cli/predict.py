@@ -166,7 +166,7 @@ def predict(
     if track:
         make_tracker(1.0)  # says now if its library is not installed
     ignored = Ignored.parse(ignore or [])
-    found = [open_source(file, video_stream=video_stream) for file in _find_files(sources, out)]
+    found = [open_source(file, video_stream=video_stream) for file in find_files(sources, out)]
     predictor = Predictor.load(
         model,
         backend=backend,
@@ -222,7 +222,7 @@ def _split_names(save: str) -> list[str]:
     return names
 
 
-def _find_files(sources: list[str], out: Path) -> list[Path]:
+def find_files(sources: list[str], out: Path) -> list[Path]:
     """The images and videos that arguments stand for, but for those among the results."""
     from pinglow.data.pack.cache import open_images
     from pinglow.io.frames import find_frames
