@@ -302,6 +302,7 @@ def _tell(footage: ClearFootage, rates: list[LevelRate], wish: Wish, out: Path) 
     alarms = footage.alarms
     if alarms:
         listed = Table("", "score", "source", "frame", "x", "y", "seconds")
+        listed.columns[2].overflow = "fold"
         for rank, alarm in enumerate(alarms[:_LISTED], start=1):
             listed.add_row(*_alarm_row(rank, alarm))
         console.print(listed)

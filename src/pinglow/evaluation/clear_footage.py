@@ -140,6 +140,16 @@ class ClearFootage:
         self._last = [(0, 0)] * len(clips)
 
     @property
+    def exposure(self) -> NDArray[np.float64]:
+        """Hours, or frames, of each clip, (clips,)."""
+        return np.array([clip.exposure for clip in self.clips])
+
+    @property
+    def frames(self) -> int:
+        """How many were predicted."""
+        return sum(clip.frames for clip in self.clips)
+
+    @property
     def alarms(self) -> list[Alarm]:
         """Those of all levels that were counted, surest first."""
         return sorted(self._alarms, key=lambda alarm: (-alarm.score, -alarm.seconds))

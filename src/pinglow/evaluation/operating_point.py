@@ -97,6 +97,8 @@ def clip_bound(alarms: IntArray, exposure: RealArray, confidence: float) -> floa
     Returns:
         0 where nothing was seen, and for one clip its rate: a bound only beside `poisson_bound`.
     """
+    if not alarms.any():
+        return 0.0
     pairs = np.stack([alarms.astype(np.float64), exposure], axis=1)
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)  # of stills there are a few
     random = np.random.default_rng(0)  # the same draws for each level: bounds fall smoothly
@@ -121,13 +123,15 @@ def try_levels(
     rates: list[LevelRate] = []
     certified = True
     total = float(exposure.sum())
+    before: IntArray | None = None
+    bound = 0.0
     for level in LEVELS:
         alarms = count(level)
         seen = int(alarms.sum())
-        bound = max(
-            poisson_bound(seen, total, wish.confidence),
-            clip_bound(alarms, exposure, wish.confidence),
-        )
+        if before is None or not np.array_equal(alarms, before):
+            by_clip = clip_bound(alarms, exposure, wish.confidence)
+            bound = max(poisson_bound(seen, total, wish.confidence), by_clip)
+        before = alarms
         certified &= bound <= wish.alarms
         rates.append(LevelRate(level, seen, seen / total, bound, certified))
         if not certified and seen / total > _SHOWN * wish.alarms:

@@ -11,13 +11,14 @@ statistics and safe anytime-valid inference, arXiv 2210.01948, sections 2 and 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
 from pinglow.errors import OptionError
-from pinglow.models.card import OperatingPoint
+from pinglow.io.source import Source
+from pinglow.models.card import ModelCard, OperatingPoint
 from pinglow.output.sink import FrameRecord, Sink
 
 FALSE_WARNINGS: Final = 0.01
@@ -49,20 +50,12 @@ class AlarmMonitor(Sink):
         self._tracks = 0
 
     def write(self, record: FrameRecord) -> None:
-        """Count a frame and its alarms.
-
-        Raises:
-            OptionError: Rates are per hour, and nothing says when the frame was taken.
-        """
+        """Count a frame and its alarms."""
         targets = record.prediction.targets
         if self.point.unit == "frame":
             self.update(1.0, len(targets))
             return
-        if record.clip is None:
-            raise OptionError(
-                f"--monitor counts alarms an hour, and {record.source} has no times: monitor "
-                "videos, or calibrate the model with --alarms-per-frame"
-            )
+        assert record.clip is not None  # `make_monitor` has seen to it
         last = max((track for track in record.tracks or () if track is not None), default=0)
         new = max(0, last - self._tracks)  # tracks are numbered on and on
         self._tracks += new
@@ -97,3 +90,37 @@ class AlarmMonitor(Sink):
             f"{self.alarms} alarm{'s' * (self.alarms != 1)} in {span}, {rate:.3g} {a} (bound "
             f"{self.point.bound:.3g})"
         )
+
+
+def make_monitor(
+    card: ModelCard, min_score: float, sources: Sequence[Source], warn: Callable[[str], None]
+) -> AlarmMonitor:
+    """A monitor for a job.
+
+    Args:
+        card: The model's.
+        min_score: Above which the job has targets.
+        sources: Of the job.
+        warn: See `AlarmMonitor`.
+
+    Raises:
+        OptionError: The model has no operating point, or it says nothing about such a job.
+    """
+    point = card.operating_point
+    if point is None:
+        raise OptionError(
+            f"--monitor needs an operating point, and {card.name} has none: make a model that has "
+            "one with pinglow calibrate --clear"
+        )
+    if min_score < point.min_score:
+        raise OptionError(
+            f"--monitor counts what scores above {point.min_score:.6g}, and this job asks for "
+            f"{min_score:.6g}: leave the sensitivity to the model"
+        )
+    silent = next((source.name for source in sources if source.rate is None), None)
+    if point.unit == "hour" and silent is not None:
+        raise OptionError(
+            f"--monitor counts alarms an hour, and {silent} has no times: give videos, or "
+            "calibrate the model with --alarms-per-frame"
+        )
+    return AlarmMonitor(point, warn)

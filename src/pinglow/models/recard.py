@@ -129,11 +129,12 @@ def _in_openvino(content: bytes, text: str, model: Path) -> bytes:
     card = escape(text, {'"': "&quot;", "\n": "&#10;", "\t": "&#9;", "\r": "&#13;"})
     for key, value in ((CARD_KEY, card), (OPENVINO_KEY, UNSEALED)):
         pattern = rf'<{key} value="[^"]*"'.encode()
-        replaced = f'<{key} value="{value}"'.encode()
-        content, count = re.subn(pattern, lambda _, new=replaced: new, content, count=1)
-        if not count:
+        found = re.search(pattern, content)
+        if found is None:
             raise ModelError(
                 f"{model} has no {key} of pinglow's in it: use a model that pinglow export has "
                 "written"
             )
+        new = f'<{key} value="{value}"'.encode()
+        content = content[: found.start()] + new + content[found.end() :]
     return content
