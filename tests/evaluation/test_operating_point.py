@@ -133,8 +133,6 @@ def test_why_nothing_is_certified() -> None:
         ((1.0, None, 1.0), "--confidence is 1"),
     ],
 )
-def test_impossible_wishes(
-    arguments: tuple[float | None, float | None, float], named: str
-) -> None:
+def test_impossible_wishes(arguments: tuple[float | None, float | None, float], named: str) -> None:
     with pytest.raises(OptionError, match=named):
         check_wish(*arguments)

@@ -91,7 +91,7 @@ def test_what_cannot_be_monitored() -> None:
     calibrated = CARD.model_copy(update={"operating_point": POINT})
     with pytest.raises(OptionError, match="m has none"):
         make_monitor(CARD, 0.6, [video], print)
-    with pytest.raises(OptionError, match="scores above 0.6"):
+    with pytest.raises(OptionError, match=r"scores above 0\.6"):
         make_monitor(calibrated, 0.5, [video], print)
     with pytest.raises(OptionError, match=r"a\.png has no times"):
         make_monitor(calibrated, 0.6, [video, still], print)
