@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pinglow.metrics.scores import SCORES
-from pinglow.models.card import ModelCard
+from pinglow.models.card import ModelCard, OperatingPoint
 from pinglow.models.score import ScoreCalibration
 
 _SHOWN: Final = ("ap50", "ap", "iou", "niou", "pd", "fa", "false_alarms_per_image")
@@ -53,9 +53,24 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
         ]
     if card.calibration is not None:
         blocks.append(calibration_page(card.calibration).rstrip())
+    if card.operating_point is not None:
+        blocks += ["## Operating point", _operating_point(card.operating_point)]
     if recipe and card.recipe:
         blocks += ["## Recipe", f"```toml\n{card.recipe.strip()}\n```"]
     return "\n\n".join(blocks) + "\n"
+
+
+def _operating_point(point: OperatingPoint) -> str:
+    """At which score there are how many alarms, on what footage."""
+    a = {"hour": "an hour", "frame": "a frame"}[point.unit]
+    hours = "" if point.hours is None else f", {point.hours:.3g} hours"
+    return (
+        f"Above score {point.min_score:.6g}, which is the default, at most {point.wished:g} false "
+        f"alarms {a} were wished. Footage without targets had {point.alarms}, {point.rate:.3g} "
+        f"{a}; with {100 * point.confidence:g} % confidence the rate there is below "
+        f"{point.bound:.3g}. It was of {point.clips:,} clips or stills, {point.frames:,} frames"
+        f"{hours}: `{point.command or '-'}`."
+    )
 
 
 def calibration_page(found: ScoreCalibration) -> str:
