@@ -150,7 +150,7 @@ def test_a_prediction_starts_at_one_half() -> None:
 @given(
     probability=maps,
     scores=st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=4),
-    score_of=st.sampled_from([peak_score, lambda inside: 1 - float(inside.mean()), np.ptp]),
+    score_of=st.sampled_from([peak_score, lambda p, each: 1 - float(each.pixels_of(p).mean())]),
 )
 def test_a_higher_smallest_score_only_takes_detections_away(
     probability: NDArray[np.float32], scores: list[float], score_of: ScoreOf

@@ -50,13 +50,39 @@ class Target:
     score: float
 
 
-ScoreOf = Callable[[FloatArray], float]
-"""Maps the probabilities of a candidate's n pixels, (n,) in [0, 1], to its score in [0, 1]."""
+class Component(NamedTuple):
+    """One component of a mask."""
+
+    place: tuple[slice, slice]
+    """The box around it, rows and columns."""
+    inside: BoolArray
+    """(h, w), which of the box's pixels it has."""
+
+    def pixels_of(self, image: NDArray[Any]) -> NDArray[Any]:
+        """The values (n,) of an (H, W) image at its pixels."""
+        return np.asarray(image[self.place][self.inside])
+
+    def target(self, score: float = 1.0) -> Target:
+        """The target that it is."""
+        top, left = (each.start for each in self.place)
+        height, width = self.inside.shape
+        ys, xs = np.nonzero(self.inside)
+        return Target(
+            x=float(left + xs.mean()),
+            y=float(top + ys.mean()),
+            bbox=(left, top, width, height),
+            area=len(xs),
+            score=score,
+        )
 
 
-def peak_score(probabilities: FloatArray) -> float:
-    """The largest probability: the score of models whose card has no calibration."""
-    return float(probabilities.max())
+ScoreOf = Callable[[FloatArray, Component], float]
+"""Maps an (H, W) probability map and a candidate in it to the candidate's score in [0, 1]."""
+
+
+def peak_score(probability: FloatArray, candidate: Component) -> float:
+    """The largest probability inside: the score of models whose card has no calibration."""
+    return float(candidate.pixels_of(probability).max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +94,7 @@ class Prediction:
         threshold: A pixel belongs to an outline if its probability is above this, in [0, 1).
         min_score: An outlined candidate is a target if its score is above this, in [0, 1). With
             0 all of them are; the higher, the fewer.
-        score_of: Score of a candidate, from the probabilities of its pixels.
+        score_of: Score of a candidate, given the map and the candidate.
         mask: (H, W) bool, the pixels of the targets' outlines.
         targets: Highest score first, equal ones in raster order.
     """
@@ -85,7 +111,7 @@ class Prediction:
         mask = outline_candidates(self.probability, self.threshold)
         targets = []
         for candidate in list(components(mask)):
-            score = self.score_of(candidate.pixels_of(self.probability))
+            score = self.score_of(self.probability, candidate)
             if score > self.min_score:
                 targets.append(candidate.target(score))
             else:
@@ -199,35 +225,9 @@ def find_targets(mask: BoolArray, probability: FloatArray | None = None) -> tupl
     """
     targets = []
     for each in components(mask):
-        score = 1.0 if probability is None else peak_score(each.pixels_of(probability))
+        score = 1.0 if probability is None else peak_score(probability, each)
         targets.append(each.target(score))
     return _best_first(targets)
-
-
-class Component(NamedTuple):
-    """One component of a mask."""
-
-    place: tuple[slice, slice]
-    """The box around it, rows and columns."""
-    inside: BoolArray
-    """(h, w), which of the box's pixels it has."""
-
-    def pixels_of(self, image: NDArray[Any]) -> NDArray[Any]:
-        """The values (n,) of an (H, W) image at its pixels."""
-        return np.asarray(image[self.place][self.inside])
-
-    def target(self, score: float = 1.0) -> Target:
-        """The target that it is."""
-        top, left = (each.start for each in self.place)
-        height, width = self.inside.shape
-        ys, xs = np.nonzero(self.inside)
-        return Target(
-            x=float(left + xs.mean()),
-            y=float(top + ys.mean()),
-            bbox=(left, top, width, height),
-            area=len(xs),
-            score=score,
-        )
 
 
 def components(mask: BoolArray) -> Iterator[Component]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,8 +12,9 @@ from scipy.special import expit
 
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.evaluation.calibration import CandidateCounter, collect_candidates
+from pinglow.inference.predictor import Predictor
 from pinglow.models.score import ScoreCalibration
-from pinglow.structures import Prediction, find_targets
+from pinglow.structures import Prediction, components, find_targets
 
 Scene = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
@@ -31,6 +35,14 @@ def make_scenes(count: int = 60, seed: int = 0) -> list[Scene]:
     return scenes
 
 
+def score_alone(calibration: ScoreCalibration, peak: float, rim: float = 0.0) -> float:
+    """Score of one pixel in an empty frame, beside which one has another probability."""
+    probability = np.zeros((20, 20), np.float32)
+    probability[9, 9:11] = peak, rim
+    (candidate,) = components(probability > 0.1 if rim < 0.1 else probability > 0.5)
+    return calibration.score(probability, candidate)
+
+
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
     return make_scenes()
@@ -41,15 +53,16 @@ def calibration(scenes: list[Scene]) -> ScoreCalibration:
     counter = CandidateCounter()
     for probability, mask in scenes:
         counter.update(probability, mask, "made up")
-    return counter.compute()
+    return counter.fit()
 
 
 def test_the_scores_are_the_shares_that_the_targets_were_drawn_with(
     calibration: ScoreCalibration,
 ) -> None:
     for logit in (-2, 0, 2, 4, 6):
-        found = calibration.score(np.array([expit(logit)], np.float32))
-        assert found == pytest.approx(expit(logit - 1), abs=0.03)
+        assert score_alone(calibration, float(expit(logit))) == pytest.approx(
+            expit(logit - 1), abs=0.03
+        )
     assert calibration.ece < 0.04
     for each in calibration.reliability:
         assert each.score == pytest.approx(each.true, abs=0.12)
@@ -61,6 +74,7 @@ def test_each_row_of_the_table_is_what_counting_gives(
     targets = sum(len(find_targets(mask)) for _, mask in scenes)
     assert calibration.frames == [
         {"data": "made up", "frames": 60, "targets": targets, "candidates": 60 * 32}
+        | {"true": targets}
     ]
     for row in calibration.table[:: len(calibration.table) // 2]:
         right = wrong = 0
@@ -88,10 +102,12 @@ def test_a_number_of_alarms_chooses_the_lowest_score_that_keeps_to_it(
 
 def test_saturated_probabilities_still_differ(calibration: ScoreCalibration) -> None:
     """A float32 probability of 1 is no more than one."""
-    values = np.array([0.9999, 0.999999, 1.0], np.float32)
-    scores = [calibration.score(np.array([value])) for value in values]
+    scores = [score_alone(calibration, value) for value in (0.2, 0.9999, 0.999999, 1.0)]
     assert scores == sorted(set(scores))
-    assert 0 < calibration.score(np.array([0.0], np.float32)) < scores[0] < scores[-1] < 1
+    assert scores[0] > 0
+    assert scores[-1] < 1
+    # Of two with a probability of 1, the one in darker surroundings is surer.
+    assert score_alone(calibration, 1.0, rim=0.4) < scores[-1]
 
 
 def test_two_candidates_on_one_target_are_one_hit() -> None:
@@ -113,22 +129,27 @@ def test_two_candidates_on_one_target_are_one_hit() -> None:
 def test_too_few_candidates_are_refused() -> None:
     counter = CandidateCounter()
     with pytest.raises(DataError, match="0 frames have 0 true and 0 false candidates"):
-        counter.compute()
+        counter.fit()
     for probability, _ in make_scenes(2):
         counter.update(probability, np.zeros((40, 80), np.bool_))
     with pytest.raises(DataError, match="2 frames have 0 true and 64 false candidates"):
-        counter.compute()
+        counter.fit()
+
+
+class Echo:
+    """A predictor whose frames are their own maps; the second one fails."""
+
+    def probabilities(self, frames: Iterable[NDArray[Any]]) -> Iterator[Any]:
+        for number, frame in enumerate(frames):
+            yield FrameError("does not fit") if number == 1 else frame
 
 
 def test_a_frame_that_cannot_be_predicted_is_named(scenes: list[Scene]) -> None:
     pairs = [(f"f{number}", *scene) for number, scene in enumerate(scenes[:3])]
-
-    def predict(frames: object) -> object:
-        for number, frame in enumerate(frames):  # type: ignore[arg-type, var-annotated]
-            yield FrameError("does not fit") if number == 1 else frame
-
     told: list[str] = []
-    collect_candidates(pairs, predict, "d", on_broken=told.append)  # type: ignore[arg-type]
+    counter, model = CandidateCounter(), cast(Predictor, Echo())
+    collect_candidates(pairs, model, counter, "d", told.append)
     assert told == ["f1: does not fit"]
+    assert len(counter._frames["d"]) == 2
     with pytest.raises(FrameError, match=r"^f1: does not fit"):
-        collect_candidates(pairs, predict, "d")  # type: ignore[arg-type]
+        collect_candidates(pairs, model, counter, "d")

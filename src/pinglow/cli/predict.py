@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from pinglow.cli.monitor import Monitor, open_monitor
 from pinglow.cli.output_file import check_output_folder, echo
 from pinglow.cli.sensitivity import (
     AlarmsPerFrame,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pinglow.inference.predictor import Predictor
     from pinglow.io.source import Selection, Source
     from pinglow.output.job_log import JobLog
+    from pinglow.output.sink import Sink
 
 _STDOUT: Final = Path("-")
 
@@ -104,6 +106,7 @@ def predict(
     track: Annotated[
         bool, typer.Option("--track", help="Number targets that belong together over time.")
     ] = False,
+    monitor: Monitor = False,
     every: Annotated[
         int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
     ] = 1,
@@ -174,7 +177,7 @@ def predict(
     if track:
         make_tracker(1.0)  # says now if its library is not installed
     ignored = Ignored.parse(ignore or [])
-    found = [open_source(file, video_stream=video_stream) for file in _find_files(sources, out)]
+    found = [open_source(file, video_stream=video_stream) for file in find_files(sources, out)]
     predictor = Predictor.load(
         model,
         backend=backend,
@@ -188,6 +191,8 @@ def predict(
     )
     check_sinks(names, predictor.kind)
     set_sensitivity(predictor, alarms_per_frame)
+    watch = open_monitor(predictor, found, resume) if monitor else None
+    track = track or (watch is not None and watch.point.unit == "hour")
     settings = {
         **{"model": model, "min_score": min_score, "alarms_per_frame": alarms_per_frame},
         **{"tile": tile, "flips": flips, "large": large, "track": track},
@@ -198,7 +203,11 @@ def predict(
     }
     log = None if out == _STDOUT else JobLog(out, names, settings, resume)
     done_before = 0 if log is None else len(log.done)
-    summary = _run(found, predictor, out, names, log, selection, make_tracker if track else None)
+    extra = [] if watch is None else [watch]
+    make = make_tracker if track else None
+    summary = _run(found, predictor, out, names, log, selection, make, extra)
+    if watch is not None:
+        echo(f"monitor: {watch.describe()}", err=True)
     _tell(summary, done_before, out)
 
 
@@ -231,7 +240,7 @@ def _split_names(save: str) -> list[str]:
     return names
 
 
-def _find_files(sources: list[str], out: Path) -> list[Path]:
+def find_files(sources: list[str], out: Path) -> list[Path]:
     """The images and videos that arguments stand for, but for those among the results."""
     from pinglow.data.pack.cache import open_images
     from pinglow.io.frames import find_frames
@@ -252,6 +261,7 @@ def _run(
     log: JobLog | None,
     selection: Selection,
     make_tracker: Callable[[float], Tracker] | None,
+    extra: list[Sink],
 ) -> JobSummary:
     """Run the job with a bar on stderr, and say what is in the folder of the results."""
     from pinglow.cli.progress import frame_progress
@@ -278,7 +288,7 @@ def _run(
             return run(
                 sources,
                 predictor,
-                sinks,
+                [*sinks, *extra],
                 resume=log,
                 selection=selection,
                 make_tracker=make_tracker,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
@@ -24,6 +25,32 @@ WEIGHTS: Final = "weights.safetensors"
 
 EXPORTED: Final = (".onnx", ".xml")
 """Suffixes of models that `pinglow export` has written."""
+
+
+HEADER_LENGTH: Final = 8
+"""Bytes at the start of a safetensors file that say how long its header is."""
+
+
+class OperatingPoint(BaseModel):
+    """The score that keeps false alarms as rare as was wished, and what that rests on.
+
+    An alarm is a track where there are times, so that rates are per hour; otherwise a target, and
+    rates are per frame.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_score: float = Field(ge=0, lt=1)
+    unit: Literal["hour", "frame"]
+    wished: float = Field(gt=0, description="alarms a unit, at most")
+    alarms: int = Field(ge=0, description="that the footage without targets has")
+    rate: float = Field(ge=0, description="alarms a unit of it")
+    bound: float = Field(gt=0, description="what the rate lies below, with the confidence")
+    confidence: float = Field(gt=0, lt=1)
+    hours: float | None = Field(default=None, description="of the footage, where it has times")
+    frames: int
+    clips: int = Field(description="whose frames depend on each other; of stills, the stills")
+    command: str = Field(default="", description="the command that found it")
 
 
 class ModelCard(BaseModel):
@@ -47,6 +74,9 @@ class ModelCard(BaseModel):
         default=None, description="of the scores; None: a score is the largest probability"
     )
     precision: str = Field(default="float32", description="int8: wide convolutions in 8 bits")
+    operating_point: OperatingPoint | None = Field(
+        default=None, description="of pinglow calibrate; on the footage that it was given"
+    )
     data: list[dict[str, Any]] = Field(default=[], description="name, split, frames, license")
     training: dict[str, Any] = Field(default={}, description="steps, minutes, machine, ...")
     scores: list[dict[str, Any]] = Field(default=[], description="data, protocol and figures")
@@ -76,7 +106,8 @@ class ModelCard(BaseModel):
             OptionError: It is not in [0, 1).
         """
         if min_score is None:
-            return self.threshold if self.calibration is None else self.calibration.min_score
+            known = self.operating_point or self.calibration
+            return self.threshold if known is None else known.min_score
         if not 0 <= min_score < 1:
             raise OptionError(f"min_score is {min_score}; use a value from 0 to below 1")
         return min_score
@@ -117,9 +148,36 @@ def bundled_models() -> dict[str, Path]:
 
 
 def bundled_graph(weights: Path) -> Path | None:
-    """The ONNX model that comes with a bundled weights file, beside it; None for other weights."""
-    graph = weights.with_suffix(".onnx")
-    return graph if weights in bundled_models().values() and graph.is_file() else None
+    """The ONNX model that comes with a bundled weights file, or one with the same tensors.
+
+    So a copy with another card runs where there is no PyTorch, too. None for other weights.
+    """
+    for bundled in bundled_models().values():
+        graph = bundled.with_suffix(".onnx")
+        if graph.is_file() and (weights == bundled or _same_tensors(weights, bundled)):
+            return graph
+    return None
+
+
+def split_safetensors(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header of a safetensors file and the bytes of its tensors.
+
+    Raises:
+        ValueError: It is no such file.
+    """
+    end = HEADER_LENGTH + int.from_bytes(content[:HEADER_LENGTH], "little")
+    header: dict[str, Any] = json.loads(content[HEADER_LENGTH:end])
+    return header, content[end:]
+
+
+def _same_tensors(first: Path, second: Path) -> bool:
+    try:
+        found = [split_safetensors(path.read_bytes()) for path in (first, second)]
+    except (OSError, ValueError):
+        return False
+    for header, _ in found:
+        header.pop("__metadata__", None)
+    return found[0] == found[1]
 
 
 def read_card(name_or_path: str | Path) -> ModelCard:
@@ -168,8 +226,10 @@ def parse_card(text: str, path: Path) -> ModelCard:
 def find_model(name_or_path: str | Path) -> Path:
     """The file of a bundled model, of a run folder's weights, or the path given.
 
+    A folder without weights may hold one exported model.
+
     Raises:
-        ModelError: It is neither.
+        ModelError: It is none of these.
     """
     bundled = bundled_models()
     if str(name_or_path) in bundled:
@@ -180,9 +240,11 @@ def find_model(name_or_path: str | Path) -> Path:
         return path
     names = ", ".join(bundled) or "none"
     if given.is_dir():
-        for name in sorted(given.iterdir()):
-            if name.suffix.lower() in EXPORTED:
-                raise ModelError(f"{given} is a folder: name the exported model in it, {name}")
+        exported = [name for name in sorted(given.iterdir()) if name.suffix.lower() in EXPORTED]
+        if len(exported) == 1:
+            return exported[0]
+        if exported:
+            raise ModelError(f"{given} holds several models: name one of them, as {exported[0]}")
         raise ModelError(f"{given} has no {WEIGHTS}: name a run folder, or a model of {names}")
     raise ModelError(
         f"model {str(given)!r} is neither a file nor a bundled model; bundled: {names}"

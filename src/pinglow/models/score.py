@@ -1,44 +1,49 @@
 """What the score of a detection means: its calibration, which a model's card carries.
 
-A candidate is a component of the probability map. Its score is a logistic function of a few numbers
-about its pixels' logits, none of which lowers it, fitted to the share of such candidates that are
-true on frames that the model was not trained on.
+A candidate is a component of the probability map. Its score is a logistic function of its contrast,
+fitted to the share of such candidates that are true, on frames that the model was not trained on
+(docs/decisions/scores.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from pinglow.errors import OptionError
+from pinglow.structures import Component, FloatArray
 
-_TINY: Final = 2.0**-24
-"""Nearest to 0 and to 1 that a probability counts as: beyond it a float32 is rounded to 1."""
-
-
-def logits(probabilities: NDArray[Any]) -> NDArray[np.float64]:
-    """Log-odds of probabilities of any shape, from -16.6 to 16.6."""
-    p = np.clip(np.asarray(probabilities, dtype=np.float64), _TINY, 1 - _TINY)
-    return np.asarray(np.log(p) - np.log1p(-p))
+_AROUND: Final = 5  # pixels on each side of a candidate's box
+_DARKEST: Final = 1e-4  # what the network is surer of than that says nothing about a candidate
+_BRIGHTEST: Final = 1 - 2.0**-24  # beyond it a float32 is rounded to 1
 
 
-FEATURES: Final[dict[str, Callable[[NDArray[np.float64]], float]]] = {
-    "peak": lambda values: float(values.max()),
-    "mean": lambda values: float(values.mean()),
-    "size": lambda values: math.log(len(values)),
-}
-"""Numbers about a candidate, from the logits of its n pixels (n,)."""
+def measure_contrast(probability: FloatArray, candidate: Component) -> float:
+    """How far a candidate's peak is above its surroundings, in log-odds, from 0 to 26.
 
+    The surroundings are the mean over the other pixels of its box, five pixels wider on each side.
+    They tell candidates apart whose peaks a float32 rounds to 1, and count a ragged one for less.
 
-def find_features(probabilities: NDArray[Any]) -> dict[str, float]:
-    """The features of a candidate, from the probabilities of its n pixels (n,)."""
-    values = logits(probabilities)
-    return {name: feature(values) for name, feature in FEATURES.items()}
+    Args:
+        probability: (H, W) in [0, 1].
+        candidate: A component of the map's outlines.
+    """
+    rows, columns = (
+        slice(max(0, each.start - _AROUND), each.stop + _AROUND) for each in candidate.place
+    )
+    clipped = np.clip(probability[rows, columns].astype(np.float64), _DARKEST, _BRIGHTEST)
+    odds = np.log(clipped) - np.log1p(-clipped)
+    inside = np.zeros(odds.shape, dtype=np.bool_)
+    top, left = (
+        each.start - wide.start for each, wide in zip(candidate.place, (rows, columns), strict=True)
+    )
+    height, width = candidate.inside.shape
+    inside[top : top + height, left : left + width] = candidate.inside
+    around = odds[~inside]
+    return float(odds[inside].max() - (around.mean() if len(around) else math.log(_DARKEST)))
 
 
 class ScoreLevel(BaseModel):
@@ -47,6 +52,7 @@ class ScoreLevel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     min_score: float = Field(ge=0, lt=1)
+    detections: int = Field(description="true and false ones together")
     pd: float = Field(description="share of the true targets that are found")
     alarms_per_frame: float
     alarms_per_megapixel: float
@@ -67,27 +73,22 @@ class ScoreCalibration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    weights: dict[str, float] = Field(description="of the features; see FEATURES")
-    bias: float
-    min_score: float = Field(ge=0, lt=1, description="above which a candidate is a target")
+    feature: Literal["contrast"] = Field(default="contrast", description="`measure_contrast`")
+    slope: float = Field(gt=0)
+    intercept: float
+    min_score: float = Field(
+        ge=0, lt=1, description="the default: finds as many as reach the outline's threshold"
+    )
     ece: float = Field(description="expected calibration error, cross-validated over frames")
     reliability: list[ReliabilityBin] = Field(description="cross-validated as well")
     highest: float = Field(description="no candidate of the frames scored above it")
     table: list[ScoreLevel] = Field(description="falling min_score")
     frames: list[dict[str, Any]] = Field(description="data, list, frames, targets, candidates")
 
-    @model_validator(mode="after")
-    def _check(self) -> ScoreCalibration:
-        unknown = self.weights.keys() - FEATURES.keys()
-        if unknown or min(self.weights.values(), default=-1) < 0 or not any(self.weights.values()):
-            raise ValueError(f"weights of {', '.join(FEATURES)}, none below 0 and one above")
-        return self
-
-    def score(self, probabilities: NDArray[Any]) -> float:
-        """The score of a candidate, from the probabilities of its n pixels (n,)."""
-        features = find_features(probabilities)
-        total = self.bias + sum(self.weights[name] * features[name] for name in self.weights)
-        return 1 / (1 + math.exp(-total)) if total > -700 else 0.0
+    def score(self, probability: FloatArray, candidate: Component) -> float:
+        """The score of a candidate in an (H, W) probability map."""
+        odds = self.slope * measure_contrast(probability, candidate) + self.intercept
+        return 1 / (1 + math.exp(-odds))
 
     def score_for(self, alarms_per_frame: float) -> float:
         """The lowest smallest score with at most so many false alarms a frame.
