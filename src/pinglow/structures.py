@@ -7,12 +7,14 @@ the top-left pixel is (0, 0), x goes right and y goes down.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from pinglow.results import PixelResults, TargetResults
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
@@ -41,9 +43,13 @@ class Target:
     area: int
     score: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Its attributes as plain values, ready for JSON."""
+        return {**asdict(self), "bbox": list(self.bbox)}
+
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class Prediction(PixelResults):
     """What the network says about one frame.
 
     Attributes:
@@ -66,7 +72,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class Detections(TargetResults):
     """What a detector says about one frame: boxes, where a `Prediction` has pixels.
 
     Attributes:
@@ -85,6 +91,9 @@ class Detections:
         """Derive the targets, once."""
         targets = tuple(map(_box_target, self.boxes.tolist(), self.scores.tolist()))
         object.__setattr__(self, "targets", targets)
+
+    def _boxes(self) -> NDArray[np.float64]:
+        return self.boxes
 
 
 @dataclass(frozen=True)
