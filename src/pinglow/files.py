@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 NO_ROOM: Final = {
     errno.ENOSPC: "the disk is full, free some space",
@@ -23,10 +23,7 @@ LARGEST_TEXT: Final = 2**30
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file, and the folders it lies in: beside the target, then renamed.
-
-    The old file stays until the new one is whole. The temporary file lies in the target's folder,
-    because a rename across file systems is a copy that can be torn.
+    """Write a file; see `open_whole`.
 
     Args:
         path: The file.
@@ -36,11 +33,30 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
     Raises:
         OSError: It cannot be written; its ``filename`` is the path.
     """
+    with open_whole(path, durable=durable) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_whole(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file for writing, and the folders it lies in: beside the target, then renamed.
+
+    The old file stays until the new one is whole, at the end of the block; an error in the block
+    leaves it. The temporary file lies in the target's folder, because a rename across file systems
+    is a copy that can be torn.
+
+    Args:
+        path: The file.
+        durable: Wait until the disk has it, so that it outlives a power cut.
+
+    Raises:
+        OSError: It cannot be written; its ``filename`` is the path.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

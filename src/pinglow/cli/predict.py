@@ -71,7 +71,8 @@ def predict(
         str | None,
         typer.Option(
             help="What to write: any of mask, probability (not of detectors), overlay, csv, "
-            "jsonl, with commas.",
+            "jsonl, coco, parquet, crops, with commas; docs/guides/results.md tells what is in "
+            "each.",
             show_default="csv,jsonl,overlay; jsonl to standard output",
         ),
     ] = None,

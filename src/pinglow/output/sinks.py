@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from pinglow.errors import DataError, OptionError
+from pinglow.output.coco import CocoSink
+from pinglow.output.crops import CropSink
 from pinglow.output.mask import MaskSink
 from pinglow.output.overlay import OverlaySink
+from pinglow.output.parquet import ParquetSink
 from pinglow.output.probability import ProbabilitySink
 from pinglow.output.sink import PictureSink, Sink
 from pinglow.output.tables import CsvSink, JsonlSink, TableSink
@@ -21,6 +24,9 @@ SINKS: Final[dict[str, type[PictureSink | TableSink]]] = {
     "overlay": OverlaySink,
     "csv": CsvSink,
     "jsonl": JsonlSink,
+    "coco": CocoSink,
+    "parquet": ParquetSink,
+    "crops": CropSink,
 }
 """What can be written, by the name that ``--save`` takes."""
 
