@@ -70,9 +70,9 @@ def predict(
     save: Annotated[
         str | None,
         typer.Option(
-            help="What to write: any of mask, probability (not of detectors), overlay, csv, "
-            "jsonl, coco, parquet, crops, with commas; docs/guides/results.md tells what is in "
-            "each.",
+            help="What to write: any of mask, probability (not of detectors), overlay, html (a "
+            "page to look through), csv, jsonl, coco, parquet, crops, with commas; "
+            "docs/guides/results.md tells what is in each.",
             show_default="csv,jsonl,overlay; jsonl to standard output",
         ),
     ] = None,
