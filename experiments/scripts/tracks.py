@@ -26,7 +26,7 @@ from rich.progress import track as progress
 from rich.table import Table
 
 from pinglow.inference.predictor import Predictor
-from pinglow.inference.tracking import TargetTracker, make_tracker
+from pinglow.inference.tracking import Tracker
 from pinglow.io.video import probe_video, read_video
 from pinglow.structures import Target
 
@@ -62,7 +62,7 @@ def main() -> None:
                 ),
             )
     else:
-        rows, total = score_all(arguments.folder, found, make_tracker)
+        rows, total = score_all(arguments.folder, found, Tracker)
         for name, row in rows.items():
             table.add_row(name, *show(row))
         table.add_section()
@@ -70,7 +70,7 @@ def main() -> None:
     Console(width=130).print(table)
 
 
-def others() -> dict[str, Callable[[float], TargetTracker]]:
+def others() -> dict[str, Callable[[float], Tracker]]:
     """Trackers of the library, with the same buffer and confirmation where they have them."""
     import trackers
 
@@ -99,17 +99,15 @@ def others() -> dict[str, Callable[[float], TargetTracker]]:
         ),
     }
     return {
-        f"{name}, reach {reach}": lambda rate, make=make, reach=reach: TargetTracker(  # type: ignore[misc]
-            make(max(1, round(0.5 * rate))), reach
+        f"{name}, reach {reach}": lambda rate, make=make, reach=reach: Tracker(  # type: ignore[misc]
+            rate, reach=reach, links=make(max(1, round(0.5 * rate)))
         )
         for name, make in kinds.items()
         for reach in (0, 6, 12, 24)
     }
 
 
-def simulate(
-    seed: int, make: Callable[[float], TargetTracker], speed: float
-) -> tuple[float, float]:
+def simulate(seed: int, make: Callable[[float], Tracker], speed: float) -> tuple[float, float]:
     """Four targets in 150 frames of 320 x 320; 15 % are missed, 0.3 a frame are false.
 
     Returns:
@@ -144,7 +142,7 @@ def simulate(
 
 
 def score_all(
-    folder: Path, found: dict[str, Any], make: Callable[[float], TargetTracker]
+    folder: Path, found: dict[str, Any], make: Callable[[float], Tracker]
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     total: dict[str, float] = defaultdict(float)
     rows = {}
@@ -188,7 +186,7 @@ def score_clip(
     frames: list[list[list[float]]],
     boxes: Boxes,
     rate: float,
-    make: Callable[[float], TargetTracker],
+    make: Callable[[float], Tracker],
 ) -> dict[str, float]:
     tracker = make(rate)
     row: dict[str, float] = defaultdict(float, minutes=len(frames) / rate / 60, frames=len(frames))

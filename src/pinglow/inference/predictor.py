@@ -185,7 +185,8 @@ class Predictor:
         """Pixels of a frame at the network's input; 0 where there is an error in its place."""
         if isinstance(frame, FrameError):
             return 0
-        height, width = _input_size(frame, self.card.input_rule)
+        seen = frame if self.ignore is None else self.ignore.crop(frame)
+        height, width = _input_size(seen, self.card.input_rule)
         return height * width
 
     def _try(self, frames: list[NDArray[Any]]) -> list[FloatArray | FrameError]:
@@ -200,19 +201,18 @@ class Predictor:
 
     def _compute(self, frames: list[NDArray[Any]]) -> list[FloatArray]:
         rule, tile = self.card.input_rule, self.tile
-        if self.ignore is not None:
-            frames = [self.ignore.hide(frame) for frame in frames]
-        totals = predict_probabilities(self.backend, frames, rule, tile)
+        seen = frames if self.ignore is None else list(map(self.ignore.hide, frames))
+        totals = predict_probabilities(self.backend, seen, rule, tile)
         if self.flips:
             mirrors = _UPRIGHT_MIRRORS if self.card.upright else _MIRRORS
             for axes in mirrors:
-                mirrored = [np.flip(frame, axes) for frame in frames]
+                mirrored = [np.flip(frame, axes) for frame in seen]
                 found = predict_probabilities(self.backend, mirrored, rule, tile)
                 for total, other in zip(totals, found, strict=True):
                     total += np.flip(other, axes)
             totals = [total / np.float32(1 + len(mirrors)) for total in totals]
         if self.ignore is not None:
-            self.ignore.blank(totals)
+            totals = list(map(self.ignore.restore, totals, frames))
         return totals
 
 
