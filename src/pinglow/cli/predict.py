@@ -193,6 +193,7 @@ def predict(
     log = None if out == _STDOUT else JobLog(out, names, settings, resume)
     done_before = 0 if log is None else len(log.done)
     summary = _run(found, predictor, out, names, log, selection, Tracker if track else None)
+    tell_live(found)
     _tell(summary, done_before, out)
 
 
@@ -268,14 +269,13 @@ def _run(
                 ),
             )
     except KeyboardInterrupt:
+        tell_live(sources)
         if log is None:
             raise
         more = f"; --resume goes on after {_count(len(log.done), 'file')}"
         more = "" if make_tracker or not log.done else more
         echo(f"The results so far are in {out}{more}.", err=True)
         raise
-    finally:
-        tell_live(sources)
 
 
 def _tell(summary: JobSummary, done_before: int, out: Path) -> None:

@@ -25,8 +25,10 @@ from pinglow.io.source import Selection, Source, SourceFrame
 
 _logger = logging.getLogger("pinglow")
 
+WAITS: Final[tuple[float, ...]] = (1, 2, 4, 8, 15, 30, 30, 30)
+"""Seconds before each attempt to open a source again: a camera takes a minute to start anew."""
+
 _WAITING: Final = 4  # frames between the camera and the network
-_WAITS: Final = (1, 2, 4, 8, 15, 30, 30, 30)  # seconds before each attempt to open it again
 _REMEMBERED: Final = 10_000  # frames whose latency is kept
 _RATE: Final = 25.0  # frames a second where the source does not say
 _ALL: Final = Selection()
@@ -80,7 +82,7 @@ class LiveSource(Source):
         name: As messages and tables name it.
         open_feed: Opens it, at first and whenever it goes away.
         stem: What its output files are called.
-        waits: Seconds before each attempt to open it again.
+        waits: Seconds before each attempt to open it again; None: `WAITS`.
         clock: Seconds, monotonic.
         wait: Waits so many seconds, or until the source is closed; None: so.
     """
@@ -91,12 +93,13 @@ class LiveSource(Source):
         open_feed: Opener,
         stem: str,
         *,
-        waits: Sequence[float] = _WAITS,
+        waits: Sequence[float] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
     ) -> None:
         super().__init__(name, None, _RATE, stem)
-        self._open_feed, self._waits, self._clock = open_feed, tuple(waits), clock
+        self._open_feed, self._clock = open_feed, clock
+        self._waits = WAITS if waits is None else tuple(waits)
         self._closed = threading.Event()
         self._wait = self._closed.wait if wait is None else wait
         self._changed = threading.Condition()
