@@ -156,4 +156,4 @@ def _agrees(before: FloatArray, after: FloatArray, x: int, y: int) -> bool:
     ]
     better = sum(second < _BETTER * first for first, second in parts)
     worse = sum(first < _BETTER * second for first, second in parts)
-    return better >= max(_AGREE, 2 * worse)
+    return bool(better >= max(_AGREE, 2 * worse))
