@@ -79,11 +79,32 @@ def test_what_waits_for_us_loses_nothing() -> None:
 
 
 def test_start_and_end_are_seconds_after_the_first_frame() -> None:
-    clock = iter(100 + 0.5 * np.arange(20))
-    options = {"patient": True, "lasting": False}
-    source = LiveSource("cam", opens(feed(20, **options)), "cam", clock=lambda: next(clock))
+    now = [100.0]
+
+    def frames() -> Iterator[Any]:
+        for number in range(20):
+            yield frame(number)
+            now[0] += 0.5
+
+    opened = opens(lambda: Feed(frames(), patient=True, lasting=False))
+    source = LiveSource("cam", opened, "cam", clock=lambda: now[0])
     found = list(source.select(Selection(start=1.0, end=3.0)))
     assert [(each.index, each.time) for each in found] == [(2, 1), (3, 1.5), (4, 2), (5, 2.5)]
+
+
+def test_the_end_comes_though_the_camera_is_silent() -> None:
+    silent, now = threading.Event(), [0.0]
+
+    def frames() -> Iterator[Any]:
+        yield frame(0)
+        silent.wait(5)
+
+    source = LiveSource("cam", opens(lambda: Feed(frames())), "cam", clock=lambda: now[0])
+    taken = source.select(Selection(end=3.0))
+    next(taken)
+    now[0] = 3.0
+    assert list(taken) == []
+    silent.set()
 
 
 def test_a_camera_that_goes_away_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:

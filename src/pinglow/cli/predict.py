@@ -256,7 +256,8 @@ def _run(
                     "them)",
                     err=True,
                 )
-            task = bar.add_task("", total=len(sources))
+            live = sources[0].frames is None
+            task = bar.add_task("", total=None if live else len(sources))
             return run(
                 sources,
                 predictor,
@@ -265,7 +266,10 @@ def _run(
                 selection=selection,
                 make_tracker=make_tracker,
                 on_progress=lambda done, total: bar.update(
-                    task, completed=done, total=total, description=describe_live(sources[0])
+                    task,
+                    completed=done,
+                    total=None if live else total,
+                    description="" if bar.disable else describe_live(sources[0]),
                 ),
             )
     except KeyboardInterrupt:

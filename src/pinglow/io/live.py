@@ -138,7 +138,9 @@ class LiveSource(Source):
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._queue or self._ended)
+                    self._changed.wait_for(
+                        lambda: self._queue or self._ended, self._left(selection)
+                    )
                     if not self._queue:
                         break
                     found = self._queue.popleft()
@@ -163,6 +165,12 @@ class LiveSource(Source):
             self._ended = True
             self._queue.clear()
             self._changed.notify_all()
+
+    def _left(self, selection: Selection) -> float | None:
+        """Seconds to the end of what is selected, should no frame come any more."""
+        if selection.end is None or self._first is None:
+            return None
+        return max(0.0, self._first + selection.end - self._clock())
 
     # --- in the thread of the camera ----------------------------------------------------------
 
