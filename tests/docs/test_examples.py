@@ -42,7 +42,7 @@ def commands(page: Path) -> Iterator[list[str]]:
             spans = [child for child in token.children or [] if child.type == "code_inline"]
             lines = [span.content.replace("\n", " ") for span in spans]
         for line in lines:
-            words = line.split(" #")[0]
+            words = line.split(" #")[0].split(" | ")[0]  # what it is piped to is not ours
             if words.split()[:1] in (["pinglow"], ["python"], ["make"], ["torchrun"]):
                 yield shlex.split(words)
 
