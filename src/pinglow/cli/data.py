@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from pinglow.data.audit import Audit
 
-app = typer.Typer(no_args_is_help=True, help="Import, audit, split, make, convert, pack and find data sets.")
+app = typer.Typer(
+    no_args_is_help=True, help="Import, audit, split, make, convert, pack and find data sets."
+)
 
 _EXAMPLES = 4
 
@@ -295,6 +297,7 @@ def _audit_table(audit: Audit) -> Table:
         ("masks with soft edges", audit.non_binary_masks),
         *((f"mask {meaning}", names) for meaning, names in audit.special_masks.items()),
         ("unclear masks", list(audit.unclear_masks.values())),
+        *((f"masks derived from {each}", names) for each, names in audit.derived_masks.items()),
         *((f"no image, listed in {s}", names) for s, names in audit.missing_images.items()),
         ("images in no list", audit.unlisted if audit.splits else []),
         *((f"LEAK: listed in {pair}", names) for pair, names in audit.leaks.items()),

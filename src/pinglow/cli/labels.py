@@ -96,7 +96,10 @@ def _tell_import(done: Import, out: Path) -> None:
         )
     names = ", ".join(f"{name or 'no name'} {number}" for name, number in done.names.most_common())
     left = ", ".join(f"{name or 'no name'} {number}" for name, number in done.left.most_common())
-    echo(f"{FORMATS[done.format].title}: labels {names or 'none'}" + (f"; not taken: {left}" * bool(left)))
+    echo(
+        f"{FORMATS[done.format].title}: labels {names or 'none'}"
+        + (f"; not taken: {left}" * bool(left))
+    )
     left_out = f"{len(done.broken)} left out, " if done.broken else ""
     echo(
         f"{_count(done.frames, 'frame')}, {left_out}{_count(done.targets, 'target')}, "
@@ -251,9 +254,7 @@ def split(
     if done.unlabeled:
         echo(f"note: {_count(done.unlabeled, 'frame')} without a mask or label: left out", err=True)
     if not done.clips and clips and done.numbered:
-        echo(
-            "note: no numbered frames are taken for a clip: too few neighbors are alike", err=True
-        )
+        echo("note: no numbered frames are taken for a clip: too few neighbors are alike", err=True)
     lists = ", ".join(
         f"{title} {_count(len(names), 'frame')} ({_count(done.groups[title], 'group')})"
         for title, names in done.lists.items()

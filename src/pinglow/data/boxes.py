@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pinglow.data.folder import FrameFolder, fit_mask, list_splits
+from pinglow.data.folder import FrameFolder, fit_mask, import_hint, list_splits
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, OptionError
 from pinglow.io.labels.boxes import BoxArray, Shape, check_shape, stack_boxes
@@ -201,7 +201,10 @@ def _choose_source(folder: Path, split: str, source: str | None) -> tuple[str, P
     if source is None:
         source = next((name for name, place in places.items() if place.exists()), None)
     if source is None:
-        raise DataError(f"{folder} has none of {', '.join(BOX_SOURCES.values())}; add one of them")
+        raise DataError(
+            f"{folder} has none of {', '.join(BOX_SOURCES.values())}; add one of them"
+            + import_hint(folder)
+        )
     if source not in places:
         raise OptionError(f"boxes from {source!r} are unknown; use {', '.join(BOX_SOURCES)}")
     if not places[source].exists():

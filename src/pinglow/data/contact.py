@@ -84,7 +84,9 @@ def _draw_cell(
     left, top = box[0] + box[2] // 2 - side // 2, box[1] + box[3] // 2 - side // 2
     rows = np.clip(np.arange(top, top + side), -1, frame.shape[0])
     columns = np.clip(np.arange(left, left + side), -1, frame.shape[1])
-    inside = np.outer((rows >= 0) & (rows < frame.shape[0]), (columns >= 0) & (columns < frame.shape[1]))
+    inside = np.outer(
+        (rows >= 0) & (rows < frame.shape[0]), (columns >= 0) & (columns < frame.shape[1])
+    )
     rows, columns = rows.clip(0, frame.shape[0] - 1), columns.clip(0, frame.shape[1] - 1)
     values = np.where(inside, frame[rows][:, columns].astype(np.float64), np.nan)
     finite = values[np.isfinite(values)]
@@ -98,7 +100,7 @@ def _draw_cell(
     draw = ImageDraw.Draw(cell)
     _outline(draw, mask[rows][:, columns] & inside, _SIDE + _GAP // 2, _SIDE / side)
     note = f"{source}: {name}" if source else name
-    note = escape_controls(note if len(note) <= _LONGEST else f"{note[:_LONGEST - 2]}..")
+    note = escape_controls(note if len(note) <= _LONGEST else f"{note[: _LONGEST - 2]}..")
     draw.text((2, _SIDE + 1), note, fill=_TEXT, font=ImageFont.load_default(12))
     return cell
 
@@ -107,10 +109,6 @@ def _outline(draw: ImageDraw.ImageDraw, mask: BoolArray, left: float, scale: flo
     """Lines along the edges between pixels in the mask and out of it."""
     padded = np.pad(mask, 1)
     for y, x in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]).tolist():
-        draw.line(
-            (left + x * scale, y * scale, left + (x + 1) * scale, y * scale), _OUTLINE
-        )
+        draw.line((left + x * scale, y * scale, left + (x + 1) * scale, y * scale), _OUTLINE)
     for y, x in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]).tolist():
-        draw.line(
-            (left + x * scale, y * scale, left + x * scale, (y + 1) * scale), _OUTLINE
-        )
+        draw.line((left + x * scale, y * scale, left + x * scale, (y + 1) * scale), _OUTLINE)

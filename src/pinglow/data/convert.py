@@ -111,7 +111,7 @@ def convert_labels(
     if not splits and is_results(folder):
         if target == "yolo":
             raise OptionError(
-                "yolo brings 8-bit images to train with, predicted targets are for labels to correct: "
+                "yolo brings 8-bit images to train with, predicted targets are labels to correct: "
                 "choose labelme, cvat or coco"
             )
         lists = [_Predicted(folder)]
@@ -254,7 +254,9 @@ class _Writer:
             annotations = self._out / "annotations" / f"{title}.json"
             write_coco_masks(annotations, [entry[1:] for entry in written])
         elif self._target == "cvat":
-            frames = ((name, shape, [form for form, _ in forms]) for _, name, shape, forms in written)
+            frames = (
+                (name, shape, [form for form, _ in forms]) for _, name, shape, forms in written
+            )
             write_cvat(self._out / "annotations" / f"{title}.xml", frames)
         if not listed and self._target not in ("labelme", "cvat"):
             line = "./images/{}.png\n" if self._target == "yolo" else "{}\n"

@@ -2,9 +2,9 @@
 
 Annotators mark small targets with a box or a click, while masks are trained on and scored. The core
 of a box is grown from its extreme pixel: neighbors that are above a share of the way from the
-surroundings to the extreme, inside the box. Half of the way is the width at half maximum, as for
-any blurred point; the share is the one of `LEVELS` whose core fills the box best, because a box is
-drawn around what its annotator took for the target.
+surroundings to the extreme, inside the box. The share is the one of `LEVELS` whose core fills the
+box best, because a box is drawn around what its annotator took for the target; where none fills it,
+the first. That lies under the width at half maximum, because masks are drawn with a blurred edge.
 
 Source: ours; the constants were measured on SIRST's boxes, see docs/guides/labels.md.
 """
@@ -25,13 +25,14 @@ from pinglow.structures import BoolArray, whole_pixels
 
 POLARITIES: Final = ("auto", "bright", "dark")
 """What targets are against their surroundings; auto: whatever differs more from them."""
-LEVELS: Final = (0.5, 0.4, 0.3, 0.2)
+LEVELS: Final = (0.4, 0.3, 0.2)
 """Shares of the way from the surroundings to the extreme, the first is preferred."""
 
 _RING: Final = 5  # px of surroundings on each side of a box, at least
 _SNAP: Final = 2  # px that a click may miss the extreme pixel by
 _REACH: Final = 8  # px from a point to the edge of its core, at most
-_BETTER: Final = 0.05  # by which the overlap with the box has to grow for a lower level
+_TIGHT: Final = 0.7  # of a box, that a core has to fill to tell the level
+_HIGHER: Final = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # levels at a point, until a core has an end
 
 _SQUARE: Final = np.ones((3, 3), dtype=bool)
 _Window = tuple[slice, slice]
@@ -60,19 +61,20 @@ def grow_core(frame: NDArray[Any], form: Box | Point, polarity: str, place: str)
     values = _heights(frame, outer, inside, polarity, place)
     part = _relative(inside, outer)
     top = np.unravel_index(np.argmax(values[part]), values[part].shape)
-    best, overlap = None, -1.0
-    for level in LEVELS:
-        core = _connected(values[part] > level * values[part][top], top)
-        rows, columns = (np.flatnonzero(core.any(axis=axis)) for axis in (1, 0))
-        bounds = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
-        if best is None or bounds / core.size > overlap + _BETTER:
-            best, overlap = core, bounds / core.size
-    assert best is not None
-    return _region(best, inside)
+    cores = [_connected(values[part] > level * values[part][top], top) for level in LEVELS]
+    filled = [_bounds_area(core) / core.size for core in cores]
+    best = int(np.argmax(filled))
+    # Of a box that no core fills, which is drawn loosely, the level cannot be told.
+    return _region(cores[best if filled[best] >= _TIGHT else 0], inside)
+
+
+def _bounds_area(core: BoolArray) -> int:
+    rows, columns = (np.flatnonzero(core.any(axis=axis)) for axis in (1, 0))
+    return int((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1))
 
 
 def _grow_at(frame: NDArray[Any], point: Point, polarity: str, place: str) -> Region:
-    """The core at a point, grown at half height; where it has no end, higher up."""
+    """The core at a point, grown at the first level; where it has no end, higher up."""
     row = min(math.floor(point.y), frame.shape[0] - 1)
     column = min(math.floor(point.x), frame.shape[1] - 1)
     center = slice(row, row + 1), slice(column, column + 1)
@@ -86,7 +88,7 @@ def _grow_at(frame: NDArray[Any], point: Point, polarity: str, place: str) -> Re
         int(first[0]) + near[0].start - inside[0].start,
         int(first[1]) + near[1].start - inside[1].start,
     )
-    for level in (0.5, 0.6, 0.7, 0.8, 0.9):
+    for level in _HIGHER:
         core = _connected(values[part] > level * values[part][top], top)
         rim = core.copy()
         rim[1:-1, 1:-1] = False
@@ -115,7 +117,9 @@ def _heights(
     rise, fall = float(np.nanmax(part) - ground), float(ground - np.nanmin(part))
     sign = {"bright": 1, "dark": -1, "auto": 1 if rise >= fall else -1}[polarity]
     if (rise if sign > 0 else fall) <= 0:
-        kind = {"bright": "brighter than", "dark": "darker than", "auto": "different from"}[polarity]
+        kind = {"bright": "brighter than", "dark": "darker than", "auto": "different from"}[
+            polarity
+        ]
         raise DataError(
             f"{place} has nothing that is {kind} its surroundings: mend or take it out, or choose "
             "another --polarity"

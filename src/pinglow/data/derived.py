@@ -19,9 +19,7 @@ def write_derived(folder: Path, masks: dict[str, str]) -> None:
         "about": "masks that pinglow data import has grown from boxes or points, by frame",
         "masks": masks,
     }
-    write_whole(
-        folder / DERIVED, f"{json.dumps(content, ensure_ascii=False, indent=1)}\n".encode()
-    )
+    write_whole(folder / DERIVED, f"{json.dumps(content, ensure_ascii=False, indent=1)}\n".encode())
 
 
 def read_derived(folder: Path) -> dict[str, str]:

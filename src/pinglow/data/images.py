@@ -75,8 +75,8 @@ class ImageIndex:
                     f"{label}: {name} may be {which}; name the folder of the images with --images"
                 )
         raise DataError(
-            f"{label}: there is no image {name} in {self._root}: add it, or name the folder of the images "
-            "with --images"
+            f"{label}: there is no image {name} in {self._root}: add it, or name the folder of the "
+            "images with --images"
         )
 
     def _match(self, parts: list[str], label: Path) -> list[Path]:
@@ -85,7 +85,9 @@ class ImageIndex:
         if len(candidates) < 2:
             return candidates
         scores = [_common_tail(parts, path) for path in candidates]
-        best = [path for path, score in zip(candidates, scores, strict=True) if score == max(scores)]
+        best = [
+            path for path, score in zip(candidates, scores, strict=True) if score == max(scores)
+        ]
         if len(best) > 1:
             beside = [path for path in best if path.parent == Path(os.path.abspath(label.parent))]
             # labels/train/a.txt is of images/train/a.png

@@ -6,7 +6,7 @@ import io
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -99,27 +99,25 @@ def import_labels(
     """
     if polarity not in POLARITIES:
         raise OptionError(f"--polarity {polarity} is unknown: choose from {', '.join(POLARITIES)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is in use: name a new folder for --out")
-    if not source.exists():
-        raise DataError(f"{source} does not exist: check the path")
-    form = form or find_format(source)
-    if form is None:
-        titles = ", ".join(each.title for each in FORMATS.values())
-        raise DataError(f"{source} holds no labels of {titles}: name their folder or file")
+    form = _check_places(source, out, form)
     done = Import(form)
-    files = find_label_files(source, form)
     index = ImageIndex(images or (source if source.is_dir() else source.parent))
-    found = _match(files, form, index, done)
+    found, spoiled = _match(find_label_files(source, form), form, index, done)
     if not found:
         raise DataError(
             done.broken[0] if done.broken else f"{source} has no label of an image: check --images"
         )
     base = common_folder(found)
+    bare = [
+        path
+        for path in index.paths
+        if path.is_relative_to(base) and path not in found and path not in spoiled
+    ]
     if FORMATS[form].absent_is_empty or keep_unlabeled:
         blank = LabeledFrame("", source, lambda shape: [])
-        found = {path: found.get(path) or (blank, _ALL) for path in _beside(index, base)}
-    done.unlabeled = len([path for path in _beside(index, base) if path not in found])
+        found.update(dict.fromkeys(bare, (blank, _ALL)))
+    else:
+        done.unlabeled = len(bare)
     with _whole_folder(out) as work:
         writer = _Writer(work, base, done, set(only), polarity, keep_boxes)
         for path, (labeled, title) in found.items():
@@ -137,6 +135,19 @@ def import_labels(
         writer.close()
     done.pages = [out / page.relative_to(work) for page in done.pages]
     return done
+
+
+def _check_places(source: Path, out: Path, form: str | None) -> str:
+    """The format of the labels, after a look at where they are and go."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is in use: name a new folder for --out")
+    if not source.exists():
+        raise DataError(f"{source} does not exist: check the path")
+    form = form or find_format(source)
+    if form is None:
+        titles = ", ".join(each.title for each in FORMATS.values())
+        raise DataError(f"{source} holds no labels of {titles}: name their folder or file")
+    return form
 
 
 @contextmanager
@@ -157,33 +168,42 @@ def _whole_folder(out: Path) -> Iterator[Path]:
 _Found = dict[Path, tuple[LabeledFrame, str]]
 
 
-def _match(files: list[Path], form: str, index: ImageIndex, done: Import) -> _Found:
-    """Each image with a label, that label, and the name of the list that it belongs to."""
+def _match(
+    files: list[Path], form: str, index: ImageIndex, done: Import
+) -> tuple[_Found, set[Path]]:
+    """Each image with a label, that label and the name of the list that it belongs to.
+
+    And the images whose label may be in a file that is broken: they are not free of targets.
+    """
     found: _Found = {}
+    spoiled: set[Path] = set()
     for file in files:
         title = file.stem.removeprefix("instances_") if len(files) > 1 else _ALL
         title = title if FORMATS[form].whole else _ALL
         try:
             for labeled in FORMATS[form].read(file):
                 try:
-                    path = index.find(labeled.file_name, file)
+                    _take(labeled, title, index, found)
                 except DataError as error:
                     done.broken.append(str(error))
-                    continue
-                if labeled.marks is None:
-                    continue
-                if path in found:
-                    other = found[path][0].source
-                    done.broken.append(f"{file}: {path} has a label in {other}, too: take one out")
-                    continue
-                found[path] = labeled, title
         except DataError as error:
             done.broken.append(str(error))
-    return found
+            if FORMATS[form].whole:
+                spoiled.update(index.paths)
+            else:
+                with suppress(DataError):
+                    spoiled.add(index.find(file.stem, file))
+    return found, spoiled
 
 
-def _beside(index: ImageIndex, base: Path) -> list[Path]:
-    return [path for path in index.paths if path.is_relative_to(base)]
+def _take(labeled: LabeledFrame, title: str, index: ImageIndex, found: _Found) -> None:
+    path = index.find(labeled.file_name, labeled.source)
+    if labeled.marks is None:
+        return
+    if path in found:
+        other = found[path][0].source
+        raise DataError(f"{labeled.source}: {path} has a label in {other}, too: take one out")
+    found[path] = labeled, title
 
 
 class _Writer:
@@ -255,7 +275,9 @@ class _Writer:
         for mark in marks:
             form = mark.form
             if isinstance(form, Box):
-                box = fit_box((form.left, form.top, form.width, form.height), mask.shape, mark.place)
+                box = fit_box(
+                    (form.left, form.top, form.width, form.height), mask.shape, mark.place
+                )
                 form = Box(*box)
             if not isinstance(form, Region):
                 sources.add("boxes" if isinstance(form, Box) else "points")

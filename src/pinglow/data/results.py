@@ -103,8 +103,8 @@ class ResultFolder:
             if line.targets:
                 warn_once(
                     f"no masks in {self._folder}",
-                    f"{self._folder} has no {path.name}: targets are written as boxes; predict with "
-                    "--save mask,jsonl to have their pixels",
+                    f"{self._folder} has no {path.name}: targets are written as boxes; predict "
+                    "with --save mask,jsonl to have their pixels",
                 )
             return [(Box(*map(float, target.bbox)), target.score) for target in line.targets]
         mask = read_mask(path).targets

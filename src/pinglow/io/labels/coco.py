@@ -132,7 +132,7 @@ class CocoImage:
 
 
 _CORNERS: Final = (
-    "has boxes that reach out of their frames as x, y, width, height but all fit as x0, y0, x1, y1: "
+    "has boxes that reach out of their frames as x, y, width, height but fit as x0, y0, x1, y1: "
     "COCO's are the first; write x1 - x0 and y1 - y0 in place of the last two"
 )
 _SHARES: Final = "has a box in its frame's first pixel, as a share of the frame: COCO's are pixels"
@@ -177,7 +177,7 @@ def read_coco(path: Path) -> dict[str, CocoImage]:
 
 
 def read_coco_marks(path: Path) -> Iterator[LabeledFrame]:
-    """The frames of a COCO JSON file: of each annotation its outline, or else its box or key points.
+    """The frames of a COCO JSON file: of an annotation its outline, or else its box or key points.
 
     Raises:
         DataError: As `read_coco`.
@@ -216,9 +216,7 @@ def _marks(
     if image.shape is not None:
         check_shape(f"{path}: {image.file_name}", image.shape, shape)
     return [
-        Mark(name, place, form)
-        for place, name, row in rows
-        for form in _forms(row, shape, place)
+        Mark(name, place, form) for place, name, row in rows for form in _forms(row, shape, place)
     ]
 
 
@@ -354,7 +352,8 @@ def write_coco_masks(
 
     Args:
         path: The file.
-        frames: The file name, (H, W), and each target's pixels or box and score, None where it is truth.
+        frames: The file name, (H, W), and of each target its pixels or box and its score, None where
+            it is truth.
     """
     _write(
         path,

@@ -125,7 +125,9 @@ def _forms(kind: str, row: dict[str, Any], shape: Shape, place: str) -> list[Any
             "(export with use_dirs=False) and export it again"
         )
     mask = row.get("mask")
-    return [box] if mask is None else [_over_box(_decode_array(mask, shape, place), box, shape, place)]
+    return (
+        [box] if mask is None else [_over_box(_decode_array(mask, shape, place), box, shape, place)]
+    )
 
 
 def _pairs(values: Any, shape: Shape, place: str) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""The formats that labels are imported from: one table, and how a folder's is told from its files."""
+"""The formats that labels are imported from: one table, and how that of a folder is told."""
 
 from __future__ import annotations
 

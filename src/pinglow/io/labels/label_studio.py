@@ -162,19 +162,15 @@ def _percent(values: list[Any], place: str) -> list[float]:
     if len(found) < 2 or any(not -50 <= value <= 150 for value in found):
         shown = ", ".join(f"{value:g}" for value in found[:4])
         raise DataError(
-            f"{place} has the coordinates {shown}: Label Studio's are percent of the frame's sides, "
-            "from 0 to 100; export it again"
+            f"{place} has the coordinates {shown}: Label Studio's are percent of the frame's "
+            "sides, from 0 to 100; export it again"
         )
     return found
 
 
-def _sides(
-    value: dict[str, Any], keys: tuple[str, ...], shape: Shape, place: str
-) -> list[float]:
+def _sides(value: dict[str, Any], keys: tuple[str, ...], shape: Shape, place: str) -> list[float]:
     percent = _percent([value.get(key) for key in keys], place)
-    return [
-        number * shape[_SIDES[key]] / 100 for key, number in zip(keys, percent, strict=True)
-    ]
+    return [number * shape[_SIDES[key]] / 100 for key, number in zip(keys, percent, strict=True)]
 
 
 def _brush(value: dict[str, Any], shape: Shape, place: str) -> Any:

@@ -183,8 +183,8 @@ def mask_region(pixels: BoolArray, left: int, top: int, shape: Shape, place: str
     height, width = pixels.shape
     if left < 0 or top < 0 or left + width > shape[1] or top + height > shape[0]:
         raise DataError(
-            f"{place} is a mask of {width} x {height} px at x {left}, y {top}, which reaches out of "
-            f"its frame of {shape[1]} x {shape[0]}: use the label of this frame"
+            f"{place} is a mask of {width} x {height} px at x {left}, y {top}, which reaches out "
+            f"of its frame of {shape[1]} x {shape[0]}: use the label of this frame"
         )
     if not pixels.any():
         raise DataError(f"{place} is a mask without a pixel: mend or take it out")
@@ -266,8 +266,8 @@ def expand_runs(runs: Sequence[int], total: int, place: str) -> BoolArray:
     """
     if any(run < 0 for run in runs) or sum(runs) != total or total > _MOST_PIXELS:
         raise DataError(
-            f"{place} is a run-length code of {sum(runs)} pixels, but its mask has {total}: use the "
-            "label of this frame, or export it again"
+            f"{place} is a run-length code of {sum(runs)} pixels, but its mask has {total}: use "
+            "the label of this frame, or export it again"
         )
     values = np.arange(len(runs)) % 2 == 1
     return np.asarray(np.repeat(values, np.asarray(runs, dtype=np.int64)))

@@ -46,15 +46,13 @@ def read_yolo(path: Path, shape: Shape) -> BoxArray:
 
 
 def read_yolo_marks(path: Path) -> Iterator[LabeledFrame]:
-    """The one frame of a YOLO label file, called as the file is; a class is called by its number."""
+    """The one frame of a YOLO label file, called as the file is; classes are called by numbers."""
     yield LabeledFrame(path.stem, path, partial(_marks, path))
 
 
 def _marks(path: Path, shape: Shape) -> list[Mark]:
     return [
-        Mark(
-            name, place, form if isinstance(form, Box) else polygon_region([form], shape, place)
-        )
+        Mark(name, place, form if isinstance(form, Box) else polygon_region([form], shape, place))
         for name, place, form in _read_lines(path, shape)
     ]
 
