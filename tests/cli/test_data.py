@@ -195,7 +195,7 @@ def test_convert_options_are_handed_on(scenes: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        (["--to", "kitti"], OptionError, "--to kitti is unknown: choose from voc, yolo, coco"),
+        (["--to", "kitti"], OptionError, "--to kitti is unknown: choose from labelme, cvat, coco"),
         (["--from", "kitti"], OptionError, "--from kitti is unknown: choose from masks, voc"),
         (["--split", "gone"], DataError, "no list gone.txt"),
         (["--from", "yolo"], DataError, "no labels/"),

@@ -17,13 +17,14 @@ from PIL import Image
 from scipy import ndimage
 
 from pinglow.data.boxes import BoxFolder, fill_boxes, mask_boxes
-from pinglow.data.convert import LABEL_FORMATS, convert_labels, gray_8_bits
+from pinglow.data.convert import convert_labels, gray_8_bits
 from pinglow.data.folder import FrameFolder, read_split
 from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 from pinglow.io.frames import read_only_frame
 from pinglow.preprocess import normalize_frame
 from pinglow.structures import Detections, find_targets
 
+BOXES = ("voc", "yolo", "coco")
 NAMES = ["a", "Misc_1", "s/scene.1"]
 
 
@@ -147,7 +148,7 @@ def test_masks_are_those_of_a_frame_folder(folder: Path) -> None:
             assert (found == expected).all()
 
 
-@pytest.mark.parametrize("source", LABEL_FORMATS)
+@pytest.mark.parametrize("source", BOXES)
 def test_there_and_back(folder: Path, tmp_path: Path, source: str) -> None:
     out = tmp_path / "out"
     seen: list[int] = []
@@ -215,12 +216,19 @@ def test_an_image_in_coco_may_have_folders_before_its_name(folder: Path) -> None
     coco["images"][0]["file_name"] = "x/a.png"
     coco["images"][1]["file_name"] = "y/a.png"
     path.write_text(json.dumps(coco))
+    frames = BoxFolder(folder, "all", "coco")
+    assert len(frames.boxes(2)) == 2
     with pytest.raises(DataError, match=r"all\.json has 2 images called 'a'"):
-        BoxFolder(folder, "all", "coco")
+        frames.boxes(0)
     coco["images"][1]["file_name"] = "b.png"
     path.write_text(json.dumps(coco))
     with pytest.raises(DataError, match=r"all\.json has no images called 'Misc_1'"):
-        BoxFolder(folder, "all", "coco")
+        BoxFolder(folder, "all", "coco").boxes(1)
+    done = convert_labels(folder, ["all"], "voc", folder.parent / "out", source="coco")
+    assert (done.frames, list(done.broken)) == (2, ["Misc_1"])
+    (folder / "none.txt").write_text("Misc_1")
+    with pytest.raises(DataError, match=r"no images called 'Misc_1'"):
+        BoxFolder(folder, "none", "coco")
 
 
 def test_coco_names_of_many_folders_take_no_memory(folder: Path) -> None:
@@ -431,7 +439,7 @@ def test_ultralytics_reads_the_same_boxes_and_pixels(
         assert (pixels == ours.frame(index)[:, :, None]).all()
 
 
-@pytest.mark.parametrize("target", LABEL_FORMATS)
+@pytest.mark.parametrize("target", BOXES)
 def test_a_broken_frame_is_left_out(folder: Path, tmp_path: Path, target: str) -> None:
     (folder / "images" / "a.png").write_bytes(b"nothing")
     (folder / "images" / "s" / "scene.1.png").write_bytes(b"")
@@ -459,7 +467,7 @@ def test_a_broken_label_is_left_out_too(folder: Path, tmp_path: Path) -> None:
 def test_where_everything_is_broken_nothing_is_written(folder: Path, tmp_path: Path) -> None:
     for name in NAMES:
         (folder / "images" / f"{name}.png").write_bytes(b"")
-    for target in LABEL_FORMATS:
+    for target in BOXES:
         done = convert_labels(folder, ["all"], target, tmp_path / target)
         assert (done.frames, len(done.broken)) == (0, 3)
         assert not (tmp_path / target).exists()
@@ -500,7 +508,7 @@ def test_two_formats_share_a_folder_and_its_lists(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("splits", "target", "error", "message"),
     [
-        (["all"], "kitti", OptionError, r"'kitti' are unknown; use voc, yolo, coco"),
+        (["all"], "kitti", OptionError, r"'kitti' are unknown; use labelme, cvat, coco"),
         (["all", "{in}/all.txt"], "voc", OptionError, r"two of the lists all, all have one name"),
         (["all", "none"], "voc", DataError, r"no list none\.txt"),
         (["{in}/far.txt"], "yolo", DataError, r"has the line \.\./images/a, which is no frame"),

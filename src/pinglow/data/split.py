@@ -199,8 +199,8 @@ def _draw(
         if not lists[title]:
             raise DataError(
                 f"the {len(names)} frames fall into {len(order)} groups of alike frames, the "
-                f"largest of {done.largest}, which leaves none for {title}.txt: add frames of other "
-                "scenes, or change --val, --test, or --seed"
+                f"largest of {done.largest}, which leaves none for {title}.txt: add frames of "
+                "other scenes, or change --val, --test, or --seed"
                 + (", or try --no-clips" if done.clips else "")
             )
     for title in ("train", *reversed(shares)):

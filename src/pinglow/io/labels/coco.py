@@ -352,7 +352,7 @@ def write_coco_masks(
 
     Args:
         path: The file.
-        frames: The file name, (H, W), and of each target its pixels or box and its score, None where
+        frames: The file name, (H, W), and of each target its pixels or box and score, None where
             it is truth.
     """
     _write(
