@@ -84,7 +84,9 @@ def cvat(folder: Path) -> None:
             for ring in squares(name):
                 points = ";".join(f"{x:.2f},{y:.2f}" for x, y in ring)
                 shapes += f'<polygon label="ship" source="manual" points="{points}"/>'
-        images.append(f'<image id="{number}" name="{name}.png" width="30" height="24">{shapes}</image>')
+        images.append(
+            f'<image id="{number}" name="{name}.png" width="30" height="24">{shapes}</image>'
+        )
     head = '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version><meta/>'
     (folder / "annotations.xml").write_text(f"{head}{''.join(images)}</annotations>")
 
@@ -185,7 +187,8 @@ def yolo(folder: Path) -> None:
     (folder / "labels" / "train").mkdir(parents=True)
     for name in "abc":  # d has no file
         lines = "".join(
-            f"3 {' '.join(f'{x / 30:.9f} {y / 24:.9f}' for x, y in ring)}\n" for ring in squares(name)
+            f"3 {' '.join(f'{x / 30:.9f} {y / 24:.9f}' for x, y in ring)}\n"
+            for ring in squares(name)
         )
         if name == "a":
             x, y, w, h = box(name)
@@ -276,7 +279,9 @@ def test_predicted_targets_become_labels(tmp_path: Path, form: str) -> None:
     for name in SPOTS:
         mask = Image.fromarray(truth(name).astype(np.uint8) * 255)
         mask.save(results / "masks" / f"{name}_mask.png")
-        targets = [{"x": 1, "y": 1, "bbox": box(name), "area": 1, "score": 0.25}] if SPOTS[name] else []
+        targets = (
+            [{"x": 1, "y": 1, "bbox": box(name), "area": 1, "score": 0.25}] if SPOTS[name] else []
+        )
         lines.append({"source": str(images / f"{name}.png"), "frame": 0, "name": name, "width": 30,
                       "height": 24, "targets": targets})  # fmt: skip
     (results / "targets.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -325,7 +330,9 @@ def test_names_are_chosen(tmp_path: Path) -> None:
     done = import_labels(folder, tmp_path / "out", only=["bird"])
     assert (done.names, done.left, done.targets) == ({"bird": 1}, {"ship": 1}, 1)
     assert done.unlabeled == 3
-    with pytest.raises(OptionError, match="--only plane: no label is called so; there are bird, ship"):
+    with pytest.raises(
+        OptionError, match="--only plane: no label is called so; there are bird, ship"
+    ):
         import_labels(folder, tmp_path / "no", only=["plane"])
     assert not (tmp_path / "no").exists()
 

@@ -44,7 +44,9 @@ def test_polygons_that_share_an_edge_share_no_pixel(shift: float) -> None:
     left = [(2 + shift, 3 + shift), (6 + shift, 3 + shift), (6 + shift, 9 + shift)]
     right = [(2 + shift, 3 + shift), (6 + shift, 9 + shift), (2 + shift, 9 + shift)]
     square = [left[0], left[1], left[2], right[2]]
-    one, other, both = (whole(polygon_region([ring], SHAPE, "it")) for ring in (left, right, square))
+    one, other, both = (
+        whole(polygon_region([ring], SHAPE, "it")) for ring in (left, right, square)
+    )
     assert not (one & other).any()
     assert ((one | other) == both).all()
     assert both.sum() == 24
@@ -94,16 +96,16 @@ def test_an_ellipse_holds_the_centers_inside_and_turns_clockwise() -> None:
         ellipse_region((3, 3), (0, 1), SHAPE, "it")
 
 
-@given(
-    share=st.floats(0, 1), seed=st.integers(0, 99), shape=st.tuples(*[st.integers(1, 40)] * 2)
-)
+@given(share=st.floats(0, 1), seed=st.integers(0, 99), shape=st.tuples(*[st.integers(1, 40)] * 2))
 @settings(max_examples=60, deadline=None)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_codes_are_those_of_pycocotools(share: float, seed: int, shape: tuple[int, int]) -> None:
     tools = pytest.importorskip("pycocotools.mask", reason="needs pycocotools, independent")
     mask = np.random.default_rng(seed).random(shape) < share
     code = encode_rle(mask)
-    assert code["counts"].encode() == tools.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    assert (
+        code["counts"].encode() == tools.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    )
     assert (tools.decode(code) == mask).all()
     assert (decode_rle(code, shape, "it") == mask).all()
 

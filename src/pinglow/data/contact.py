@@ -50,7 +50,7 @@ def write_contact_sheet(
     if len(ordered) > most:
         ordered = [ordered[index * len(ordered) // most] for index in range(most)]
     read = functools.lru_cache(maxsize=2)(functools.partial(_read, folder))
-    pages = []
+    pages: list[Path] = []
     for start in range(0, len(ordered), _COLUMNS * _ROWS):
         some = ordered[start : start + _COLUMNS * _ROWS]
         rows = -(-len(some) // _COLUMNS)

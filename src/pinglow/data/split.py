@@ -186,7 +186,7 @@ def _draw(
     for name, group in zip(names, groups.tolist(), strict=True):
         members[group].append(name)
     order = list(members.values())
-    np.random.default_rng(seed).shuffle(order)  # type: ignore[arg-type]
+    np.random.default_rng(seed).shuffle(order)
     room = {title: max(round(share * len(names)), 1) for title, share in shares.items()}
     lists: dict[str, list[list[str]]] = {title: [] for title in ("train", "val", "test")}
     for group in order:

@@ -102,7 +102,8 @@ def _overlap_weights(first: tuple[int, ...], second: tuple[int, ...], side: int)
 def _spans(first: int, second: int, side: int) -> NDArray[np.int64]:
     """Cells that two stretches have in common when the second is moved by 0, 1, ..., -1."""
     moved = fft.fftfreq(side, 1 / side).round().astype(np.int64)
-    return np.clip(np.minimum(first, second + moved) - np.maximum(0, moved), 0, None)
+    common = np.minimum(first, second + moved) - np.maximum(0, moved)
+    return np.asarray(common.clip(0))
 
 
 def correlate(first: Map, second: Map) -> tuple[float, float]:

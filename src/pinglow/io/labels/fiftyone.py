@@ -168,7 +168,7 @@ def _decode_array(value: Any, shape: Shape, place: str) -> NDArray[np.bool_]:
     text = text.get("base64") if isinstance(text, dict) else text
     most = shape[0] * shape[1] * _WIDEST + _HEADER
     try:
-        unpacked = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), most)
+        unpacked = zlib.decompressobj().decompress(base64.b64decode(str(text), validate=True), most)
         array = np.load(io.BytesIO(unpacked), allow_pickle=False)
     except (TypeError, binascii.Error, ValueError, zlib.error, EOFError, OSError) as error:
         raise DataError(

@@ -144,7 +144,7 @@ def write_labelme(
                 **(_describe_box(target) if isinstance(target, Box) else _describe(target)),
             }
         )
-    content = {
+    content: dict[str, Any] = {
         "version": "5.5.0",
         "flags": {},
         "shapes": shapes,
