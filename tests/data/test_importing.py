@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Callable
@@ -79,7 +80,8 @@ def cvat(folder: Path) -> None:
     for number, name in enumerate(SPOTS):
         shapes = ""
         if name == "c":  # off first, row by row
-            shapes = '<mask label="ship" rle="0, 1, 2, 1, 1, 1" left="20" top="12" width="2" height="3"/>'
+            where = 'left="20" top="12" width="2" height="3"'
+            shapes = f'<mask label="ship" rle="0, 1, 2, 1, 1, 1" {where}/>'
         else:
             for ring in squares(name):
                 points = ";".join(f"{x:.2f},{y:.2f}" for x, y in ring)
@@ -116,7 +118,7 @@ def pack_brush(values: NDArray[np.uint8]) -> list[int]:
     lengths = [3, 7, 11, 15]  # less 1, as they are written
     bits = f"{len(values):032b}{7:05b}" + "".join(f"{length - 1:04b}" for length in [4, 8, 12, 16])
     edges = [0, *(np.flatnonzero(np.diff(values.astype(int))) + 1).tolist(), len(values)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         count = end - start - 1
         size = next(place for place, length in enumerate(lengths) if count < 2 ** (length + 1))
         bits += f"1{size:02b}{count:0{lengths[size] + 1}b}{values[start]:08b}"
@@ -177,7 +179,8 @@ def voc(folder: Path) -> None:
         if SPOTS[name]:
             x, y, w, h = box(name)
             item = (f"<object><name>ship</name><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>"
-                    f"<xmax>{x + w + 1}</xmax><ymax>{y + h + 1}</ymax></bndbox></object>")  # fmt: skip
+                    f"<xmax>{x + w + 1}</xmax><ymax>{y + h + 1}</ymax></bndbox>"
+                    "</object>")  # fmt: skip
         text = f"<annotation><filename>{name}.jpg</filename>{item}</annotation>"
         (folder / "Annotations" / f"{name}.xml").write_text(text)
 
@@ -367,8 +370,8 @@ def spoiled(tmp_path: Path, form: str, file: str, change: Callable[[Any], object
         ("labelme", "b.json", lambda c: c["shapes"][0]["points"].__delitem__(slice(2, 4)),
          "polygon of 2 points: it needs three"),
         ("labelme", "b.json", lambda c: c["shapes"][0].update(shape_type="line"), "has no area"),
-        ("labelme", "b.json", lambda c: c.update(imageHeight=99), "frame of 30 x 99, but the frame"),
-        ("labelme", "b.json", lambda c: c.update(imagePath="gone.png"), "there is no image gone.png"),
+        ("labelme", "b.json", lambda c: c.update(imageHeight=99), "frame of 30 x 99, but"),
+        ("labelme", "b.json", lambda c: c.update(imagePath="gone.png"), "no image gone.png"),
         ("labelme", "b.json", lambda c: c["shapes"][0].update(shape_type="mask", mask="x",
          points=[[1, 1], [2, 2]]), "no mask as PNG in base64"),
         ("coco", "annotations/instances_default.json",
@@ -379,7 +382,7 @@ def spoiled(tmp_path: Path, form: str, file: str, change: Callable[[Any], object
         ("coco", "annotations/instances_default.json",
          lambda c: c["annotations"][1].update(segmentation=[[1, 2, 3]]), "half a corner"),
         ("coco", "annotations/instances_default.json",
-         lambda c: c["images"][0].update(file_name="gone.png"), "there is no image gone.png"),
+         lambda c: c["images"][0].update(file_name="gone.png"), "no image gone.png"),
         ("labelstudio", "project-1.json",
          lambda c: c[0]["annotations"][1]["result"][0]["value"].update(points=[[430, 2]] * 3),
          "are percent of the frame's sides"),
@@ -387,7 +390,7 @@ def spoiled(tmp_path: Path, form: str, file: str, change: Callable[[Any], object
          lambda c: c[2]["annotations"][1]["result"][0]["value"]["rle"].__delitem__(slice(9, 99)),
          "brush that was cut short"),
         ("fiftyone", "samples.json",
-         lambda c: c["samples"][0]["ground_truth"]["detections"][0].update(bounding_box=[9, 9, 2, 2]),
+         lambda c: c["samples"][0]["ground_truth"]["detections"][0].update(bounding_box=[9] * 4),
          "are 4 shares of the frame's sides"),
         ("fiftyone", "samples.json",
          lambda c: c["samples"][0]["ground_truth"]["detections"][0].update(

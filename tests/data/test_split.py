@@ -125,7 +125,9 @@ def test_a_clip_stays_together_and_numbers_alone_make_none(tmp_path: Path) -> No
         # Every other frame of the clip looks elsewhere.
         whole = picture(50)
         frames[f"clip/{number:03}"] = (
-            window(whole, 5 * number, 3 * number) if number % 4 < 3 else window(picture(number), 0, 0)
+            window(whole, 5 * number, 3 * number)
+            if number % 4 < 3
+            else window(picture(number), 0, 0)
         )
         frames[f"Misc_{number}"] = window(picture(100 + number), 0, 0)
     folder = write(tmp_path / "in", frames)

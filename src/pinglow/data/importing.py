@@ -186,14 +186,21 @@ def _match(
                     _take(labeled, title, index, found)
                 except DataError as error:
                     done.broken.append(str(error))
+                    spoiled.update(_image_beside(file, form, index))
         except DataError as error:
             done.broken.append(str(error))
-            if FORMATS[form].whole:
-                spoiled.update(index.paths)
-            else:
-                with suppress(DataError):
-                    spoiled.add(index.find(file.stem, file))
+            whole = FORMATS[form].whole
+            spoiled.update(index.paths if whole else _image_beside(file, form, index))
     return found, spoiled
+
+
+def _image_beside(file: Path, form: str, index: ImageIndex) -> list[Path]:
+    """The image that a file of one frame's labels is called as."""
+    if FORMATS[form].whole:
+        return []
+    with suppress(DataError):
+        return [index.find(file.stem, file)]
+    return []
 
 
 def _take(labeled: LabeledFrame, title: str, index: ImageIndex, found: _Found) -> None:
