@@ -51,6 +51,7 @@ def list_splits(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(
             f"{folder} is not a folder; name one that holds images/, masks/ or boxes, and lists"
+            + import_hint(folder)
         )
     splits = {
         path.stem: path
@@ -88,7 +89,7 @@ def import_hint(folder: Path) -> str:
         title = FORMATS[form].title if form else ""
     if form is None:
         return ""
-    out = f"{folder.absolute().name}-pinglow"
+    out = f"{folder.absolute().stem}-pinglow"
     return f"; it holds labels of {title}: pinglow data import {folder} --out {out}"
 
 

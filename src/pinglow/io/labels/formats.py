@@ -18,6 +18,7 @@ from pinglow.io.labels.marks import LabeledFrame
 from pinglow.io.labels.text import decode_start
 from pinglow.io.labels.voc import read_voc_marks
 from pinglow.io.labels.yolo import read_yolo_marks
+from pinglow.io.readers import frame_suffixes
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,6 @@ def find_label_files(source: Path, name: str) -> list[Path]:
 
 
 def _lies_by_image(path: Path, form: LabelFormat) -> bool:
-    from pinglow.io.readers import frame_suffixes
-
     if form.whole:
         return False
     return any(path.with_suffix(suffix).is_file() for suffix in frame_suffixes())
