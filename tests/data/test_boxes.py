@@ -226,9 +226,9 @@ def test_an_image_in_coco_may_have_folders_before_its_name(folder: Path) -> None
         BoxFolder(folder, "all", "coco").boxes(1)
     done = convert_labels(folder, ["all"], "voc", folder.parent / "out", source="coco")
     assert (done.frames, list(done.broken)) == (2, ["Misc_1"])
-    (folder / "none.txt").write_text("Misc_1")
+    (folder / "all.txt").write_text("Misc_1")
     with pytest.raises(DataError, match=r"no images called 'Misc_1'"):
-        BoxFolder(folder, "none", "coco")
+        BoxFolder(folder, "all", "coco")
 
 
 def test_coco_names_of_many_folders_take_no_memory(folder: Path) -> None:

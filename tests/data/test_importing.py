@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import itertools
 import json
@@ -21,7 +22,7 @@ from pinglow.data.derived import read_derived
 from pinglow.data.folder import FrameFolder, read_split
 from pinglow.data.importing import Import, import_labels
 from pinglow.errors import DataError, OptionError, PinglowError
-from pinglow.io.labels.formats import FORMATS, find_format
+from pinglow.io.labels.formats import FORMATS, find_format, find_label_files
 from pinglow.structures import BoolArray
 
 SHAPE = (24, 30)
@@ -434,6 +435,54 @@ def test_what_cannot_begin_is_one_sentence_and_writes_nothing(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"several formats: labelme \(a\.json\), voc"):
         import_labels(source, out)
     assert import_labels(source / "a.json", out).frames == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("data.yaml", "path: x\nnames: [w, x, 'y', drone]\nnc: 4\n"),
+        ("data.yaml", "names:\n  0: w\n  3: drone\ntrain: a"),
+        ("data.yaml", "names:\n- w\n- x\n- y\n- drone\n"),
+        ("labels/classes.txt", "w\nx\ny\ndrone\n"),
+    ],
+)
+def test_classes_of_yolo_have_names(tmp_path: Path, file: str, text: str) -> None:
+    source = make(tmp_path / "in", "yolo")
+    (source / file).write_text(text)
+    done = import_labels(source, tmp_path / "out", only=["drone"])
+    assert set(done.names) == {"drone"}
+    assert done.frames == 4
+
+
+ODD: list[Any] = [
+    None, True, -1, 0, 1e400, 10**400, "", "x", [], {}, [[]], [1, 2, 3], 2**40, 1.5, [None, None],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [name for name, each in FORMATS.items() if each.suffix == ".json"])
+def test_whatever_stands_in_a_file_is_one_sentence(tmp_path: Path, form: str) -> None:
+    def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        if not isinstance(node, dict | list):
+            return [path]
+        inner = node.items() if isinstance(node, dict) else enumerate(node)
+        return [path, *(each for key, part in inner for each in places(part, (*path, key)))][:400]
+
+    source = make(tmp_path / "in", form)
+    text = find_label_files(source, form)[1 if form == "labelme" else 0].read_text()
+    found = places(json.loads(text))[1:]
+    path = tmp_path / "odd.json"
+    for number in range(0, len(found) * len(ODD), max(len(found) * len(ODD) // 150, 1)):
+        content = json.loads(text)
+        *way, last = found[number % len(found)]
+        node = content
+        for key in way:
+            node = node[key]
+        node[last] = ODD[number // len(found)]
+        path.write_text(json.dumps(content))
+        with contextlib.suppress(DataError):  # anything else fails
+            for labeled in FORMATS[form].read(path):
+                if labeled.marks is not None:
+                    labeled.marks(SHAPE)
 
 
 def test_images_of_one_name_are_told_by_their_folders(tmp_path: Path) -> None:

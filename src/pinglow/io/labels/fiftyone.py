@@ -91,17 +91,17 @@ def _marks(where: str, sample: dict[str, Any], labels: Any, shape: Shape) -> lis
         height, width = stated.get("height"), stated.get("width")
         if isinstance(height, int) and isinstance(width, int):
             check_shape(where, (height, width), shape)
-    kind = labels.get("_cls") if isinstance(labels, dict) else None
+    kind = str(labels.get("_cls")) if isinstance(labels, dict) else ""
     rows = labels.get(_LISTS[kind]) if kind in _LISTS else None
     if not isinstance(rows, list):
         raise DataError(f"{where} has no list of labels: export it again")
     marks = []
     for number, row in enumerate(rows):
-        place = f"{where}, {_LISTS[str(kind)]} {number}"
+        place = f"{where}, {_LISTS[kind]} {number}"
         if not isinstance(row, dict):
             raise DataError(f"{place} is no label: export it again")
         name = str(row.get("label") or "")
-        marks += [Mark(name, place, form) for form in _forms(str(kind), row, shape, place)]
+        marks += [Mark(name, place, form) for form in _forms(kind, row, shape, place)]
     return marks
 
 

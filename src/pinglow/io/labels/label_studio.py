@@ -78,9 +78,10 @@ def uploaded_name(name: str) -> str:
 
 
 def _choose_result(task: dict[str, Any]) -> list[Any] | None:
+    listed = task.get("annotations")
     found = [
         each
-        for each in task.get("annotations") or []
+        for each in (listed if isinstance(listed, list) else [])
         if isinstance(each, dict)
         and not each.get("was_cancelled")
         and isinstance(each.get("result"), list)

@@ -62,7 +62,7 @@ def _marks(path: Path, content: dict[str, Any], shape: Shape) -> list[Mark]:
         place = f"{path}, shapes.{number}"
         if not isinstance(item, dict):
             raise DataError(f"{place} is no shape: mend or take it out")
-        kind = item.get("shape_type") or "polygon"
+        kind = str(item.get("shape_type") or "polygon")
         points = _points(item.get("points"), place)
         name = str(item.get("label"))
         if kind == "points":

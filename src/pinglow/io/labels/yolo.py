@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from pinglow.io.labels.marks import Box, LabeledFrame, Mark, polygon_region
 from pinglow.io.labels.text import read_text
 
 _MOST_SHARE: Final = 2  # of a frame, in a box: half of it may stick out
+_DEPTH: Final = 3  # folders above the labels in which names of classes are looked for
 _SHARES: Final = "YOLO's numbers are shares of the frame's width and height, not pixels"
 
 
@@ -46,15 +48,52 @@ def read_yolo(path: Path, shape: Shape) -> BoxArray:
 
 
 def read_yolo_marks(path: Path) -> Iterator[LabeledFrame]:
-    """The one frame of a YOLO label file, called as the file is; classes are called by numbers."""
+    """The one frame of a YOLO label file, called as the file is.
+
+    Classes have the names of classes.txt or data.yaml in one of the folders around it, or else
+    their numbers.
+    """
     yield LabeledFrame(path.stem, path, partial(_marks, path))
 
 
 def _marks(path: Path, shape: Shape) -> list[Mark]:
+    names = _class_names(path.parent)
     return [
-        Mark(name, place, form if isinstance(form, Box) else polygon_region([form], shape, place))
-        for name, place, form in _read_lines(path, shape)
+        Mark(
+            names.get(number, number),
+            place,
+            form if isinstance(form, Box) else polygon_region([form], shape, place),
+        )
+        for number, place, form in _read_lines(path, shape)
     ]
+
+
+@cache
+def _class_names(folder: Path) -> dict[str, str]:
+    """The name of each class by its number, from the nearest file of names."""
+    for place in (folder, *list(folder.absolute().parents)[:_DEPTH]):
+        if (place / "classes.txt").is_file():
+            lines = read_text(place / "classes.txt").split("\n")
+            return {str(number): line.strip() for number, line in enumerate(lines) if line.strip()}
+        if (place / "data.yaml").is_file():
+            return _yaml_names(read_text(place / "data.yaml"))
+    return {}
+
+
+def _yaml_names(text: str) -> dict[str, str]:
+    """What stands under names: in ultralytics' file: a list, in one line or several, or a table."""
+    block = re.search(r"^names:[ \t]*(.*(?:\n[ \t-].*)*)", text, re.MULTILINE)
+    if block is None:
+        return {}
+    if block[1].startswith("["):
+        items = block[1].strip("[] \t\n").split(",")
+        return {str(number): item.strip(" '\"\t\n") for number, item in enumerate(items)}
+    names = {}
+    for number, line in enumerate(filter(str.strip, block[1].split("\n"))):
+        match = re.match(r"\s*(?:-|(\d+)\s*:)\s*(.*)", line)
+        if match:
+            names[match[1] or str(number)] = match[2].strip(" '\"\t")
+    return names
 
 
 def _read_lines(
