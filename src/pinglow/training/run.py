@@ -223,9 +223,9 @@ class RunKeeper:
                 card = self._finished_card(task, step)
                 save_model(self.run / WEIGHTS, task.trained_network, card)
         self._losses, self._norms = [], []
-        self.save(task, optimizer, step)
         if self._main:
             draw_curves(self.run, task.figures[0])
+        self.save(task, optimizer, step)  # last: with it a run may be finished
 
     def save(self, task: TrainingTask, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Write the checkpoint."""
