@@ -21,7 +21,7 @@ from pinglow.backends.openvino import OpenVinoBackend
 from pinglow.backends.torch import TorchBackend
 from pinglow.errors import ModelError, OptionError, PinglowError
 from pinglow.extras import import_extra, is_installed
-from pinglow.files import cache_folder, write_whole
+from pinglow.files import cache_folder, remove_parts, write_whole
 from pinglow.models.card import (
     CARD_KEY,
     EXPORTED,
@@ -157,6 +157,7 @@ class _Graph:
         if self.kept is not None:
             try:
                 write_whole(self.kept, content)
+                remove_parts(self.kept.parent)
             except OSError:  # a read-only home: convert again next time
                 _logger.warning(
                     "%s cannot be written: the next start prepares again", self.kept.parent

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pinglow.cli.output_file import check_output_folder
 from pinglow.cli.predict import Device
 from pinglow.extras import need_torch
 
@@ -71,6 +72,8 @@ def study(
         )
     plan_of = load_study(Path(words[-1]))
     folder = out or Path("studies") / plan_of.name
+    check_output_folder("--out", folder)
+    check_output_folder("--work", work)
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     if len(words) == 2:
         from pinglow.study.report import write_report

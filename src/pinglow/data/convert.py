@@ -17,7 +17,7 @@ from pinglow.data.boxes import BoxFolder, split_title
 from pinglow.data.folder import frame_path, list_splits, read_split
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, FrameError, OptionError
-from pinglow.files import write_whole
+from pinglow.files import remove_parts, write_whole
 from pinglow.io.labels.boxes import BoxArray, Shape
 from pinglow.io.labels.coco import write_coco
 from pinglow.io.labels.voc import write_voc
@@ -106,6 +106,7 @@ def convert_boxes(
     lists = [BoxFolder(folder, split, source) for split in splits]
     kept = list_splits(folder) if beside else {}
     _check_room(lists, target, out, overwrite, kept)
+    remove_parts(out)
     writer = _Writer(target, out, [split_title(frames.split) for frames in lists])
     known: dict[str, int] = {}
     broken: dict[str, str] = {}

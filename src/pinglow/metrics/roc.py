@@ -72,9 +72,7 @@ def keep_high_pixels(
         return HighPixels(pixels, 0.0, {}, true, probability.size)
     floor = float(np.partition(pixels.value, -most - 1)[-most - 1])
     below = {
-        level: count(true, pixels.above(level))
-        for level in {*_LADDER, threshold}
-        if level < floor
+        level: count(true, pixels.above(level)) for level in {*_LADDER, threshold} if level < floor
     }
     # A copy, so that the whole map can go.
     return HighPixels(pixels.above(floor), floor, below, true, probability.size)
