@@ -70,10 +70,11 @@ def study(
         raise OptionError(
             f"{' '.join(words)!r} cannot be understood; give one STUDY.toml, or report STUDY.toml"
         )
+    for option, place in (("--out", out), ("--work", work)):
+        if place is not None:
+            check_output_folder(option, place)
     plan_of = load_study(Path(words[-1]))
     folder = out or Path("studies") / plan_of.name
-    check_output_folder("--out", folder)
-    check_output_folder("--work", work)
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     if len(words) == 2:
         from pinglow.study.report import write_report

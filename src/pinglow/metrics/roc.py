@@ -106,7 +106,7 @@ def trace_curve(
     first = {max(0, last + 1 - 4**power) for power in range(last.bit_length() // 2 + 2)}
     if last < POINTS:
         first = set(range(last + 1))
-    for place in first | {int(np.searchsorted(levels, threshold))}:
+    for place in first.union(np.searchsorted(levels, [*fixed, threshold]).tolist()):
         curve.look(place)
     while len(curve.counts) < POINTS:
         place = curve.widest_gap()
