@@ -164,13 +164,12 @@ def evaluate(
             backend=backend,
             device=device,
             precision=precision,
-            threshold=threshold,
             flips=flips,
         )
     kinds = {each.kind for each in predictors.values()} | ({"saved"} if predictions else set())
     task: PixelTask | _Boxes
     if _choose_score(score, kinds, data, boxes) == "boxes":
-        task = _Boxes(data, split, boxes, rules)
+        task = _Boxes(data, split, boxes, (rules, threshold))
     else:
         task = PixelTask(data, split, rules, 0.5 if threshold is None else threshold)
     collector = _open_panels(save, out, task, rules)
@@ -316,21 +315,24 @@ def _choose_score(
 
 
 class _Boxes(FrameTask["BoxFolder"]):
-    def __init__(self, data: Path, split: str, source: str | None, rules: list[Protocol]) -> None:
+    def __init__(
+        self, data: Path, split: str, source: str | None, how: tuple[list[Protocol], float | None]
+    ) -> None:
         from pinglow.data.boxes import BoxFolder
 
         super().__init__(BoxFolder(data, split, source))
-        self.rules = rules
+        self.rules, self.threshold = how
         self.truth = f", boxes from {self.frames.source}"
 
     def score(self, predictor: Predictor | BoxPredictor) -> list[BoxReport]:
         from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
         from pinglow.inference.predictor import Predictor
 
+        threshold = predictor.card.threshold if self.threshold is None else self.threshold
         find = (
-            partial(target_boxes, predictor)
+            partial(target_boxes, predictor, threshold)
             if isinstance(predictor, Predictor)
             else predictor.candidates
         )
         pairs = self.pairs(self.frames.boxed)
-        return evaluate_boxes(pairs, find, self.rules, predictor.threshold, self.leave_out)
+        return evaluate_boxes(pairs, find, self.rules, threshold, self.leave_out)
