@@ -271,7 +271,7 @@ def test_another_size_is_refused_unless_a_way_is_named(tmp_path: Path) -> None:
     mask = np.zeros((40, 60), dtype=bool)
     mask[10:16, 10:16] = True
     np.save(tmp_path / "a.npy", mask[::2, ::2].astype(np.float32))
-    with pytest.raises(DataError, match=r"a\.npy is 30 x 20 but its mask is 60 x 40.*--resize"):
+    with pytest.raises(FrameError, match=r"a\.npy is 30 x 20 but its mask is 60 x 40.*--resize"):
         SavedMaps(tmp_path, ["a"]).read("a", (40, 60))
     nearest = SavedMaps(tmp_path, ["a"], resize="nearest").read("a", (40, 60))
     np.testing.assert_array_equal(nearest, mask)

@@ -360,7 +360,7 @@ def _find(folder: Path, name: str, content: bytes, backend: str) -> Any:
     (folder / "frame.png").write_bytes(_samples("image")["deep.png"])
     done = call(
         *("predict", folder / "frame.png", "--model", folder / name, "--backend", backend),
-        *("--out", folder / "out", "--save", "jsonl", "--threshold", "0.01"),
+        *("--out", folder / "out", "--save", "jsonl", "--min-score", "0.01"),
     )
     if done.code:
         return None
@@ -445,7 +445,7 @@ def resume_job(folder: Path, spoiled: Spoiled) -> None:
 
 def _log() -> dict[str, bytes]:
     head = {
-        **{"save": ["csv", "jsonl"], "model": "pinglow-fast", "threshold": None, "tile": 1024},
+        **{"save": ["csv", "jsonl"], "model": "pinglow-fast", "min_score": None, "tile": 1024},
         **{"flips": False, "track": False, "selection": [1, 0.0, None]},
         "sources": ["FOLDER/a.png", "FOLDER/b.png"],
     }

@@ -175,6 +175,7 @@ def test_every_sink_can_be_opened_by_name(tmp_path: Path) -> None:
     with open_sinks(list(SINKS), tmp_path) as sinks:
         for sink in sinks:
             sink.write(make_record("a", (5, 6, 0.9)))
+            sink.end_source("a.png", True)
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
     assert written == [
         ".coco.json.lines",
@@ -182,6 +183,10 @@ def test_every_sink_can_be_opened_by_name(tmp_path: Path) -> None:
         "coco.json",
         "crops/a_1.png",
         "crops/crops.csv",
+        "html/frames.jsonl",
+        "html/frames/a.webp",
+        "html/index.html",
+        "html/thumbnails/a.webp",
         "masks/a_mask.png",
         "overlays/a_overlay.png",
         "probability/a.png",

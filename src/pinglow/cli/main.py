@@ -18,6 +18,8 @@ from typer.core import TyperGroup
 from pinglow._version import __version__
 from pinglow.cli import data
 from pinglow.cli.bench import bench
+from pinglow.cli.calibrate import calibrate
+from pinglow.cli.compare import compare
 from pinglow.cli.detect import detect
 from pinglow.cli.evaluate import evaluate
 from pinglow.cli.export import export
@@ -74,6 +76,8 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(train)
 app.command()(evaluate)
+app.command()(calibrate)
+app.command()(compare)
 app.add_typer(data.app, name="data")
 app.command()(models)
 app.command()(export)

@@ -28,7 +28,9 @@ from pinglow.structures import Clip, Detections, Prediction, Target
 _LONGEST: Final = 200  # bytes of an output name; file systems take 255, and sinks add to it
 _AHEAD: Final = 4  # frames read ahead, and results waiting to be written
 _LARGE: Final = 2**24  # bytes; of frames beyond that, one at a time
-_STILLS: Final = 25.0  # frames a second that are assumed where there are no times
+STILLS: Final = 25.0
+"""Frames a second that a tracker is told where there are no times."""
+
 _Found = Prediction | Detections
 
 
@@ -233,7 +235,7 @@ def _find(
     """What is found in each frame, or why nothing is."""
     if isinstance(predict, Predictor):
         for each in predict.probabilities(frames):
-            yield each if isinstance(each, FrameError) else Prediction(each, predict.threshold)
+            yield each if isinstance(each, FrameError) else predict.decide(each)
         return
     for frame in frames:
         try:
@@ -355,7 +357,7 @@ def _read_all(
     fits = ignore is None
     for entry in entries:
         source = entry.source
-        rate = (source.rate or _STILLS) / selection.every
+        rate = (source.rate or STILLS) / selection.every
         clip = None if source.rate is None else Clip(entry.name, rate)
         for frame in source.select(selection):
             label = frame.label

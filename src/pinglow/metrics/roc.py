@@ -27,8 +27,11 @@ _ENOUGH: Final = 1e-4  # of the area: what is left between neighbors is not look
 _KEPT_SHARE: Final = 64  # one pixel of so many is kept, the highest ones
 _LEAST_KEPT: Final = 1024
 
-Count = Callable[[Components, Pixels], tuple[int, int]]
-"""Maps true components and predicted pixels to matches and false pixels."""
+Counts = tuple[int, int, int]
+"""Matches, false pixels, predicted components."""
+
+Count = Callable[[Components, Pixels], Counts]
+"""Maps true components and predicted pixels to their `Counts`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +41,14 @@ class HighPixels:
     Attributes:
         pixels: Those above `floor`.
         floor: A value of the map, or 0: below it the map counts as just below it.
-        below: Matches and false pixels there.
+        below: The counts there.
         true: The components of its mask.
         size: Pixels of the map.
     """
 
     pixels: Pixels
     floor: float
-    below: tuple[int, int]
+    below: Counts
     true: Components
     size: int
 
@@ -63,7 +66,7 @@ def keep_high_pixels(probability: NDArray[Any], true: Components, count: Count) 
     pixels = pixels_above(probability, 0)
     most = max(_LEAST_KEPT, probability.size // _KEPT_SHARE) + 2 * len(true.number)
     if len(pixels) <= most:
-        return HighPixels(pixels, 0.0, (0, 0), true, probability.size)
+        return HighPixels(pixels, 0.0, (0, 0, 0), true, probability.size)
     floor = np.partition(pixels.value, -most)[-most]
     reached = pixels.value >= floor
     below = count(true, Pixels(pixels.position[reached], pixels.value[reached], pixels.shape))
@@ -86,7 +89,7 @@ def trace_curve(
         count: See `Count`.
 
     Returns:
-        Rising thresholds in [0, 1), and (K, 2) matches and false pixels summed over the maps.
+        Rising thresholds in [0, 1), and (K, N, 3) `Counts` of each of the N maps.
     """
     values = [each.pixels.value.astype(np.float64) for each in maps]
     levels = np.unique(np.concatenate([*values, [each.floor for each in maps], [0.0, threshold]]))
@@ -105,25 +108,27 @@ def trace_curve(
         curve.look(place)
     places = sorted(curve.counts)
     rows = np.array([curve.counts[place] for place in places], dtype=np.int64)
-    return tuple(levels[places].tolist()), rows.reshape(-1, 2)
+    return tuple(levels[places].tolist()), rows.reshape(len(places), len(maps), 3)
 
 
 class _Curve:
-    """Sums over maps at some of many levels, by the level's place among them."""
+    """Counts of maps at some of many levels, by the level's place among them."""
 
     def __init__(self, maps: list[HighPixels], levels: NDArray[np.float64], count: Count) -> None:
-        self.counts: dict[int, tuple[int, int]] = {}
+        self.counts: dict[int, list[Counts]] = {}
+        self._sums: dict[int, tuple[int, int]] = {}  # matches and false pixels
         self._maps, self._levels, self._count = maps, levels, count
-        self._known: list[dict[int, tuple[int, int]]] = [{} for _ in maps]  # by number of pixels
+        self._known: list[dict[int, Counts]] = [{} for _ in maps]  # by number of pixels
         self._limit = ROC_LIMIT * sum(each.size for each in maps)
         self._targets = max(1, sum(len(each.true) for each in maps))
 
     def look(self, place: int) -> None:
         """Count at a level."""
         found = [*map(partial(self._count_map, float(self._levels[place])), range(len(self._maps)))]
-        self.counts[place] = sum(each[0] for each in found), sum(each[1] for each in found)
+        self.counts[place] = found
+        self._sums[place] = sum(each[0] for each in found), sum(each[1] for each in found)
 
-    def _count_map(self, level: float, number: int) -> tuple[int, int]:
+    def _count_map(self, level: float, number: int) -> Counts:
         one, known = self._maps[number], self._known[number]
         if level < one.floor:
             return one.below
@@ -144,6 +149,6 @@ class _Curve:
 
     def _open_area(self, low: int, high: int) -> float:
         """What levels between two may change of the area, in [0, 1]."""
-        (matches, false_pixels), (others, fewer) = self.counts[low], self.counts[high]
+        (matches, false_pixels), (others, fewer) = self._sums[low], self._sums[high]
         step = abs(min(false_pixels, self._limit) - min(fewer, self._limit))
         return step * abs(matches - others) / (self._limit * self._targets)

@@ -13,6 +13,7 @@ from pinglow.output.coco import CocoSink
 from pinglow.output.crops import CropSink
 from pinglow.output.mask import MaskSink
 from pinglow.output.overlay import OverlaySink
+from pinglow.output.page import PageSink
 from pinglow.output.parquet import ParquetSink
 from pinglow.output.probability import ProbabilitySink
 from pinglow.output.sink import PictureSink, Sink
@@ -22,6 +23,7 @@ SINKS: Final[dict[str, type[PictureSink | TableSink]]] = {
     "mask": MaskSink,
     "probability": ProbabilitySink,
     "overlay": OverlaySink,
+    "html": PageSink,
     "csv": CsvSink,
     "jsonl": JsonlSink,
     "coco": CocoSink,
