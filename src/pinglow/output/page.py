@@ -18,7 +18,7 @@ from pinglow.files import write_whole
 from pinglow.output.drawing import MARK, Contrast, box_clear_of, cut_inset, show_frame, show_score
 from pinglow.output.sink import FrameRecord, PictureSink
 from pinglow.output.tables import JsonlSink
-from pinglow.structures import BoolArray, Prediction, Target
+from pinglow.structures import BoolArray, Detections, Prediction, Target
 
 _THUMBNAIL: Final = (240, 180)  # px
 _BLOCK: Final = 3  # px that a pixel of the frame becomes in a thumbnail's inset
@@ -94,7 +94,6 @@ class _FrameLines(JsonlSink):
 
     def write(self, record: FrameRecord) -> None:
         found = record.prediction
-        mask = found.mask if isinstance(found, Prediction) else None
         tracks = record.tracks or (None,) * len(found.targets)
         pairs = list(zip(found.targets, tracks, strict=True))[:_OUTLINED]
         line: dict[str, Any] = {
@@ -103,7 +102,7 @@ class _FrameLines(JsonlSink):
             "name": record.name,
             "width": record.frame.shape[1],
             "height": record.frame.shape[0],
-            "targets": [_describe(target, track, mask) for target, track in pairs],
+            "targets": [_describe(target, track, found) for target, track in pairs],
             "more": max(0, len(found.targets) - _OUTLINED),
         }
         if record.time is not None:
@@ -128,7 +127,7 @@ def make_page(lines: list[str]) -> str:
     return head.replace("SCRIPT_HASH", digest) + data + rest
 
 
-def _describe(target: Target, track: int | None, mask: BoolArray | None) -> dict[str, Any]:
+def _describe(target: Target, track: int | None, found: Prediction | Detections) -> dict[str, Any]:
     described: dict[str, Any] = {
         "x": round(target.x, 1),
         "y": round(target.y, 1),
@@ -139,9 +138,8 @@ def _describe(target: Target, track: int | None, mask: BoolArray | None) -> dict
     }
     if track is not None:
         described["track"] = track
-    if mask is not None:
-        left, top, width, height = target.bbox
-        described["path"] = trace_outline(mask[top : top + height, left : left + width], left, top)
+    if isinstance(found, Prediction):
+        described["path"] = trace_outline(found.outline_of(target), *target.bbox[:2])
     return described
 
 
