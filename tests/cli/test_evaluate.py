@@ -445,3 +445,16 @@ def test_panels_that_cannot_be_had_are_refused(folder: Path) -> None:
         result = run(folder, *found, *wrong)
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+def test_a_last_line_says_the_scores_in_words(folder: Path) -> None:
+    def words() -> str:
+        output = run(folder, "--predictions", folder / "found").stdout
+        return " ".join(output[output.index("in words:") :].split())
+
+    found = "in words: 1 of 2 targets were found (Pd); 0 false alarms in 3 frames; "
+    assert words() == found + "50% of all pixels drawn or true are both (IoU)"
+    false = np.zeros((40, 60), dtype=np.uint8)
+    false[5, 5:10] = 255
+    Image.fromarray(false).save(folder / "found" / "f2.png")
+    assert "; 1 false alarm in 3 frames, covering 694.4 of a million pixels (Fa);" in words()
