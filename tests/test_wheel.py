@@ -55,3 +55,8 @@ def test_every_recipe_loads_in_an_empty_folder(wheel: Path, tmp_path: Path) -> N
     assert sorted(done.stdout.split()) == sorted(
         path.stem for path in (ROOT / "recipes").glob("*.toml")
     )
+
+
+def test_it_holds_the_page_of_results(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert "pinglow/output/page.html" in archive.namelist()
