@@ -21,7 +21,13 @@ from pinglow.errors import DataError, FrameError
 from pinglow.evaluation.pixels import Pair, Probability
 from pinglow.inference.predictor import Predictor
 from pinglow.metrics.matching import MAX_DISTANCE
-from pinglow.models.score import ReliabilityBin, ScoreCalibration, ScoreLevel, measure_contrast
+from pinglow.models.score import (
+    ReliabilityBin,
+    ScoreCalibration,
+    ScoreLevel,
+    bend_contrast,
+    measure_contrast,
+)
 from pinglow.structures import BoolArray, components, find_targets, outline_candidates
 
 _FOLDS: Final = 5
@@ -36,7 +42,7 @@ _HIGHEST: Final = 1 - 1 / _ROUND
 @dataclass(frozen=True, eq=False)
 class _Frame:
     contrast: NDArray[np.float64]
-    """(n,), of the candidates."""
+    """(n,), of the candidates, bent."""
     true: BoolArray
     """(n,), which of them are targets."""
     bright: BoolArray
@@ -79,7 +85,7 @@ class CandidateCounter:
             if len(away) and away.min() < MAX_DISTANCE:
                 true[number], free[away.argmin()] = True, False
         contrast = np.array([value for value, _ in found], dtype=np.float64)
-        frame = _Frame(contrast, true, bright, len(targets), probability.size)
+        frame = _Frame(bend_contrast(contrast), true, bright, len(targets), probability.size)
         self._frames.setdefault(data, []).append(frame)
 
     def merge(self, other: Self) -> None:
@@ -125,7 +131,7 @@ class CandidateCounter:
         contrast, true, _ = self._all()
         if not len(true) or not sum(frame.targets for frame in self._list()):
             raise DataError("the frames have no candidates or no targets: give others")
-        scores = expit(calibration.slope * contrast + calibration.intercept)
+        scores = calibration.scores(contrast)
         kept = {key: getattr(calibration, key) for key in ("slope", "intercept", "min_score")}
         return self._report(scores, scores, **kept)
 
