@@ -14,6 +14,7 @@ import json
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import ml_dtypes
 import numpy as np
 import onnx
@@ -107,10 +108,27 @@ def take_over(folder: Path) -> None:
     write_whole(weights.with_suffix(".md"), card_page(card).encode())
 
 
+def draw_reliability(path: Path) -> None:
+    """Draw the share of candidates that are true against their score, of every bundled model."""
+    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle=":")
+    for name, weights in bundled_models().items():
+        if (found := read_card(weights).calibration) is not None:
+            bins = found.reliability
+            label = f"{name}: error {100 * found.ece:.1f} %"
+            axes.plot(
+                [each.score for each in bins], [each.true for each in bins], "o-", label=label
+            )
+    axes.set(xlabel="mean score", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     """Write every bundled model's graph."""
     for folder in sys.argv[1:]:
         take_over(Path(folder))
+    draw_reliability(Path("docs/images/scores.png"))
     for name, weights in bundled_models().items():
         model = onnx.load_from_string(convert_to_onnx(*load_network(weights)))
         shared = share_weights(model, weights)

@@ -118,12 +118,12 @@ class CandidateCounter:
             there = fold == number
             slope_there, intercept_there = _fit(contrast[~there], true[~there])
             crossed[there] = expit(slope_there * contrast[there] + intercept_there)
-        return self._report(
-            scores, crossed, slope=slope, intercept=intercept, min_score=float(nearest.mean())
-        )
+        fitted = {"slope": slope, "intercept": intercept, "min_score": float(nearest.mean())}
+        levels = _choose_levels(scores[~true], fitted["min_score"])
+        return self._report(scores, crossed, levels, fitted)
 
     def measure(self, calibration: ScoreCalibration) -> ScoreCalibration:
-        """The same scores, and what they come to in these frames.
+        """The same scores, and what the same smallest ones come to in these frames.
 
         Raises:
             DataError: There are no candidates or no targets.
@@ -133,7 +133,8 @@ class CandidateCounter:
             raise DataError("the frames have no candidates or no targets: give others")
         scores = calibration.scores(contrast)
         kept = {key: getattr(calibration, key) for key in ("slope", "intercept", "min_score")}
-        return self._report(scores, scores, **kept)
+        levels = [row.min_score for row in calibration.table]
+        return self._report(scores, scores, levels, kept)
 
     def _list(self) -> list[_Frame]:
         return [frame for part in self._frames.values() for frame in part]
@@ -149,13 +150,16 @@ class CandidateCounter:
         )
 
     def _report(
-        self, scores: NDArray[np.float64], honest: NDArray[np.float64], **fitted: float
+        self,
+        scores: NDArray[np.float64],
+        honest: NDArray[np.float64],
+        levels: list[float],
+        fitted: dict[str, float],
     ) -> ScoreCalibration:
         """A calibration with its figures; ``honest`` are scores from other frames than these."""
         _, true, _ = self._all()
         bins = _reliability(honest, true)
         off = sum(each.candidates * abs(each.score - each.true) for each in bins)
-        levels = _choose_levels(scores[~true], fitted["min_score"])
         return ScoreCalibration.model_validate(
             fitted
             | {
