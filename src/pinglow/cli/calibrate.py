@@ -81,6 +81,7 @@ def calibrate(
     precision: Precision = "float32",
     tile: Annotated[int, typer.Option(help="As predict will.")] = 1024,
     flips: Annotated[bool, typer.Option("--flips", help="As predict will.")] = False,
+    large: Annotated[bool, typer.Option("--large", help="As predict will.")] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -130,11 +131,12 @@ def calibrate(
         min_score=LEVELS[-1],
         tile=tile or None,
         flips=flips,
+        large=large,
         ignore=ignored,
     )
     settings = {
-        **{"model": model, "tile": tile, "flips": flips, "every": every},
-        "ignore": ignore or [],
+        **{"model": model, "tile": tile, "flips": flips, "large": large},
+        **{"every": every, "ignore": ignore or []},
     }
     folder = out / _CANDIDATES
     log = JobLog(folder, ["jsonl"], settings, resume)

@@ -206,9 +206,11 @@ def predict(
     done_before = 0 if log is None else len(log.done)
     extra = [] if watch is None else [watch]
     make = make_tracker if track else None
-    summary = _run(found, predictor, out, names, log, selection, make, extra)
-    if watch is not None:
-        echo(f"monitor: {watch.describe()}", err=True)
+    try:
+        summary = _run(found, predictor, out, names, log, selection, make, extra)
+    finally:
+        if watch is not None:
+            echo(f"monitor: {watch.describe()}", err=True)
     _tell(summary, done_before, out)
 
 
