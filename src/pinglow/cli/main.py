@@ -19,6 +19,8 @@ from typer.core import TyperGroup
 from pinglow._version import __version__
 from pinglow.cli import data
 from pinglow.cli.bench import bench
+from pinglow.cli.calibrate import calibrate
+from pinglow.cli.compare import compare
 from pinglow.cli.detect import detect
 from pinglow.cli.evaluate import evaluate
 from pinglow.cli.export import export
@@ -92,6 +94,8 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(train)
 app.command()(evaluate)
+app.command()(calibrate)
+app.command()(compare)
 app.add_typer(data.app, name="data")
 app.command()(models)
 app.command()(export)

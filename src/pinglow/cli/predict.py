@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from pinglow.cli.monitor import Monitor, open_monitor
 from pinglow.cli.output_file import check_output_folder, echo
+from pinglow.cli.sensitivity import (
+    AlarmsPerFrame,
+    MinScore,
+    check_sensitivity,
+    set_sensitivity,
+)
 from pinglow.cli.sources import Crop, Ignore, Raw, describe_live, open_sources, tell_live
 from pinglow.errors import FrameError, OptionError
 
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from pinglow.inference.predictor import Predictor
     from pinglow.io.source import Selection, Source
     from pinglow.output.job_log import JobLog
+    from pinglow.output.sink import Sink
 
 _STDOUT: Final = Path("-")
 
@@ -62,19 +70,14 @@ def predict(
             help="Folder for the results, made if need be; - writes one table to standard output."
         ),
     ] = Path("pinglow-out"),
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="A pixel belongs to a target if its probability is above this, in [0, 1); a box "
-            "is one if its score is.",
-            show_default="the model's own",
-        ),
-    ] = None,
+    min_score: MinScore = None,
+    alarms_per_frame: AlarmsPerFrame = None,
     save: Annotated[
         str | None,
         typer.Option(
-            help="What to write: any of mask, probability (not of detectors), overlay, csv, "
-            "jsonl, with commas.",
+            help="What to write: any of mask, probability (not of detectors), overlay, html (a "
+            "page to look through), csv, jsonl, coco, parquet, crops, with commas; "
+            "docs/guides/results.md tells what is in each.",
             show_default="csv,jsonl,overlay; jsonl to standard output",
         ),
     ] = None,
@@ -98,9 +101,18 @@ def predict(
             "trained on upright frames); what it gains differs from model to model.",
         ),
     ] = False,
+    large: Annotated[
+        bool,
+        typer.Option(
+            "--large",
+            help="Look again at a half and a quarter of the scale, for targets of about 40 to 80 "
+            "pixels; a third more time, and more false alarms.",
+        ),
+    ] = False,
     track: Annotated[
         bool, typer.Option("--track", help="Number targets that belong together over time.")
     ] = False,
+    monitor: Monitor = False,
     every: Annotated[
         int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
     ] = 1,
@@ -132,8 +144,8 @@ def predict(
 ) -> None:
     """Find targets in infrared images and videos and write what was found.
 
-    The model may find pixels or, a detector, boxes: --backend, --precision and --flips are
-    for pixels.
+    The model may find pixels or, a detector, boxes: --backend, --precision, --flips and
+    --large are for pixels.
 
     Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits; raw counts of
     FLIR (radiometric JPEG, FFF, SEQ), ENVI, FITS and HDF5; and MP4, AVI, MKV, MOV, WebM, WMV,
@@ -157,6 +169,7 @@ def predict(
     from pinglow.output.sinks import check_sinks
 
     names = _choose_sinks(save, out)
+    check_sensitivity(min_score, alarms_per_frame)
     selection = Selection(every, start, end)
     if out != _STDOUT:
         check_output_folder("--out", out)
@@ -175,14 +188,19 @@ def predict(
         backend=backend,
         device=device,
         precision=precision,
-        threshold=threshold,
+        min_score=min_score,
         tile=tile or None,
         flips=flips,
+        large=large,
         ignore=ignored,
     )
     check_sinks(names, predictor.kind)
+    set_sensitivity(predictor, alarms_per_frame)
+    watch = open_monitor(predictor, found, resume) if monitor else None
+    track = track or (watch is not None and watch.point.unit == "hour")
     settings = {
-        **{"model": model, "threshold": threshold, "tile": tile, "flips": flips, "track": track},
+        **{"model": model, "min_score": min_score, "alarms_per_frame": alarms_per_frame},
+        **{"tile": tile, "flips": flips, "large": large, "track": track},
         "selection": [every, start, end],
         "video_stream": video_stream,
         "ignore": ignore or [],
@@ -192,8 +210,11 @@ def predict(
     }
     log = None if out == _STDOUT else JobLog(out, names, settings, resume)
     done_before = 0 if log is None else len(log.done)
-    summary = _run(found, predictor, out, names, log, selection, Tracker if track else None)
+    extra = [] if watch is None else [watch]
+    summary = _run(found, predictor, out, names, log, selection, Tracker if track else None, extra)
     tell_live(found)
+    if watch is not None:
+        echo(f"monitor: {watch.describe()}", err=True)
     _tell(summary, done_before, out)
 
 
@@ -234,6 +255,7 @@ def _run(
     log: JobLog | None,
     selection: Selection,
     make_tracker: Callable[[float], AnyTracker] | None,
+    extra: list[Sink],
 ) -> JobSummary:
     """Run the job with a bar on stderr, and say what is in the folder of the results."""
     from pinglow.cli.progress import frame_progress
@@ -261,7 +283,7 @@ def _run(
             return run(
                 sources,
                 predictor,
-                sinks,
+                [*sinks, *extra],
                 resume=log,
                 selection=selection,
                 make_tracker=make_tracker,

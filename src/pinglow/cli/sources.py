@@ -51,14 +51,8 @@ def open_sources(
         OptionError: One does not end, and there are others; or --raw does not fit them.
         DataError: One does not exist.
     """
-    from pinglow.data.pack.cache import open_images
-    from pinglow.io.frames import find_frames
     from pinglow.io.raw import RawFormat
-    from pinglow.io.readers import frame_suffixes
-    from pinglow.io.source import open_source
     from pinglow.io.streams import hide_login, kind_of, open_stream
-    from pinglow.io.video import VIDEO_SUFFIXES
-    from pinglow.output.sinks import SINKS
 
     form = None if raw is None else RawFormat.parse(raw)
     kinds = [kind_of(word, raw is not None) for word in words]
@@ -71,15 +65,26 @@ def open_sources(
         if raw is not None and kind is None:
             raise OptionError(f"--raw is for pipes, raw files and cameras: {word} is none of these")
     if any(kinds):
-        streams = [open_stream(word, form, video_stream) for word in words]
-        return streams
+        return [open_stream(word, form, video_stream) for word in words]
+    return open_files(words, out, video_stream)
+
+
+def open_files(words: list[str], out: Path, video_stream: int | None = None) -> list[Source]:
+    """The images and videos that arguments stand for, but for those among the results.
+
+    Raises:
+        DataError: One does not exist.
+    """
+    from pinglow.data.pack.cache import open_images
+    from pinglow.io.frames import find_frames
+    from pinglow.io.readers import frame_suffixes
+    from pinglow.io.source import open_source
+    from pinglow.io.video import VIDEO_SUFFIXES
+    from pinglow.output.sinks import SINKS
+
     results = [out / sink.place for sink in SINKS.values()]
-    files = find_frames(
-        [open_images(word) for word in words],
-        frame_suffixes() | VIDEO_SUFFIXES,
-        results,
-        tell_others=True,
-    )
+    opened = [open_images(word) for word in words]
+    files = find_frames(opened, frame_suffixes() | VIDEO_SUFFIXES, results, tell_others=True)
     return [open_source(file, video_stream=video_stream) for file in files]
 
 

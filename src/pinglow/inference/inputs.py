@@ -23,7 +23,8 @@ LARGE: Final = 2**24
 """Bytes; of frames beyond that, one at a time."""
 
 _LONGEST: Final = 200  # bytes of an output name; file systems take 255, and sinks add to it
-_STILLS: Final = 25.0  # frames a second that are assumed where there are no times
+STILLS: Final = 25.0
+"""Frames a second that a tracker is told where there are no times."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def read_all(
     for entry in entries:
         source = entry.source
         for frame in source.select(selection):
-            rate = (source.rate or _STILLS) / selection.every  # a camera tells it when it is open
+            rate = (source.rate or STILLS) / selection.every  # a camera tells it when it is open
             clip = None if source.rate is None else Clip(entry.name, rate)
             label = frame.label
             name = _free_name(f"{entry.name}{label}", taken) if label else entry.name

@@ -224,7 +224,7 @@ def _find(
     """What is found in each frame, or why nothing is."""
     if isinstance(predict, Predictor):
         for each in predict.probabilities(frames):
-            yield each if isinstance(each, FrameError) else Prediction(each, predict.threshold)
+            yield each if isinstance(each, FrameError) else predict.decide(each)
         return
     for frame in frames:
         try:

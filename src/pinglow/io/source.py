@@ -245,7 +245,7 @@ def open_source(
     """
     if isinstance(what, bytes):
         return ImageSource(MemoryFile(name, what))
-    path = Path(what)
+    path = Path(what).expanduser()
     if path.is_dir():
         return FolderSource(path)
     return VideoSource(path, video_stream) if is_video(path) else ImageSource(path)

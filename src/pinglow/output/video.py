@@ -89,6 +89,7 @@ class VideoWriter:
             with naming(self._path):
                 for packet in self._stream.encode(frame):
                     self._container.mux(packet)
+                self._file.flush()  # a fragment is there as a whole, or not at all
         except OSError:
             self._failed = True  # ending the file would fail in another way
             raise
