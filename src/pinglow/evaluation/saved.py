@@ -257,9 +257,9 @@ def _read_values(path: Path) -> NDArray[Any]:
     """(H, W) values of a file as stored, of the type that it has."""
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".mat"):
-        values = read_only_frame(path)
+        values = read_only_frame(path, as_stored=True)
         _check_gray(path)
-        return values
+        return np.where(values, np.uint8(255), np.uint8(0)) if values.dtype == np.bool_ else values
     try:
         if suffix == ".npy":  # not as a frame, which has 32 bits at most
             # `np.load` takes anything for a pickle.

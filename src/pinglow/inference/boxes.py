@@ -161,8 +161,8 @@ class BoxPredictor:
         rule, tile = self.card.input_rule, self.tile
         if self.ignore is None:
             return find_boxes(self.network, frame, rule, tile=tile)
-        frame = self.ignore.hide(as_frame(frame))
-        return self.ignore.clear(find_boxes(self.network, frame, rule, tile=tile), frame.shape)
+        seen = self.ignore.hide(as_frame(frame))
+        return self.ignore.clear(find_boxes(self.network, seen, rule, tile=tile), frame.shape)
 
 
 def find_boxes(

@@ -186,7 +186,8 @@ class Predictor:
         """Pixels of a frame at the network's input; 0 where there is an error in its place."""
         if isinstance(frame, FrameError):
             return 0
-        height, width = input_size(frame, self.card.input_rule)
+        seen = frame if self.ignore is None else self.ignore.crop(frame)
+        height, width = input_size(seen, self.card.input_rule)
         return height * width
 
     def _try(self, frames: list[NDArray[Any]]) -> list[FloatArray | FrameError]:
@@ -200,18 +201,17 @@ class Predictor:
         return [each for frame in frames for each in self._try([frame])]
 
     def _compute(self, frames: list[NDArray[Any]]) -> list[FloatArray]:
-        if self.ignore is not None:
-            frames = [self.ignore.hide(frame) for frame in frames]
-        totals = self._look(frames)
+        seen = frames if self.ignore is None else list(map(self.ignore.hide, frames))
+        totals = self._look(seen)
         if self.flips:
             mirrors = _UPRIGHT_MIRRORS if self.card.upright else _MIRRORS
             for axes in mirrors:
-                found = self._look([np.flip(frame, axes) for frame in frames])
+                found = self._look([np.flip(frame, axes) for frame in seen])
                 for total, other in zip(totals, found, strict=True):
                     total += np.flip(other, axes)
             totals = [total / np.float32(1 + len(mirrors)) for total in totals]
         if self.ignore is not None:
-            self.ignore.blank(totals)
+            totals = list(map(self.ignore.restore, totals, frames))
         return totals
 
     def _look(self, frames: Sequence[NDArray[Any]]) -> list[FloatArray]:

@@ -157,7 +157,8 @@ class Scorer:
         true = find_components(true_pixels)
         match = MATCHINGS[self.protocol.matching]
         if self._maps is not None:
-            self._maps.append(keep_high_pixels(probability, true, self.protocol.count))
+            kept = keep_high_pixels(probability, true, self.threshold, self.protocol.count)
+            self._maps.append(kept)
 
         scored = None
         for level in self._levels:

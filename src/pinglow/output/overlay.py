@@ -73,7 +73,7 @@ class OverlaySink(PictureSink):
             self.close()
             path = self._folder / f"{record.clip.name}_overlay.mp4"
             self._clip, self._video = record.clip, VideoWriter(path, record.clip.rate)
-        self._video.write(overlay)
+        self._video.write(overlay, record.time)
 
     def end_source(self, source: str, whole: bool) -> None:
         """End the source's video, which is whole only then."""

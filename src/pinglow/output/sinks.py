@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pinglow.errors import DataError, OptionError
+from pinglow.files import remove_parts
 from pinglow.output.coco import CocoSink
 from pinglow.output.crops import CropSink
 from pinglow.output.mask import MaskSink
@@ -68,6 +69,7 @@ def open_sinks(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_parts(folder)
         with ExitStack() as stack:
             sinks: list[Sink] = [
                 stack.enter_context(closing(SINKS[name](folder))) for name in names
