@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from pinglow.results import PixelResults, TargetResults
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
@@ -48,6 +50,10 @@ class Target:
     bbox: tuple[int, int, int, int]
     area: int
     score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its attributes as plain values, ready for JSON."""
+        return {**asdict(self), "bbox": list(self.bbox)}
 
 
 class Component(NamedTuple):
@@ -86,7 +92,7 @@ def peak_score(probability: FloatArray, candidate: Component) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class Prediction(PixelResults):
     """What the network says about one frame.
 
     Attributes:
@@ -121,7 +127,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class Detections(TargetResults):
     """What a detector says about one frame: boxes, where a `Prediction` has pixels.
 
     Attributes:
@@ -140,6 +146,9 @@ class Detections:
         """Derive the targets, once."""
         targets = tuple(map(_box_target, self.boxes.tolist(), self.scores.tolist()))
         object.__setattr__(self, "targets", targets)
+
+    def _boxes(self) -> NDArray[np.float64]:
+        return self.boxes
 
 
 @dataclass(frozen=True)

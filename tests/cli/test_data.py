@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from pinglow.cli.data import app
 from pinglow.data.boxes import BoxFolder
-from pinglow.data.folder import read_split
+from pinglow.data.folder import FrameFolder, read_split
 from pinglow.data.known import KNOWN_DATASETS
 from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 
@@ -195,7 +195,7 @@ def test_convert_options_are_handed_on(scenes: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        (["--to", "kitti"], OptionError, "--to kitti is unknown: choose from voc, yolo, coco"),
+        (["--to", "kitti"], OptionError, "--to kitti is unknown: choose from labelme, cvat, coco"),
         (["--from", "kitti"], OptionError, "--from kitti is unknown: choose from masks, voc"),
         (["--split", "gone"], DataError, "no list gone.txt"),
         (["--from", "yolo"], DataError, "no labels/"),
@@ -231,3 +231,78 @@ def test_the_module_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout
     assert "numpy" not in done.stdout
+
+
+def write_labels(folder: Path) -> Path:
+    """Two frames with labels of labelme, one of them with a box."""
+    folder.mkdir()
+    for name, kind in (("a", "rectangle"), ("b", "polygon")):
+        frame = np.full((20, 30), 900, np.uint16)
+        frame[5:7, 8:10] = 2000
+        Image.fromarray(frame).save(folder / f"{name}.png")
+        points = [[8, 5], [10, 7]] if kind == "rectangle" else [[8, 5], [10, 5], [10, 7], [8, 7]]
+        shape = {"label": "ship", "points": points, "shape_type": kind}
+        content = {"shapes": [shape], "imagePath": f"{name}.png"}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_import_tells_what_it_did_and_what_comes_next(tmp_path: Path) -> None:
+    labels, out = write_labels(tmp_path / "in"), tmp_path / "out"
+    said = run_well("import", labels, "--out", out)
+    assert said.startswith("labelme: labels ship 2\n2 frames, 2 targets, 0 free of targets. ")
+    assert f"1 mask derived from boxes or points, as {out / 'derived.json'} says" in said
+    assert f"next: pinglow data split {out}" in said
+    assert "masks derived from boxes" in run_well("audit", out, "--json", tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())["derived_masks"] == {"boxes": ["a"]}
+
+
+def test_import_goes_on_after_a_wrong_label(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path / "in")
+    (labels / "a.json").write_text("{")
+    result = run("import", labels, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "1 frame, 1 left out, 1 target" in result.stdout
+    assert result.stderr.startswith("warning: left out: ")
+    assert "a.json is not whole JSON" in result.stderr
+    error = refusal("import", labels, "--out", tmp_path / "out")
+    assert isinstance(error, DataError)
+
+
+@pytest.mark.parametrize("command", [("audit", "{}"), ("split", "{}")])
+def test_a_folder_of_labels_tells_the_command_that_imports_it(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    labels = write_labels(tmp_path / "in")
+    error = refusal(*(word.format(labels) for word in command))
+    assert f"it holds labels of labelme: pinglow data import {labels} --out in-pinglow" in str(
+        error
+    )
+    with pytest.raises(DataError, match=f"pinglow data import {labels} --out in-pinglow"):
+        FrameFolder(labels, "train")
+    with pytest.raises(DataError, match=f"pinglow data import {labels} --out in-pinglow"):
+        BoxFolder(labels, "train")
+
+
+def test_derived_masks_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = tmp_path / "out"
+    run_well("import", write_labels(tmp_path / "in"), "--out", out)
+    for _ in range(2):
+        FrameFolder(out, "all")
+    assert caplog.text.count("1 of 2 masks were derived from boxes or points, not drawn") == 1
+
+
+def test_split_tells_its_lists_and_groups(scenes: Path) -> None:
+    said = run_well("split", scenes, "--val", "0.2", "--test", "0.2", "--overwrite")
+    assert "train 4 frames (4 groups), val 2 frames (2 groups), test 2 frames (2 groups)" in said
+    assert "8 groups of alike frames, the largest of 1; no group is in two lists" in said
+    assert "--overwrite" in str(refusal("split", scenes))
+
+
+def test_convert_of_results_needs_no_list_and_of_a_folder_one(scenes: Path) -> None:
+    out = scenes.parent / "out"
+    error = refusal("convert", scenes, "--to", "labelme", "--out", out)
+    assert isinstance(error, OptionError)
+    assert "--split is missing" in str(error)
+    said = run_well("convert", scenes, "--split", "val", "--to", "labelme", "--out", out)
+    assert said == f"1 frame, 1 target. The labelme labels are in {out}.\n"

@@ -17,13 +17,14 @@ from PIL import Image
 from scipy import ndimage
 
 from pinglow.data.boxes import BoxFolder, fill_boxes, mask_boxes
-from pinglow.data.convert import BOX_FORMATS, convert_boxes, gray_8_bits
+from pinglow.data.convert import convert_labels, gray_8_bits
 from pinglow.data.folder import FrameFolder, read_split
 from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 from pinglow.io.frames import read_only_frame
 from pinglow.preprocess import normalize_frame
 from pinglow.structures import Detections, find_targets
 
+BOXES = ("voc", "yolo", "coco")
 NAMES = ["a", "Misc_1", "s/scene.1"]
 
 
@@ -147,11 +148,11 @@ def test_masks_are_those_of_a_frame_folder(folder: Path) -> None:
             assert (found == expected).all()
 
 
-@pytest.mark.parametrize("source", BOX_FORMATS)
+@pytest.mark.parametrize("source", BOXES)
 def test_there_and_back(folder: Path, tmp_path: Path, source: str) -> None:
     out = tmp_path / "out"
     seen: list[int] = []
-    done = convert_boxes(folder, ["all"], source, out, on_frame=lambda: seen.append(1))
+    done = convert_labels(folder, ["all"], source, out, on_frame=lambda: seen.append(1))
     assert (done.frames, done.targets, done.broken, len(seen)) == (3, 3, {}, 3)
     if source != "yolo":
         (folder / "images").rename(out / "images")
@@ -172,7 +173,7 @@ def test_through_every_format(folder: Path, tmp_path: Path) -> None:
     before = folder
     for step in ("voc", "coco", "yolo"):
         after = tmp_path / step
-        convert_boxes(before, ["all"], step, after)
+        convert_labels(before, ["all"], step, after)
         if step != "yolo":
             (before / "images").rename(after / "images")
         before = after
@@ -183,8 +184,8 @@ def test_through_every_format(folder: Path, tmp_path: Path) -> None:
 
 def test_the_first_source_that_is_there_is_taken(folder: Path) -> None:
     for source in ("coco", "voc"):
-        convert_boxes(folder, ["all"], source, folder)
-    convert_boxes(folder, ["all"], "yolo", folder.parent / "yolo")
+        convert_labels(folder, ["all"], source, folder)
+    convert_labels(folder, ["all"], "yolo", folder.parent / "yolo")
     (folder.parent / "yolo" / "labels").rename(folder / "labels")
     places = {"masks": "masks", "voc": "boxes", "yolo": "labels", "coco": "annotations"}
     for source, place in places.items():
@@ -198,7 +199,7 @@ def test_the_first_source_that_is_there_is_taken(folder: Path) -> None:
 
 
 def test_one_annotations_file_serves_lists_that_have_none(folder: Path) -> None:
-    convert_boxes(folder, ["all"], "coco", folder)
+    convert_labels(folder, ["all"], "coco", folder)
     (folder / "annotations" / "all.json").rename(folder / "annotations.json")
     (folder / "mine.txt").write_text("Misc_1\n")
     frames = BoxFolder(folder, str(folder / "mine.txt"), "coco")
@@ -206,7 +207,7 @@ def test_one_annotations_file_serves_lists_that_have_none(folder: Path) -> None:
 
 
 def test_an_image_in_coco_may_have_folders_before_its_name(folder: Path) -> None:
-    convert_boxes(folder, ["all"], "coco", folder)
+    convert_labels(folder, ["all"], "coco", folder)
     path = folder / "annotations" / "all.json"
     text = path.read_text()
     path.write_text(text.replace('"a.png"', '"D:\\\\data/images/a.png"'))
@@ -215,16 +216,23 @@ def test_an_image_in_coco_may_have_folders_before_its_name(folder: Path) -> None
     coco["images"][0]["file_name"] = "x/a.png"
     coco["images"][1]["file_name"] = "y/a.png"
     path.write_text(json.dumps(coco))
+    frames = BoxFolder(folder, "all", "coco")
+    assert len(frames.boxes(2)) == 2
     with pytest.raises(DataError, match=r"all\.json has 2 images called 'a'"):
-        BoxFolder(folder, "all", "coco")
+        frames.boxes(0)
     coco["images"][1]["file_name"] = "b.png"
     path.write_text(json.dumps(coco))
     with pytest.raises(DataError, match=r"all\.json has no images called 'Misc_1'"):
+        BoxFolder(folder, "all", "coco").boxes(1)
+    done = convert_labels(folder, ["all"], "voc", folder.parent / "out", source="coco")
+    assert (done.frames, list(done.broken)) == (2, ["Misc_1"])
+    (folder / "all.txt").write_text("Misc_1")
+    with pytest.raises(DataError, match=r"no images called 'Misc_1'"):
         BoxFolder(folder, "all", "coco")
 
 
 def test_coco_names_of_many_folders_take_no_memory(folder: Path) -> None:
-    convert_boxes(folder, ["all"], "coco", folder)
+    convert_labels(folder, ["all"], "coco", folder)
     path = folder / "annotations" / "all.json"
     coco = json.loads(path.read_text())
     coco["images"] += [
@@ -241,12 +249,12 @@ def test_coco_names_of_many_folders_take_no_memory(folder: Path) -> None:
 
 
 def test_one_bad_box_leaves_its_frame_out(folder: Path, tmp_path: Path) -> None:
-    convert_boxes(folder, ["all"], "coco", folder)
+    convert_labels(folder, ["all"], "coco", folder)
     path = folder / "annotations" / "all.json"
     coco = json.loads(path.read_text())
     coco["annotations"].append({"id": 9, "image_id": 1, "bbox": [4, 4, 0, 0]})
     path.write_text(json.dumps(coco))
-    done = convert_boxes(folder, ["all"], "yolo", tmp_path / "out", source="coco")
+    done = convert_labels(folder, ["all"], "yolo", tmp_path / "out", source="coco")
     assert (done.frames, done.targets) == (2, 3)
     assert list(done.broken) == ["a"]
     assert "has a box of 0 x 0 px" in done.broken["a"]
@@ -260,7 +268,7 @@ def test_labels_are_found_in_either_unicode_form(tmp_path: Path, source: str) ->
         (folder / part / "Misc_1.png").rename(folder / part / f"{composed}.png")
     (folder / "all.txt").write_text(composed)
     out = tmp_path / "out"
-    convert_boxes(folder, ["all"], source, out)
+    convert_labels(folder, ["all"], source, out)
     if source == "coco":
         path = out / "annotations" / "all.json"
         path.write_text(path.read_text().replace(composed, decomposed))
@@ -276,7 +284,7 @@ def test_labels_are_found_in_either_unicode_form(tmp_path: Path, source: str) ->
 def test_a_box_that_is_there_twice_counts_once(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    convert_boxes(folder, ["all"], "voc", folder)
+    convert_labels(folder, ["all"], "voc", folder)
     path = folder / "boxes" / "Misc_1.xml"
     text = path.read_text()
     item = text[text.index("  <object>") : text.index("</annotation>")]
@@ -293,7 +301,7 @@ def test_what_is_missing_or_does_not_fit_is_named(folder: Path, tmp_path: Path) 
     with pytest.raises(DataError, match=r"in has no labels/; add it"):
         BoxFolder(folder, "all", "yolo")
     for target in ("voc", "coco"):
-        convert_boxes(folder, ["all"], target, folder)
+        convert_labels(folder, ["all"], target, folder)
     Image.fromarray(np.zeros((9, 7), np.uint8)).save(folder / "images" / "a.png")
     frames = BoxFolder(folder, "all", "coco")
     with pytest.raises(DataError, match=r"all\.json: a is of a frame of 30 x 24, .* has 7 x 9"):
@@ -318,7 +326,7 @@ def test_a_frame_is_read_once_for_its_boxes(folder: Path, monkeypatch: pytest.Mo
         read.append(path)
         return read_only_frame(path)
 
-    convert_boxes(folder, ["all"], "voc", folder)
+    convert_labels(folder, ["all"], "voc", folder)
     monkeypatch.setattr("pinglow.data.folder.read_only_frame", count)
     frames = BoxFolder(folder, "all", "voc")
     frames.frame(1)
@@ -335,27 +343,27 @@ def test_beside_the_frames_nothing_else_is_touched(folder: Path) -> None:
         return {name: (folder / name).read_bytes() for name in files(folder)}
 
     before = contents()
-    convert_boxes(folder, ["train"], "voc", folder)
-    convert_boxes(folder, ["train", "val"], "coco", folder / "." / "")
+    convert_labels(folder, ["train"], "voc", folder)
+    convert_labels(folder, ["train", "val"], "coco", folder / "." / "")
     after = contents()
     assert {name: after[name] for name in before} == before
     assert after.keys() - before.keys() == {
         "boxes/a.xml", "boxes/Misc_1.xml", "annotations/train.json", "annotations/val.json",
     }  # fmt: skip
     with pytest.raises(OptionError, match=r"yolo brings images of its own"):
-        convert_boxes(folder, ["train"], "yolo", folder, overwrite=True)
+        convert_labels(folder, ["train"], "yolo", folder, overwrite=True)
 
 
 def test_a_list_in_a_sub_folder_is_not_shadowed(folder: Path) -> None:
     (folder / "img_idx").mkdir()
     (folder / "train.txt").rename(folder / "img_idx" / "train_IN.txt")
-    convert_boxes(folder, ["train"], "voc", folder)
+    convert_labels(folder, ["train"], "voc", folder)
     assert not (folder / "train.txt").exists()
 
 
 def test_yolo_is_what_its_trainer_reads(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    convert_boxes(folder, ["train", "val"], "yolo", out)
+    convert_labels(folder, ["train", "val"], "yolo", out)
     assert files(out) == {
         "data.yaml", "train.txt", "val.txt",
         *(f"images/{name}.png" for name in NAMES), *(f"labels/{name}.txt" for name in NAMES),
@@ -377,11 +385,11 @@ def test_an_interrupted_conversion_to_yolo_can_be_made_again(folder: Path, tmp_p
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert_boxes(folder, ["train", "val"], "yolo", tmp_path / "out", on_frame=interrupt)
+        convert_labels(folder, ["train", "val"], "yolo", tmp_path / "out", on_frame=interrupt)
     with pytest.raises(DataError, match=r"is there already; .*--overwrite"):
-        convert_boxes(folder, ["train", "val"], "yolo", tmp_path / "out")
-    convert_boxes(folder, ["train", "val"], "yolo", tmp_path / "out", overwrite=True)
-    convert_boxes(folder, ["train", "val"], "yolo", tmp_path / "whole")
+        convert_labels(folder, ["train", "val"], "yolo", tmp_path / "out")
+    convert_labels(folder, ["train", "val"], "yolo", tmp_path / "out", overwrite=True)
+    convert_labels(folder, ["train", "val"], "yolo", tmp_path / "whole")
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
@@ -393,7 +401,7 @@ def test_one_list_is_for_training_and_validation_and_a_third_for_testing(
         (["train", "val", "all"], {"train": "train", "val": "val", "test": "all"}),
     ):
         out = tmp_path / str(len(splits))
-        done = convert_boxes(folder, splits, "yolo", out)
+        done = convert_labels(folder, splits, "yolo", out)
         assert done.frames == 3  # each once
         text = (out / "data.yaml").read_text()
         for key in ("train", "val", "test"):
@@ -413,7 +421,7 @@ def test_ultralytics_reads_the_same_boxes_and_pixels(
     names = read_split(shared_data / "sirst", "trainval")[:8]
     (tmp_path / "some.txt").write_text("\n".join(names))
     out = tmp_path / "out"
-    convert_boxes(shared_data / "sirst", [str(tmp_path / "some.txt")], "yolo", out)
+    convert_labels(shared_data / "sirst", [str(tmp_path / "some.txt")], "yolo", out)
     data = check_det_dataset(out / "data.yaml")
     assert data["names"] == {0: "target"}
     assert data["train"] == data["val"] == str(out / "some.txt")
@@ -431,12 +439,12 @@ def test_ultralytics_reads_the_same_boxes_and_pixels(
         assert (pixels == ours.frame(index)[:, :, None]).all()
 
 
-@pytest.mark.parametrize("target", BOX_FORMATS)
+@pytest.mark.parametrize("target", BOXES)
 def test_a_broken_frame_is_left_out(folder: Path, tmp_path: Path, target: str) -> None:
     (folder / "images" / "a.png").write_bytes(b"nothing")
     (folder / "images" / "s" / "scene.1.png").write_bytes(b"")
     out = tmp_path / "out"
-    done = convert_boxes(folder, ["train", "val"], target, out)
+    done = convert_labels(folder, ["train", "val"], target, out)
     assert (done.frames, done.targets) == (1, 1)
     assert list(done.broken) == ["a", "s/scene.1"]
     assert "a.png" in done.broken["a"]
@@ -449,9 +457,9 @@ def test_a_broken_frame_is_left_out(folder: Path, tmp_path: Path, target: str) -
 
 
 def test_a_broken_label_is_left_out_too(folder: Path, tmp_path: Path) -> None:
-    convert_boxes(folder, ["all"], "voc", folder)
+    convert_labels(folder, ["all"], "voc", folder)
     (folder / "boxes" / "a.xml").write_text("<annotation>")
-    done = convert_boxes(folder, ["all"], "coco", tmp_path / "out", source="voc")
+    done = convert_labels(folder, ["all"], "coco", tmp_path / "out", source="voc")
     assert done.frames == 2
     assert "a.xml" in done.broken["a"]
 
@@ -459,8 +467,8 @@ def test_a_broken_label_is_left_out_too(folder: Path, tmp_path: Path) -> None:
 def test_where_everything_is_broken_nothing_is_written(folder: Path, tmp_path: Path) -> None:
     for name in NAMES:
         (folder / "images" / f"{name}.png").write_bytes(b"")
-    for target in BOX_FORMATS:
-        done = convert_boxes(folder, ["all"], target, tmp_path / target)
+    for target in BOXES:
+        done = convert_labels(folder, ["all"], target, tmp_path / target)
         assert (done.frames, len(done.broken)) == (0, 3)
         assert not (tmp_path / target).exists()
 
@@ -478,29 +486,29 @@ def test_nothing_is_replaced_unless_told(
     folder: Path, tmp_path: Path, target: str, there: str
 ) -> None:
     out = tmp_path / "out"
-    convert_boxes(folder, ["train"], target, out)
+    convert_labels(folder, ["train"], target, out)
     (out / there).write_bytes(b"mine")
     with pytest.raises(DataError, match=r"is there already; .* --overwrite"):
-        convert_boxes(folder, ["train"], target, out)
+        convert_labels(folder, ["train"], target, out)
     assert (out / there).read_bytes() == b"mine"
-    convert_boxes(folder, ["train"], target, out, overwrite=True)
+    convert_labels(folder, ["train"], target, out, overwrite=True)
     assert (out / there).read_bytes() != b"mine"
 
 
 def test_two_formats_share_a_folder_and_its_lists(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for target in ("voc", "coco"):
-        convert_boxes(folder, ["train"], target, out)
+        convert_labels(folder, ["train"], target, out)
     (out / "val.txt").write_text("mine\n")
     with pytest.raises(DataError, match=r"val\.txt is there already"):
-        convert_boxes(folder, ["val"], "voc", out)
+        convert_labels(folder, ["val"], "voc", out)
     assert (out / "val.txt").read_text() == "mine\n"
 
 
 @pytest.mark.parametrize(
     ("splits", "target", "error", "message"),
     [
-        (["all"], "kitti", OptionError, r"'kitti' are unknown; use voc, yolo, coco"),
+        (["all"], "kitti", OptionError, r"'kitti' are unknown; use labelme, cvat, coco"),
         (["all", "{in}/all.txt"], "voc", OptionError, r"two of the lists all, all have one name"),
         (["all", "none"], "voc", DataError, r"no list none\.txt"),
         (["{in}/far.txt"], "yolo", DataError, r"has the line \.\./images/a, which is no frame"),
@@ -516,7 +524,7 @@ def test_impossible_conversions_write_nothing(
     for name in ("labels/a.txt", "images/a.txt"):  # where the last list leads
         (folder / name).touch()
     with pytest.raises(error, match=message):
-        convert_boxes(folder, splits, target, tmp_path / "out", source="yolo")
+        convert_labels(folder, splits, target, tmp_path / "out", source="yolo")
     assert not (tmp_path / "out").exists()
 
 
@@ -524,11 +532,11 @@ def test_images_that_no_conversion_wrote_are_safe(folder: Path, tmp_path: Path) 
     other = make_folder(tmp_path / "other")
     before = (other / "images" / "a.png").read_bytes()
     with pytest.raises(DataError, match=r"other has images but no data\.yaml"):
-        convert_boxes(folder, ["all"], "yolo", other, overwrite=True)
+        convert_labels(folder, ["all"], "yolo", other, overwrite=True)
     assert (other / "images" / "a.png").read_bytes() == before
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file is a file"):
-        convert_boxes(folder, ["all"], "voc", tmp_path / "file")
+        convert_labels(folder, ["all"], "voc", tmp_path / "file")
 
 
 # --- 8 bits --------------------------------------------------------------------------------------

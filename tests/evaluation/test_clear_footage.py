@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pinglow.errors import DataError
-from pinglow.evaluation.clear_footage import ClearClip, ClearFootage, Sighting, read_clips
-from pinglow.inference.tracking import make_tracker
+from pinglow.evaluation.clear_footage import ClearClip, ClearFootage, Sighting, boxes_of, read_clips
+from pinglow.inference.tracking import Tracker
 from pinglow.io.source import Source
 from pinglow.structures import Target
 
@@ -38,19 +38,19 @@ def test_alarms_are_what_a_tracker_of_every_frame_says() -> None:
     seen += [sighting(place, 100 + place, 0.6) for place in [*range(20, 60), *range(120, 150)]]
     clip = clip_of(*seen)
     for level in (0.8, 0.5, 0.1):
-        tracker = make_tracker(10.0)
+        tracker = Tracker(10.0)
         numbers: set[int] = set()
         for place in range(200):  # without passing over any
             here = [each.target for each in clip.found.get(place, []) if each.target.score > level]
-            numbers |= {number for number in tracker.update(here) if number is not None}
-        assert len(clip.alarms(level, make_tracker)) == len(numbers)
+            numbers |= {number for number in tracker.update(boxes_of(here)) if number is not None}
+        assert len(clip.alarms(level, Tracker)) == len(numbers)
     assert len(numbers) >= 2
 
 
 def test_the_score_of_an_alarm_is_the_level_at_which_it_is_still_one() -> None:
     scores = [0.2, 0.9, 0.9, 0.7, 0.7, 0.3]
     clip = clip_of(*(sighting(place, 50 + place, score) for place, score in enumerate(scores)))
-    footage = ClearFootage([clip], make_tracker)
+    footage = ClearFootage([clip], Tracker)
     counts = [int(footage.count(level).sum()) for level in (0.95, 0.8, 0.69, 0.5, 0.1)]
     assert counts == [0, 0, 1, 1, 1]
     [alarm] = footage.alarms
@@ -60,7 +60,7 @@ def test_the_score_of_an_alarm_is_the_level_at_which_it_is_still_one() -> None:
 
 
 def test_a_sure_and_long_track_looks_like_a_target() -> None:
-    footage = ClearFootage([clip_of(*(sighting(p, 50 + p, 0.9) for p in range(30)))], make_tracker)
+    footage = ClearFootage([clip_of(*(sighting(p, 50 + p, 0.9) for p in range(30)))], Tracker)
     footage.count(0.8)
     [alarm] = footage.alarms
     assert alarm.like_a_target
@@ -69,7 +69,7 @@ def test_a_sure_and_long_track_looks_like_a_target() -> None:
 
 def test_without_times_each_detection_is_an_alarm() -> None:
     clip = clip_of(*(sighting(0, 20.0 * n, 0.1 * n) for n in range(1, 6)), rate=None, frames=1)
-    footage = ClearFootage([clip, clip_of(rate=None, frames=1)], make_tracker)
+    footage = ClearFootage([clip, clip_of(rate=None, frames=1)], Tracker)
     assert footage.count(0.25).tolist() == [3, 0]
     assert len(footage.alarms) == 3
     assert footage.exposure.tolist() == [1, 1]

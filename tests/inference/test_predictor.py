@@ -17,7 +17,8 @@ from pinglow.backends.opening import open_model
 from pinglow.backends.torch import TorchBackend
 from pinglow.data.synthetic.scenes import SceneSpec, render_scene, target_signal
 from pinglow.errors import FrameError, ModelError, OptionError
-from pinglow.inference.predictor import Predictor, predict_probabilities, predict_probability
+from pinglow.inference.predictor import Predictor
+from pinglow.inference.probability import predict_probabilities, predict_probability
 from pinglow.models.card import ModelCard
 from pinglow.models.registry import build_network
 from pinglow.models.weights import load_network, save_model

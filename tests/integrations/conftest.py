@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pinglow.data.convert import convert_boxes
+from pinglow.data.convert import convert_labels
 from pinglow.data.synthetic.scenes import SENSORS, SceneSpec, write_dataset
 
 
@@ -30,5 +30,5 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def yolo_set(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the same for ultralytics: its data.yaml."""
     out = tmp_path_factory.mktemp("yolo") / "set"
-    convert_boxes(scenes, ["train"], "yolo", out)
+    convert_labels(scenes, ["train"], "yolo", out)
     return out / "data.yaml"

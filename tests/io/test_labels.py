@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pinglow.errors import DataError
 from pinglow.io.labels.boxes import BoxArray
-from pinglow.io.labels.coco import read_coco, write_coco
+from pinglow.io.labels.coco import read_coco, read_coco_marks, write_coco
 from pinglow.io.labels.voc import read_voc, write_voc
 from pinglow.io.labels.yolo import read_yolo, write_yolo
 
@@ -369,6 +369,34 @@ def test_a_coco_image_may_lack_its_size_and_ids_may_be_texts(
     assert image.shape is None
     assert image.boxes(SHAPE).tolist() == [[1, 2, 3, 4]]
     assert "1 of 2 annotations are of no image in it" in caplog.text
+
+
+CORNERS = [[1, 2, 4, 6], [50, 30, 58, 36], [30, 20, 33, 24]]
+
+
+def test_coco_corners_are_refused_and_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(coco_dict(*CORNERS)))
+    for read in (read_coco, lambda place: list(read_coco_marks(place))):
+        with pytest.raises(DataError, match=r"a\.json has boxes that reach out .* x0, y0, x1, y1"):
+            read(path)
+    no_size = [{"id": 7, "file_name": "a.png"}]
+    path.write_text(json.dumps(coco_dict(*CORNERS, images=no_size)))
+    with pytest.raises(DataError, match=r"annotations\.0 has boxes that reach out"):
+        read_coco(path)["a"].boxes(SHAPE)
+    # One that is no corner, or that all stay in: they are meant as they are.
+    for boxes in ([*CORNERS, [40, 30, 10, 5]], [[2, 2, 30, 20], [1, 2, 59, 38]]):
+        path.write_text(json.dumps(coco_dict(*boxes)))
+        assert len(read_coco(path)["a"].boxes(SHAPE)) == len(boxes)
+
+
+def test_yolo_outlines_are_boxes_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("0 0.1 0.1 0.2 0.1 0.2 0.3\n")
+    np.testing.assert_allclose(read_yolo(path, SHAPE), [[6, 4, 6, 8]], atol=1e-6)
+    path.write_text("0 6 4 12 4 12 12\n")
+    with pytest.raises(DataError, match=r"line 1 has corners in pixels: YOLO's numbers are shares"):
+        read_yolo(path, SHAPE)
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "iso-8859-1", "utf-16", "utf-8", "windows-1252"])

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from pinglow.data.boxes import BoxFolder, mask_boxes
-from pinglow.data.convert import convert_boxes
+from pinglow.data.convert import convert_labels
 from pinglow.errors import DataError, ModelError, OptionError, RecipeError
 from pinglow.inference.predictor import Predictor
 from pinglow.io.frames import read_frame
@@ -106,7 +106,7 @@ def test_boxes_without_masks_train_on_filled_boxes(
 ) -> None:
     """The weights are those of a run on masks that hold these boxes, to the bit."""
     boxed, filled = tmp_path / "boxed", tmp_path / "filled"
-    convert_boxes(box_scenes, ["train"], source, boxed)
+    convert_labels(box_scenes, ["train"], source, boxed)
     (boxed / "images").symlink_to(box_scenes / "images")
     (filled / "masks").mkdir(parents=True)
     (filled / "images").symlink_to(box_scenes / "images")
@@ -131,7 +131,7 @@ def test_a_broken_label_is_said_before_the_run_begins(
     make_detector_recipe: Make, box_scenes: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "boxed"
-    convert_boxes(box_scenes, ["train"], "voc", folder)
+    convert_labels(box_scenes, ["train"], "voc", folder)
     (folder / "images").symlink_to(box_scenes / "images")
     broken = sorted((folder / "boxes").glob("*.xml"))[-1]
     broken.write_text("<annotation><object></object></annotation>")

@@ -99,6 +99,7 @@ def calibrate(
     precision: Precision = "float32",
     tile: Annotated[int, typer.Option(help="As predict will.")] = 1024,
     flips: Annotated[bool, typer.Option("--flips", help="As predict will.")] = False,
+    large: Annotated[bool, typer.Option("--large", help="As predict will.")] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -128,9 +129,10 @@ def calibrate(
 
     Example: pinglow calibrate --clear "frames/*.tif" --alarms-per-frame 0.05 --out mine
     """
+    from pinglow.inference.predictor import Predictor
+
     if data is not None:
         from pinglow.cli.score_calibration import calibrate_by_targets
-        from pinglow.inference.predictor import Predictor
 
         if clear is not None or split is None:
             raise OptionError("--data takes --split, the list of its frames, and no --clear")
@@ -138,7 +140,9 @@ def calibrate(
             check_output_folder("--out", out)
         loaded = Predictor.load(
             model,
-            **{"backend": backend, "device": device, "precision": precision},
+            backend=backend,
+            device=device,
+            precision=precision,
             tile=tile or None,
             flips=flips,
         )
@@ -146,12 +150,11 @@ def calibrate(
         return
     if clear is None or out is None:
         raise OptionError("give --clear and --out, for alarms; or --data and --split, for scores")
-    from pinglow.cli.predict import find_files
+    from pinglow.cli.sources import open_files
     from pinglow.evaluation.clear_footage import read_clips
     from pinglow.evaluation.operating_point import LEVELS, check_wish
     from pinglow.inference.ignored import Ignored
-    from pinglow.inference.predictor import Predictor
-    from pinglow.io.source import Selection, open_source
+    from pinglow.io.source import Selection
     from pinglow.models.card import find_model
     from pinglow.models.recard import save_with_card
     from pinglow.output.job_log import JobLog
@@ -161,7 +164,7 @@ def calibrate(
     earlier = _earlier_model(out)
     selection = Selection(every)
     ignored = Ignored.parse(ignore or [])
-    sources = [open_source(file) for file in find_files(clear, out)]
+    sources = open_files(clear, out)
     if wish.unit == "hour":
         _check_times(sources, rate)
     predictor = Predictor.load(
@@ -172,11 +175,12 @@ def calibrate(
         min_score=LEVELS[-1],
         tile=tile or None,
         flips=flips,
+        large=large,
         ignore=ignored,
     )
     settings = {
-        **{"model": model, "tile": tile, "flips": flips, "every": every},
-        "ignore": ignore or [],
+        **{"model": model, "tile": tile, "flips": flips, "large": large},
+        **{"every": every, "ignore": ignore or []},
     }
     folder = out / _CANDIDATES
     log = JobLog(folder, ["jsonl"], settings, resume)
@@ -221,9 +225,9 @@ def _check_times(sources: list[Source], rate: float | None) -> None:
         OptionError: It is not.
         MissingExtraError: What tracks is not installed.
     """
-    from pinglow.inference.tracking import make_tracker
+    from pinglow.inference.tracking import Tracker
 
-    make_tracker(1.0)
+    Tracker(1.0)
     if rate is not None and not 0 < rate < float("inf"):
         raise OptionError(f"--rate is {rate}; use a number above 0")
     silent = next((source.name for source in sources if source.rate is None), None)
@@ -284,10 +288,10 @@ def _choose(
     from pinglow.evaluation.clear_footage import ClearFootage
     from pinglow.evaluation.clear_report import write_alarms, write_levels
     from pinglow.evaluation.operating_point import try_levels, why_none
-    from pinglow.inference.tracking import make_tracker
+    from pinglow.inference.tracking import Tracker
     from pinglow.models.card import OperatingPoint
 
-    footage = ClearFootage(clips, make_tracker)
+    footage = ClearFootage(clips, Tracker)
     rates = try_levels(footage.count, footage.exposure, wish)
     alarms = footage.alarms
     write_levels(out, rates, wish)

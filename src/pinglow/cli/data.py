@@ -1,4 +1,4 @@
-"""pinglow data: audit, synthetic scenes, conversion of boxes, packs, the known data sets."""
+"""pinglow data: audit, synthetic scenes, labels, packs, the known data sets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pinglow.cli.labels import convert, import_labels, split
 from pinglow.cli.output_file import (
     check_output_file,
     check_output_folder,
@@ -14,14 +15,16 @@ from pinglow.cli.output_file import (
     is_standard_output,
     write_json,
 )
-from pinglow.errors import FrameError, OptionError
+from pinglow.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from pinglow.data.audit import Audit
 
-app = typer.Typer(no_args_is_help=True, help="Audit, make, convert, pack and find data sets.")
+app = typer.Typer(
+    no_args_is_help=True, help="Import, audit, split, make, convert, pack and find data sets."
+)
 
 _EXAMPLES = 4
 
@@ -137,77 +140,9 @@ def synth(
     echo(f"{out}: {count} scenes; the known truth is in {out / TRUTH}")
 
 
-@app.command()
-def convert(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Data folder.")],
-    split: Annotated[
-        list[str], typer.Option(metavar="NAME", help="List to convert; give it once for each.")
-    ],
-    to: Annotated[str, typer.Option(metavar="FORMAT", help="voc, yolo or coco.")],
-    out: Annotated[Path, typer.Option(help="Folder to write into; DIR: beside its frames.")],
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="SOURCE",
-            help="What DIR's boxes are taken from: masks, voc, yolo or coco.",
-            show_default="the first of these that it has",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace boxes written earlier.")
-    ] = False,
-) -> None:
-    """Write the boxes of targets, from masks or other boxes, as detectors want them.
-
-    voc: boxes/NAME.xml. coco: annotations/SPLIT.json. yolo: a folder that ultralytics' trainer
-    takes, with 8-bit images, labels/NAME.txt and data.yaml; its first list is for training, the
-    second for validation. A broken frame is listed at the end, the others go on, and the exit
-    code is 2; a missing one stops it before anything is written.
-
-    Example: pinglow data convert my-frames/ --split train --split val --to yolo --out my-yolo/
-    """
-    from functools import partial
-
-    from pinglow.cli.progress import frame_progress
-    from pinglow.data.boxes import BOX_SOURCES
-    from pinglow.data.convert import BOX_FORMATS, convert_boxes
-    from pinglow.data.folder import read_split
-
-    check_output_folder("--out", out)
-    if to not in BOX_FORMATS:
-        raise OptionError(f"--to {to} is unknown: choose from {', '.join(BOX_FORMATS)}")
-    if source is not None and source not in BOX_SOURCES:
-        raise OptionError(f"--from {source} is unknown: choose from {', '.join(BOX_SOURCES)}")
-    with frame_progress() as progress:
-        total = sum(len(read_split(folder, name)) for name in split)
-        task = progress.add_task(str(folder), total=total)
-        done = convert_boxes(
-            folder,
-            split,
-            to,
-            out,
-            source=source,
-            overwrite=overwrite,
-            on_frame=partial(progress.advance, task),
-        )
-    if to == "yolo" and len(split) == 1:
-        echo(
-            f"note: {out}/data.yaml validates with the frames that it trains on; give --split a "
-            "second time to validate with others",
-            err=True,
-        )
-    for reason in done.broken.values():
-        echo(f"warning: left out: {reason}", err=True)
-    if not done.frames:
-        raise FrameError(f"none of the {len(done.broken)} frames could be used: see above why")
-    left_out = f"{len(done.broken)} left out, " if done.broken else ""
-    echo(
-        f"{done.frames} frame{'s' * (done.frames != 1)}, {left_out}"
-        f"{done.targets} target{'s' * (done.targets != 1)}. The {to} boxes are in {out}."
-    )
-    if done.broken:
-        raise typer.Exit(2)
+app.command("import")(import_labels)
+app.command()(convert)
+app.command()(split)
 
 
 @app.command()
@@ -362,6 +297,7 @@ def _audit_table(audit: Audit) -> Table:
         ("masks with soft edges", audit.non_binary_masks),
         *((f"mask {meaning}", names) for meaning, names in audit.special_masks.items()),
         ("unclear masks", list(audit.unclear_masks.values())),
+        *((f"masks derived from {each}", names) for each, names in audit.derived_masks.items()),
         *((f"no image, listed in {s}", names) for s, names in audit.missing_images.items()),
         ("images in no list", audit.unlisted if audit.splits else []),
         *((f"LEAK: listed in {pair}", names) for pair, names in audit.leaks.items()),

@@ -35,7 +35,7 @@ def open_monitor(
         MissingExtraError: What tracks targets is not installed.
     """
     from pinglow.inference.monitor import make_monitor
-    from pinglow.inference.tracking import make_tracker
+    from pinglow.inference.tracking import Tracker
 
     if resume:
         raise OptionError("--monitor counts from a job's start: start anew, without --resume")
@@ -46,5 +46,5 @@ def open_monitor(
         lambda text: echo(f"warning: {text}", err=True),
     )
     if found.point.unit == "hour":
-        make_tracker(1.0)  # says now if its library is not installed
+        Tracker(1.0)  # says now if its library is not installed
     return found

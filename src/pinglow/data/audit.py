@@ -15,11 +15,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pinglow.data.derived import read_derived
 from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.folder import (
     find_mask,
     fit_mask,
     frame_path,
+    import_hint,
     list_splits,
     read_image,
     read_mask,
@@ -56,6 +58,7 @@ class Audit:
         special_masks: What is meant by a mask's values, where it is not plain, to its frames.
         unclear_masks: Frame to why its mask cannot be read: it covers most of the frame, or some
             of its values may mean pixels to leave out.
+        derived_masks: What was derived, "boxes" or "points", to the frames whose masks were.
         target_free: Frames whose mask is empty.
         splits: Number of names per list.
         missing_images: List to its names that have no image, where there are any.
@@ -82,6 +85,7 @@ class Audit:
     non_binary_masks: list[str] = field(default_factory=list)
     special_masks: dict[str, list[str]] = field(default_factory=dict)
     unclear_masks: dict[str, str] = field(default_factory=dict)
+    derived_masks: dict[str, list[str]] = field(default_factory=dict)
     target_free: list[str] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
     missing_images: dict[str, list[str]] = field(default_factory=dict)
@@ -120,6 +124,9 @@ def audit_folder(folder: Path, on_frame: Callable[[], object] = lambda: None) ->
             audit.broken[str(path)] = f"{path} is never read: {paths[name]} has its name; rename it"
             on_frame()
     audit.images = len(paths)
+    for name, source in sorted(read_derived(folder).items()):
+        if name in paths:
+            audit.derived_masks.setdefault(source, []).append(name)
     hashes: dict[str, str] = {}
     groups = group_near_duplicates(_inspect_frames(audit, folder, paths, hashes, on_frame))
     audit.frame_sizes = dict(Counter(audit.frame_sizes).most_common())
@@ -141,7 +148,10 @@ def find_image_files(folder: Path) -> list[Path]:
     folder = open_data(folder)
     list_splits(folder)  # says so if there is no such folder
     if not (folder / "images").is_dir():
-        raise DataError(f"{folder} has no folder images/: name a folder that holds images/, masks/")
+        raise DataError(
+            f"{folder} has no folder images/"
+            + (import_hint(folder) or ": name a folder that holds images/, masks/")
+        )
     try:
         return find_frames([f"{glob.escape(str(folder / 'images'))}/**/*"])
     except DataError:
@@ -213,6 +223,8 @@ def _is_leak(first: str, second: str) -> bool:
 
     A test list checks all but test lists, a validation list the training list of its number.
     """
+    if _words(first) == {"all"}:  # of which the others are parts
+        return False
     if _checks(second) == 2:
         return _checks(first) < 2
     same_fold = re.findall(r"\d+", first) == re.findall(r"\d+", second)

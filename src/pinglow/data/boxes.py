@@ -15,21 +15,41 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from pinglow.data.folder import FrameFolder, fit_mask, list_splits
+from pinglow.data.folder import FrameFolder, fit_mask, import_hint, list_splits
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, OptionError
 from pinglow.io.labels.boxes import BoxArray, Shape, check_shape, stack_boxes
 from pinglow.io.labels.coco import CocoImage, read_coco
+from pinglow.io.labels.marks import Region
 from pinglow.io.labels.text import spellings
 from pinglow.io.labels.voc import read_voc
 from pinglow.io.labels.yolo import read_yolo
-from pinglow.structures import BoolArray, find_targets, whole_pixels
+from pinglow.structures import BoolArray, find_targets, label_targets, whole_pixels
 
 
 def mask_boxes(mask: BoolArray) -> BoxArray:
     """The box of each target of an (H, W) bool mask, in raster order of the targets."""
     return stack_boxes(target.bbox for target in find_targets(mask))
+
+
+def mask_regions(mask: BoolArray) -> list[Region]:
+    """The pixels of each target of an (H, W) bool mask, in raster order of the targets."""
+    regions = []
+    for target in find_targets(mask):
+        left, top, width, height = target.bbox
+        labels, _ = label_targets(mask[top : top + height, left : left + width])
+        # Another target may lie in this one's box; the box is tight around this one alone.
+        sizes = ndimage.find_objects(labels)
+        own = next(
+            number
+            for number, (rows, columns) in enumerate(sizes, start=1)
+            if (rows.stop - rows.start, columns.stop - columns.start) == (height, width)
+            and (labels == number).sum() == target.area
+        )
+        regions.append(Region(left, top, labels == own))
+    return regions
 
 
 def fill_boxes(boxes: BoxArray, shape: Shape) -> BoolArray:
@@ -181,7 +201,10 @@ def _choose_source(folder: Path, split: str, source: str | None) -> tuple[str, P
     if source is None:
         source = next((name for name, place in places.items() if place.exists()), None)
     if source is None:
-        raise DataError(f"{folder} has none of {', '.join(BOX_SOURCES.values())}; add one of them")
+        raise DataError(
+            f"{folder} has none of {', '.join(BOX_SOURCES.values())}; add one of them"
+            + import_hint(folder)
+        )
     if source not in places:
         raise OptionError(f"boxes from {source!r} are unknown; use {', '.join(BOX_SOURCES)}")
     if not places[source].exists():
@@ -215,10 +238,14 @@ def _find_entries(path: Path, names: list[str]) -> list[CocoImage]:
     for name in names:
         plain = unicodedata.normalize("NFC", name)
         keys = [plain] if plain in entries else endings[plain]
-        if len(keys) != 1:
-            raise DataError(
-                f"{path} has {len(keys) or 'no'} images called {name!r}; it has to have one for "
-                "each name in the list, also for a frame without targets"
-            )
-        found.append(entries[keys[0]])
+        if len(keys) == 1:
+            found.append(entries[keys[0]])
+            continue
+        fault = (
+            f"{path} has {len(keys) or 'no'} images called {name!r}; it has to have one for "
+            "each name in the list, also for a frame without targets"
+        )
+        found.append(CocoImage(name, fault=fault))
+    if all(entry.fault is not None for entry in found):
+        raise DataError(str(found[0].fault))
     return found

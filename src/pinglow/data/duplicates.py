@@ -55,12 +55,12 @@ def group_near_duplicates(frames: Iterable[NDArray[Any]]) -> NDArray[np.int64]:
         moved = _window(details, dy, dx)
         for start in range(0, len(details), _BLOCK):
             rows, columns = np.nonzero(still[start : start + _BLOCK] @ moved.T > THRESHOLD)
-            groups = _join(groups, rows + start, columns)
+            groups = join_groups(groups, rows + start, columns)
     # Joining keeps the order of first appearance and leaves gaps.
     return np.asarray(np.unique(groups, return_inverse=True)[1], dtype=np.int64)
 
 
-def _join(
+def join_groups(
     groups: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Groups (N,) after those of each pair of members are made one.

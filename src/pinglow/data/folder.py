@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pinglow.data.derived import read_derived
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, FrameError
 from pinglow.io.frames import read_only_frame, strip_suffix
@@ -27,6 +28,7 @@ from pinglow.io.labels.text import read_text, spellings
 from pinglow.io.readers import frame_suffixes
 from pinglow.masks import FULL_SCALES, MOST_NUMBER, READINGS, MaskReading, interpret_mask
 from pinglow.structures import BoolArray
+from pinglow.terminal import warn_once
 
 _logger = logging.getLogger("pinglow")
 
@@ -49,6 +51,7 @@ def list_splits(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(
             f"{folder} is not a folder; name one that holds images/, masks/ or boxes, and lists"
+            + import_hint(folder)
         )
     splits = {
         path.stem: path
@@ -66,6 +69,28 @@ def list_splits(folder: Path) -> dict[str, Path]:
             names = [f"{path.parent.name}/{path.stem}"]
         splits.update(dict.fromkeys(names, path))
     return splits
+
+
+def import_hint(folder: Path) -> str:
+    """The command that makes a data folder of this one, if it holds labels of another tool.
+
+    Returns:
+        The end of a sentence, or "".
+    """
+    from pinglow.io.labels.formats import FORMATS, find_format
+
+    if (folder / "images").is_dir() and (folder / "masks").is_dir():
+        return ""
+    try:
+        form = find_format(folder)
+    except DataError:
+        form, title = "", "several formats"
+    else:
+        title = FORMATS[form].title if form else ""
+    if form is None:
+        return ""
+    out = f"{folder.absolute().stem}-pinglow"
+    return f"; it holds labels of {title}: pinglow data import {folder} --out {out}"
 
 
 def _short_name(path: Path) -> str:
@@ -99,7 +124,10 @@ def _choose_list(folder: Path, split: str) -> Path:
             f"{folder} has several lists {split!r} ({', '.join(others)}); name one of them"
         )
     if not splits:
-        raise DataError(f"{folder} has no lists: write {split}.txt there, one file name a line")
+        raise DataError(
+            f"{folder} has no lists: write {split}.txt there, one file name a line"
+            + (import_hint(folder) or f", or let pinglow data split {folder} write them")
+        )
     known = ", ".join(splits)
     raise DataError(f"{folder} has no list {split}.txt (lists there: {known}); name another")
 
@@ -238,6 +266,7 @@ class FrameFolder:
         self.names = read_split(self.folder, split)
         self._open_mask = MaskReader()
         self._frames = [self._existing(frame_path, name, "image") for name in self.names]
+        _tell_derived(self.folder, self.names)
         self._masks = self._find_masks()
 
     def __len__(self) -> int:
@@ -283,6 +312,18 @@ class FrameFolder:
                 "add the file or take the name out of the list"
             )
         return path
+
+
+def _tell_derived(folder: Path, names: list[str]) -> None:
+    """Say once that masks were not drawn by a person."""
+    derived = read_derived(folder)
+    count = sum(name in derived for name in names)
+    if count:
+        warn_once(
+            f"derived masks of {folder}",
+            f"{folder}: {count} of {len(names)} masks were derived from boxes or points, not "
+            "drawn: scores are against those",
+        )
 
 
 def fit_mask(path: Path, mask: BoolArray, shape: tuple[int, ...]) -> BoolArray:

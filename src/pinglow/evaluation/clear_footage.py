@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.errors import DataError
-from pinglow.inference.pipeline import STILLS, Tracker
+from pinglow.inference.inputs import STILLS
+from pinglow.inference.pipeline import Tracker
 from pinglow.io.source import Source
-from pinglow.structures import Target
+from pinglow.structures import Detections, Target
 
 MakeTracker = Callable[[float], Tracker]
 
@@ -115,13 +116,19 @@ class ClearClip:
         before = -1
         for place, sightings in detections.items():
             for _ in range(min(place - before - 1, over)):
-                tracker.update(())
-            numbers = tracker.update([each.target for each in sightings])
+                tracker.update(boxes_of(()))
+            numbers = tracker.update(boxes_of([each.target for each in sightings]))
             for each, number in zip(sightings, numbers, strict=True):
                 if number is not None:
                     tracks.setdefault(number, []).append(each)
             before = place
         return list(tracks.values())
+
+
+def boxes_of(targets: Sequence[Target]) -> Detections:
+    """Targets of a frame as a tracker takes them: their boxes, in their order."""
+    boxes = np.array([target.bbox for target in targets], dtype=np.float64)
+    return Detections(boxes.reshape(-1, 4), np.array([target.score for target in targets]))
 
 
 class ClearFootage:

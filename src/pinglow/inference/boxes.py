@@ -17,7 +17,7 @@ from pinglow.errors import FrameError, OptionError
 from pinglow.extras import import_extra
 from pinglow.inference.batches import memory_guard
 from pinglow.inference.ignored import Ignored
-from pinglow.inference.predictor import as_frame, prepare_input
+from pinglow.inference.probability import as_frame, prepare_input
 from pinglow.inference.tiling import (
     MARGIN,
     SMALLEST_SIDE,
@@ -93,6 +93,7 @@ class BoxPredictor:
         min_score: float | None = None,
         tile: int | None = TILE,
         flips: bool = False,
+        large: bool = False,
         ignore: Ignored | None = None,
     ) -> Self:
         """Load a detector's weights file; see `Predictor.load`, which does so by the card.
@@ -106,6 +107,7 @@ class BoxPredictor:
             min_score: A box is a target if its score is above this; the card's by default.
             tile: See `find_boxes`.
             flips: Not for boxes.
+            large: Not for boxes.
             ignore: See `BoxPredictor`.
 
         Raises:
@@ -118,6 +120,7 @@ class BoxPredictor:
             ("backend", backend, ("auto", "torch")),
             ("precision", precision, ("float32",)),
             ("flips", flips, (False,)),
+            ("large", large, (False,)),
         ):
             if value not in only:
                 raise OptionError(
@@ -158,8 +161,8 @@ class BoxPredictor:
         rule, tile = self.card.input_rule, self.tile
         if self.ignore is None:
             return find_boxes(self.network, frame, rule, tile=tile)
-        frame = self.ignore.hide(as_frame(frame))
-        return self.ignore.clear(find_boxes(self.network, frame, rule, tile=tile), frame.shape)
+        seen = self.ignore.hide(as_frame(frame))
+        return self.ignore.clear(find_boxes(self.network, seen, rule, tile=tile), frame.shape)
 
 
 def find_boxes(

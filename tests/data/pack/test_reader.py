@@ -23,7 +23,7 @@ from PIL import Image
 
 from pinglow.data.audit import audit_folder
 from pinglow.data.boxes import BoxFolder
-from pinglow.data.convert import convert_boxes
+from pinglow.data.convert import convert_labels
 from pinglow.data.folder import FrameFolder, list_splits, read_split
 from pinglow.data.pack import reader as packs
 from pinglow.data.pack.cache import _temporary_folder, open_data, open_images
@@ -52,9 +52,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dataset(folder, 4, spec, kinds=("gradient",), seed=1)
     (folder / "train.txt").write_text("000000\n000001\n000002\n000003\n")
     (folder / "test.txt").write_text("000001\n000003\n")
-    convert_boxes(folder, ["train", "test"], "coco", folder)
-    convert_boxes(folder, ["train"], "voc", folder)
-    convert_boxes(folder, ["train"], "yolo", folder.parent / "yolo")
+    convert_labels(folder, ["train", "test"], "coco", folder)
+    convert_labels(folder, ["train"], "voc", folder)
+    convert_labels(folder, ["train"], "yolo", folder.parent / "yolo")
     shutil.copytree(folder.parent / "yolo" / "labels", folder / "labels")
     return folder
 
@@ -558,11 +558,11 @@ def test_converted_boxes_are_those_of_the_folder(
     scenes: Path, packed: Path, tmp_path: Path
 ) -> None:
     for folder, out in ((scenes, "a"), (packed, "b")):
-        done = convert_boxes(folder, ["train"], "voc", tmp_path / out, source="masks")
+        done = convert_labels(folder, ["train"], "voc", tmp_path / out, source="masks")
         assert done.frames == 4
     assert content(tmp_path / "a") == content(tmp_path / "b")
     with pytest.raises(DataError, match="is a file"):
-        convert_boxes(packed, ["train"], "voc", packed)
+        convert_labels(packed, ["train"], "voc", packed)
 
 
 def test_a_path_may_lead_into_a_pack(packed: Path, scenes: Path) -> None:

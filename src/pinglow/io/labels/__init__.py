@@ -1,4 +1,8 @@
-"""Files of boxes, read and written, one module a format: Pascal VOC, YOLO and COCO.
+"""Files of labels, one module a format.
+
+What an annotation tool exports is read as marks, which may be boxes, points or pixels
+(`pinglow.io.labels.marks`); `pinglow.io.labels.formats` has the table of formats and tells one by
+its files. Beside frames in a data folder, boxes of Pascal VOC, YOLO and COCO are read as they are:
 
 A box is (left, top, width, height) in pixels, where pixel i covers [i, i + 1): the same as
 ``Target.bbox`` and COCO. There is one class, "target"; in a file that is read, every class is one.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 import unicodedata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from xml.etree import ElementTree
 
 from pinglow.errors import DataError
 
@@ -35,6 +37,16 @@ def read_text(path: Path, *, largest: int = 2**28) -> str:
     return _decode(path, data, _marked_encoding(data) or "utf-8")
 
 
+def decode_start(path: Path, size: int) -> str:
+    """The first text of a file, as far as it is text; "" where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(size)
+    except OSError:
+        return ""
+    return data.decode(_marked_encoding(data) or "utf-8", errors="ignore")
+
+
 def read_xml_text(path: Path, *, largest: int) -> str:
     """The text of an XML file, in the encoding that it declares.
 
@@ -47,6 +59,36 @@ def read_xml_text(path: Path, *, largest: int) -> str:
         declared = _XML_DECLARED.match(data)
         encoding = declared[1].decode() if declared else "utf-8"
     return _decode(path, data, encoding)
+
+
+def read_json(path: Path, *, largest: int = 2**29) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        DataError: As `read_text`, or it is no JSON.
+    """
+    try:
+        return json.loads(read_text(path, largest=largest))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not whole JSON ({error}): export it again") from error
+
+
+def read_xml(path: Path, *, largest: int, root: str) -> ElementTree.Element:
+    """The root of an XML file, which has to have a name and no entities.
+
+    Raises:
+        DataError: As `read_text`, or it is no such XML.
+    """
+    text = read_xml_text(path, largest=largest)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can grow beyond any memory
+        raise DataError(f"{path} declares a DOCTYPE or entities: take them out of the file")
+    try:
+        element = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path} is not whole XML ({error}): export it again") from error
+    if element.tag != root:
+        raise DataError(f"{path} holds <{element.tag}>: such files hold <{root}>")
+    return element
 
 
 def spellings(name: str) -> list[str]:

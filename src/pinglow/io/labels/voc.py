@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
@@ -19,11 +21,21 @@ from pinglow.io.labels.boxes import (
     shorten,
     stack_boxes,
 )
-from pinglow.io.labels.text import read_xml_text
+from pinglow.io.labels.marks import Box, LabeledFrame, Mark
+from pinglow.io.labels.text import read_xml
 
 _LARGEST_XML: Final = 2**22  # bytes: 10,000 boxes, and a tree that fits into memory
 _WHOLE: Final = re.compile("[0-9]{1,9}")
 _EDGES: Final = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_voc_marks(path: Path) -> Iterator[LabeledFrame]:
+    """The one frame of a VOC XML file, called as the file is: many name another in ``filename``."""
+    yield LabeledFrame(path.stem, path, partial(_marks, path))
+
+
+def _marks(path: Path, shape: Shape) -> list[Mark]:
+    return [Mark(name, place, Box(*box)) for name, place, box in _read_objects(path, shape)]
 
 
 def read_voc(path: Path, shape: Shape) -> BoxArray:
@@ -36,15 +48,12 @@ def read_voc(path: Path, shape: Shape) -> BoxArray:
     Raises:
         DataError: The file is missing, broken or of a frame of another size, or a box is wrong.
     """
-    text = read_xml_text(path, largest=_LARGEST_XML)
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can grow beyond any memory
-        raise DataError(f"{path} declares a DOCTYPE or entities: take them out of the file")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path} is not whole XML ({error}): export it again") from error
-    if root.tag != "annotation":
-        raise DataError(f"{path} holds <{root.tag}>: VOC files hold <annotation>")
+    return stack_boxes(box for _, _, box in _read_objects(path, shape))
+
+
+def _read_objects(path: Path, shape: Shape) -> list[tuple[str, str, tuple[float, ...]]]:
+    """Name, place and (left, top, width, height) of each object, cut to its frame."""
+    root = read_xml(path, largest=_LARGEST_XML, root="annotation")
     width, height = (root.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
     if _WHOLE.fullmatch(width) and _WHOLE.fullmatch(height) and int(width) and int(height):
         check_shape(path, (int(height), int(width)), shape)
@@ -52,13 +61,14 @@ def read_voc(path: Path, shape: Shape) -> BoxArray:
     for number, item in enumerate(root.iterfind("object"), start=1):
         place = f"{path}, object {number}"
         texts = [item.findtext(f"bndbox/{edge}", "") for edge in _EDGES]
-        edges.append((place, parse_numbers(texts, place, f"a bndbox of {', '.join(_EDGES)}")))
-    if edges and all(0 < x1 <= 1 and 0 < y1 <= 1 for _, (_, _, x1, y1) in edges):
+        numbers = parse_numbers(texts, place, f"a bndbox of {', '.join(_EDGES)}")
+        edges.append((item.findtext("name", "").strip(), place, numbers))
+    if edges and all(0 < x1 <= 1 and 0 < y1 <= 1 for _, _, (_, _, x1, y1) in edges):
         raise DataError(f"{path} has boxes as shares of the frame: VOC's are in pixels, from 1")
-    return stack_boxes(
-        fit_box((x0 - 1, y0 - 1, x1 - x0, y1 - y0), shape, place)
-        for place, (x0, y0, x1, y1) in edges
-    )
+    return [
+        (name, place, fit_box((x0 - 1, y0 - 1, x1 - x0, y1 - y0), shape, place))
+        for name, place, (x0, y0, x1, y1) in edges
+    ]
 
 
 def write_voc(path: Path, boxes: BoxArray, shape: Shape, file_name: str) -> None:
