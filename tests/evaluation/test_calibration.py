@@ -118,8 +118,7 @@ def test_two_candidates_on_one_target_are_one_hit() -> None:
     probability[4, [4, 6]] = 0.7, 0.9
     counter = CandidateCounter()
     counter.update(probability, mask)
-    counter.merge(counter)
-    (frame, _) = counter._frames[""]
+    (frame,) = counter._frames[""]
     assert frame.true.tolist() == [True, False]
     mask[4, 7] = True
     counter.update(probability, mask)
