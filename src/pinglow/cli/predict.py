@@ -211,10 +211,13 @@ def predict(
     log = None if out == _STDOUT else JobLog(out, names, settings, resume)
     done_before = 0 if log is None else len(log.done)
     extra = [] if watch is None else [watch]
-    summary = _run(found, predictor, out, names, log, selection, Tracker if track else None, extra)
+    try:
+        make = Tracker if track else None
+        summary = _run(found, predictor, out, names, log, selection, make, extra)
+    finally:
+        if watch is not None:
+            echo(f"monitor: {watch.describe()}", err=True)
     tell_live(found)
-    if watch is not None:
-        echo(f"monitor: {watch.describe()}", err=True)
     _tell(summary, done_before, out)
 
 
