@@ -33,16 +33,34 @@ _UNITS: Final = {"hour": "an hour", "frame": "a frame"}
 
 def calibrate(
     clear: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="SOURCE",
             help="Footage without targets: a file, folder, pack or quoted pattern, as for predict. "
             "Repeat for several.",
         ),
-    ],
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Instead of --clear: a folder with images/ and masks/, to calibrate scores on. "
+            "Repeat for several.",
+            metavar="DIR",
+        ),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The list in --data: one for all folders, or one for each.", metavar="LIST"
+        ),
+    ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for the model and what it rests on; made if need be.")
-    ],
+        Path | None,
+        typer.Option(
+            help="Folder for the model and what it rests on; made if need be. With --data it may "
+            "be left out, to measure the scores that the model has."
+        ),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -99,15 +117,41 @@ def calibrate(
     Where there is too little footage, or alarms at every score, nothing is certified: the alarms
     are shown all the same, no model is written, and the exit code is 2.
 
+    With --data instead, scores become the share of such detections that are true in frames that
+    were not trained on; and tables show what each smallest score costs, and how far scores and
+    shares are apart.
+
+    Example: pinglow calibrate --data sirst --split val --model runs/mine --out mine
+
     Example: pinglow calibrate --clear sky/ --alarms-per-hour 1 --out mine
 
     Example: pinglow calibrate --clear "frames/*.tif" --alarms-per-frame 0.05 --out mine
     """
+    from pinglow.inference.predictor import Predictor
+
+    if data is not None:
+        from pinglow.cli.score_calibration import calibrate_by_targets
+
+        if clear is not None or split is None:
+            raise OptionError("--data takes --split, the list of its frames, and no --clear")
+        if out is not None:
+            check_output_folder("--out", out)
+        loaded = Predictor.load(
+            model,
+            backend=backend,
+            device=device,
+            precision=precision,
+            tile=tile or None,
+            flips=flips,
+        )
+        calibrate_by_targets(loaded, model, data, split, out)
+        return
+    if clear is None or out is None:
+        raise OptionError("give --clear and --out, for alarms; or --data and --split, for scores")
     from pinglow.cli.sources import open_files
     from pinglow.evaluation.clear_footage import CandidateSink, read_clips
     from pinglow.evaluation.operating_point import LEVELS, check_wish
     from pinglow.inference.ignored import Ignored
-    from pinglow.inference.predictor import Predictor
     from pinglow.io.source import Selection
     from pinglow.models.card import find_model
     from pinglow.models.recard import save_with_card

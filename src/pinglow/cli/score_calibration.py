@@ -62,7 +62,7 @@ def calibrate_by_targets(
     counter = CandidateCounter(card.threshold)
     broken: list[str] = []
     for name, frames in zip(name_folders(each.folder for each in folders), folders, strict=True):
-        label = f"{name}, {Path(frames.split).stem}"
+        label = f"{name}, {frames.split}"
         collect_candidates(_read(frames, broken), predictor, counter, label, broken.append)
     for reason in broken:
         echo(f"warning: left out: {reason}", err=True)
