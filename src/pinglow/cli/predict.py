@@ -210,7 +210,7 @@ def predict(
     }
     log = None if out == _STDOUT else JobLog(out, names, settings, resume)
     done_before = 0 if log is None else len(log.done)
-    extra = [] if watch is None else [watch]
+    extra: list[Sink] = [] if watch is None else [watch]
     try:
         make = Tracker if track else None
         summary = _run(found, predictor, out, names, log, selection, make, extra)
