@@ -218,7 +218,7 @@ def predict(
         if watch is not None:
             echo(f"monitor: {watch.describe()}", err=True)
     tell_live(found)
-    _tell(summary, done_before, out)
+    _tell(summary, done_before, out, names)
 
 
 def _choose_sinks(save: str | None, out: Path) -> list[str]:
@@ -307,7 +307,7 @@ def _run(
         raise
 
 
-def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
+def _tell(summary: JobSummary, done_before: int, out: Path, names: list[str]) -> None:
     """Say what a job did.
 
     Raises:
@@ -336,7 +336,8 @@ def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
         f"{_count(summary.frames, 'frame')}, {left_out}"
         f"{_count(summary.targets, 'target')}{tracks}, "
         f"{summary.seconds / summary.frames:.3f} s a frame."
-        + ("" if out == _STDOUT else f" Results are in {out}."),
+        + ("" if out == _STDOUT else f" Results are in {out}.")
+        + (f" Open {out / 'html' / 'index.html'} in a browser." if "html" in names else ""),
         err=out == _STDOUT,
     )
     if summary.broken:
