@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,13 @@ from typing import Any
 
 import pytest
 
+from pinglow.files import write_whole
 from recipes import tiny_recipe
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -118,8 +126,8 @@ def _auto_is_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _trace_once() -> Iterator[None]:
-    """Keep the graphs of our own networks: to trace one takes many seconds."""
+def _trace_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the graphs of our own networks, for all workers: to trace one takes half a minute."""
     if importlib.util.find_spec("torch") is None:
         yield
         return
@@ -128,20 +136,26 @@ def _trace_once() -> Iterator[None]:
     from pinglow.models import conversion
     from pinglow.nn import PinwheelUNet
 
-    traced: dict[Any, Any] = {}
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+    folder.mkdir(exist_ok=True)
     trace, export = conversion._trace, torch.onnx.export
 
     def trace_once(whole: Any, defaults: Any) -> Any:
-        own = isinstance(whole.network.network, PinwheelUNet)
-        if not own or torch.onnx.export is not export:  # a test has an exporter of its own
+        import onnx
+
+        ours = isinstance(whole.network.network, PinwheelUNet)
+        if not ours or torch.onnx.export is not export:  # a test has an exporter of its own
             return trace(whole, defaults)
         weights = [value.numpy().tobytes() for value in whole.state_dict().values()]
-        key = repr(whole), *weights
-        if key not in traced:
-            traced[key] = trace(whole, defaults)
-        copy = type(traced[key])()
-        copy.CopyFrom(traced[key])
-        return copy
+        key = hashlib.sha256(b"".join([repr(whole).encode(), *weights])).hexdigest()
+        graph = folder / f"{key}.onnx"
+        with (folder / f"{key}.lock").open("w") as lock:
+            if fcntl is not None:  # the other worker waits for this one
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not graph.exists():
+                write_whole(graph, trace(whole, defaults).SerializeToString(), durable=False)
+        return onnx.load_from_string(graph.read_bytes())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conversion, "_trace", trace_once)

@@ -97,6 +97,21 @@ def test_bars_that_lossy_compression_mixed_with_the_picture_are_no_pixels(outsid
     np.testing.assert_array_equal(np.isnan(hide_border(decoded)), outside)
 
 
+@pytest.mark.parametrize("outside", [bars(9), sides(14), bars(9) | sides(14)])
+def test_black_bars_with_the_noise_of_lossy_video_are_no_pixels(outside: Mask) -> None:
+    noise = np.random.default_rng(1).integers(0, 4, SHAPE)
+    frame = np.where(outside, noise, sky() / 64).astype(np.uint8)
+    np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
+    frame = np.where(outside, 10 * noise, sky() / 64).astype(np.uint8)  # no black
+    assert hide_border(frame) is frame
+
+
+def test_a_dark_sky_that_brightens_towards_the_ground_stays() -> None:
+    rows = np.linspace(0, 60, SHAPE[0])[:, None] ** 2 / 40
+    frame = (rows + np.random.default_rng(1).integers(0, 4, SHAPE)).astype(np.uint8)
+    assert hide_border(frame) is frame
+
+
 def test_text_in_a_border_all_around_is_no_pixels() -> None:
     frame, outside = sky(), bars(12) | sides(10)
     frame[outside] = 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pinglow.files import explain, naming, read_whole, write_whole
+from pinglow.files import explain, naming, naming_below, read_whole, remove_parts, write_whole
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -55,6 +57,45 @@ def test_the_whole_content_is_on_the_disk_before_the_name_is_given(
     write_whole(path, b"new")
     assert seen == ["fsync", "replace"]
     assert path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    dead = [tmp_path / ".a.csv.1.pinglow.part", tmp_path / "masks" / ".b.png.1.pinglow.part"]
+    others = [tmp_path / ".movie.1.part", tmp_path / "a.pinglow.part", tmp_path / "a.csv"]
+    new = tmp_path / ".new.1.pinglow.part"
+    for path in (*dead, *others, new):
+        path.write_bytes(b"x")
+    for path in (*dead, *others):
+        os.utime(path, (0, 0))
+    used = tmp_path / ".used.2.pinglow.part"
+    script = (
+        "import os, sys, time; from pathlib import Path; from pinglow import files\n"
+        "def wait(number): os.utime(sys.argv[1], (0, 0)); print('ready', flush=True); input()\n"
+        "files.os.fsync = wait; files.os.getpid = lambda: 2\n"
+        "files.write_whole(Path(sys.argv[2]), b'content')"
+    )
+    command = [sys.executable, "-c", script, used, tmp_path / "used"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        remove_parts(tmp_path)
+        assert used.exists()
+        writer.communicate(b"\n")
+    assert (tmp_path / "used").read_bytes() == b"content"
+    assert not any(path.exists() for path in dead)
+    assert all(path.exists() for path in (*others, new))
+    remove_parts(tmp_path / "absent")
+
+
+def test_an_error_in_a_temporary_folder_names_where_the_file_is_to_go(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such") as raised, naming_below(tmp_path, Path("out")):
+        (tmp_path / "a" / "b").read_bytes()
+    assert raised.value.filename == str(Path("out/a/b"))
+    with pytest.raises(OSError, match="No such") as raised, naming_below(tmp_path, Path("out")):
+        Path("absent").read_bytes()
+    assert str(raised.value.filename) == "absent"
 
 
 def test_folders_are_made_on_the_way(tmp_path: Path) -> None:

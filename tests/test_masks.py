@@ -111,6 +111,17 @@ def test_a_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
         read_mask(tmp_path / "a.jpg")
 
 
+def test_a_jpeg_mask_in_color_is_refused(tmp_path: Path) -> None:
+    mask = np.zeros((40, 48, 3), dtype=np.uint8)
+    mask[10, 12], mask[20:23, 30:33] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(mask).save(tmp_path / "a.jpg", quality=95)
+    with pytest.raises(DataError, match=r"a\.jpg is a JPEG in color, which blurs"):
+        read_mask(tmp_path / "a.jpg")
+    gray = np.where(mask.any(axis=2, keepdims=True), np.uint8(255), np.uint8(0)).repeat(3, axis=2)
+    Image.fromarray(gray[:, :, :]).save(tmp_path / "b.jpg", quality=95)
+    assert read_mask(tmp_path / "b.jpg").targets[20:23, 30:33].all()
+
+
 @pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
 @pytest.mark.parametrize(
     "order", [[0, 1, 2, 3, 4, 5], [0, 1, 1, 1, 1, 1], [0, 5, 4, 3, 2, 1], [0, 4, 4, 4, 4, 4]]

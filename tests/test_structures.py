@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from pinglow.structures import (
     Detections,
     Prediction,
+    ScoreOf,
     binarize_mask,
     find_targets,
     label_targets,
+    peak_score,
 )
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 11))
@@ -131,7 +133,7 @@ def test_a_mask_of_two_values_keeps_its_pixels(mask: NDArray[np.bool_], scale: i
 @settings(deadline=None)
 @given(probability=maps, threshold=st.sampled_from([0.0, 0.25, 0.5, 0.9]))
 def test_a_prediction_is_consistent(probability: NDArray[np.float32], threshold: float) -> None:
-    prediction = Prediction(probability, threshold)
+    prediction = Prediction(probability, threshold, min_score=threshold)
     np.testing.assert_array_equal(prediction.mask, probability > threshold)
     assert prediction.targets == find_targets(prediction.mask, probability)
     assert sum(target.area for target in prediction.targets) == prediction.mask.sum()
@@ -142,6 +144,35 @@ def test_a_prediction_is_consistent(probability: NDArray[np.float32], threshold:
 
 def test_a_prediction_starts_at_one_half() -> None:
     assert Prediction(np.array([[0.5, 0.0, 0.51]], np.float32)).mask.tolist() == [[0, 0, 1]]
+
+
+@settings(deadline=None)
+@given(
+    probability=maps,
+    scores=st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=4),
+    score_of=st.sampled_from([peak_score, lambda p, each: 1 - float(each.pixels_of(p).mean())]),
+)
+def test_a_higher_smallest_score_only_takes_detections_away(
+    probability: NDArray[np.float32], scores: list[float], score_of: ScoreOf
+) -> None:
+    """What is left is the same, pixel by pixel, however the score is made."""
+    found = [Prediction(probability, 0.5, least, score_of) for least in sorted([0.0, *scores])]
+    for fewer, more in zip(found[1:], found[:-1], strict=True):
+        assert fewer.targets == more.targets[: len(fewer.targets)]
+        assert all(target.score <= fewer.min_score for target in more.targets[len(fewer.targets) :])
+        assert not (fewer.mask & ~more.mask).any()
+    for each in found:
+        assert label_targets(each.mask)[1] == len(each.targets)
+        assert sum(target.area for target in each.targets) == each.mask.sum()
+
+
+def test_what_is_faint_everywhere_is_a_candidate_by_its_lower_outline() -> None:
+    row = [0, 0.3, 0.4, 0, 0.3, 0.9, 0.3, 0, 0.05, 0]  # faint, bright with a faint rim, nothing
+    probability = np.array([row], np.float32)
+    bright, faint = Prediction(probability, min_score=0).targets
+    assert (bright.bbox, bright.score) == ((5, 0, 1, 1), pytest.approx(0.9))
+    assert (faint.bbox, faint.score) == ((1, 0, 2, 1), pytest.approx(0.4))
+    assert Prediction(probability).targets == (bright,)
 
 
 def test_boxes_become_targets_in_the_same_coordinates() -> None:

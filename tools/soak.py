@@ -190,7 +190,7 @@ class Soak:
         refused = ""
         for command in task.again:
             done = run_command(self.fill(command), self.out)
-            if done.code == 0:
+            if done.code == 0 or "has done all of its" in done.said:  # it was killed at its end
                 return None
             if done.code != 2 or "Traceback" in done.said:
                 return f"exit code {done.code}: {done.said.strip()[-1500:]}"

@@ -44,7 +44,8 @@ def score(model: str, root: Path) -> dict[str, dict[str, float | None]]:
     """Figures on the two lists."""
     predictor = Predictor.load(model)
     segments = isinstance(predictor, Predictor)
-    find = partial(target_boxes, predictor) if segments else predictor.candidates
+    threshold = predictor.card.threshold
+    find = partial(target_boxes, predictor, threshold) if segments else predictor.candidates
     lists = {
         "sirst test": BoxFolder(root / "sirst", "test", "voc"),
         "irstd-1k cut": BoxFolder(root / "irstd-1k", "recipes/validation/irstd-1k.txt", "masks"),
@@ -52,7 +53,7 @@ def score(model: str, root: Path) -> dict[str, dict[str, float | None]]:
     found = {}
     for name, frames in lists.items():
         pairs = ((name, *frames.boxed(index)) for index, name in enumerate(frames.names))
-        (report,) = evaluate_boxes(pairs, find, [PROTOCOLS["strict"]], predictor.threshold)
+        (report,) = evaluate_boxes(pairs, find, [PROTOCOLS["strict"]], threshold)
         found[name] = {key: getattr(report, key) for key in FIGURES}
     return found
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pinglow.backends.torch import TorchBackend
 from pinglow.data.folder import FrameFolder
 from pinglow.evaluation.pixels import evaluate_model
-from pinglow.inference.predictor import predict_probability
+from pinglow.inference.probability import predict_probability
 from pinglow.metrics import PROTOCOLS
 from pinglow.models.weights import load_network
 from pinglow.nn import fold_kernels

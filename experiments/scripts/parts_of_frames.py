@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from pinglow.border import hide_border
 from pinglow.data.folder import FrameFolder
-from pinglow.inference import predictor as predictors
+from pinglow.inference import probability as predictors
 from pinglow.inference.predictor import Predictor
 from pinglow.metrics import PROTOCOLS
 from pinglow.metrics.protocols import Scorer

@@ -68,11 +68,11 @@ def compare_tiles() -> None:
             if width * height <= 4 * side**2:
                 continue  # not tiled
             shipped = Predictor(whole.backend, whole.card, tile=side)(scene.frame).targets
-            own = find_targets(pooled_by_tile(whole, scene.frame, side) > whole.threshold)
+            own = find_targets(pooled_by_tile(whole, scene.frame, side) > whole.card.threshold)
             differ = [count_different(expected, each) for each in (own, shipped)]
             tiles.add_row(kind, f"{width} x {height}", *map(str, (side, len(expected), *differ)))
         image = measure_frame(scene.frame)(scene.frame)[None, None]
-        pooled = find_targets(whole.backend(image)[0, 0] > whole.threshold)
+        pooled = find_targets(whole.backend(image)[0, 0] > whole.card.threshold)
         for name, found in (("whole frame", pooled), ("shipped", expected)):
             true = len(pair_targets(find_targets(scene.mask), found))
             counts = true, len(found) - true
@@ -143,7 +143,7 @@ def compare_windows(folder: Path) -> None:
                     for x in starts[1]
                 ]
                 gates = np.concatenate(seen).mean(axis=0, keepdims=True)
-            found = predictor.backend(image, gates)[0, 0] > predictor.threshold
+            found = predictor.backend(image, gates)[0, 0] > predictor.card.threshold
             alarms[name] += len(find_targets(found))
     print(f"{frames} frames; false alarms with gates from")
     for name, count in alarms.items():

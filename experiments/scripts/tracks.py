@@ -3,6 +3,8 @@
     python experiments/scripts/tracks.py ir-drone
     python experiments/scripts/tracks.py ir-drone --compare  # other trackers and reaches,
                                           # on the clips and on simulated targets of 3 x 3 pixels
+    python experiments/scripts/tracks.py ir-drone --camera   # with and without the camera's motion,
+                                          # on labeled boxes of which 15 % are missed
 
 Every NAME.mp4 in the folder has its boxes in NAME.csv (frame,x,y,w,h in pixels; x and y the upper
 left corner). A labeled box counts as found if the center of a target lies inside it, widened by 3
@@ -18,6 +20,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -25,10 +28,11 @@ from rich.console import Console
 from rich.progress import track as progress
 from rich.table import Table
 
+from pinglow.inference.camera_motion import CameraMotion
 from pinglow.inference.predictor import Predictor
-from pinglow.inference.tracking import TargetTracker, make_tracker
+from pinglow.inference.tracking import Tracker
 from pinglow.io.video import probe_video, read_video
-from pinglow.structures import Target
+from pinglow.structures import Detections, Target
 
 WIDER = 3.0
 SPEEDS = (1, 3, 6)
@@ -41,7 +45,12 @@ def main() -> None:
     parser.add_argument("--model", default="pinglow-fast")
     parser.add_argument("--json", type=Path, help="keep what was found here, or read it if there")
     parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--camera", action="store_true")
+    parser.add_argument("--every", type=int, default=1, help="with --camera: each N-th clip")
     arguments = parser.parse_args()
+    if arguments.camera:
+        compare_camera(arguments.folder, arguments.every)
+        return
 
     found = find_targets_of(arguments.folder, arguments.model, arguments.json)
     table = Table(
@@ -62,7 +71,7 @@ def main() -> None:
                 ),
             )
     else:
-        rows, total = score_all(arguments.folder, found, make_tracker)
+        rows, total = score_all(arguments.folder, found, Tracker)
         for name, row in rows.items():
             table.add_row(name, *show(row))
         table.add_section()
@@ -70,7 +79,63 @@ def main() -> None:
     Console(width=130).print(table)
 
 
-def others() -> dict[str, Callable[[float], TargetTracker]]:
+def compare_camera(folder: Path, every: int) -> None:
+    """Tracks of labeled boxes in clips that have one a frame, by whether the camera moves."""
+    table = Table(
+        "clip", "moves, % of frames", "px a frame", "ms a frame", "tracked, %", "switches"
+    )
+    sums: dict[bool, list[Any]] = {True: [], False: []}
+    for path in progress(sorted(folder.glob("*.mp4"))[::every], "tracking"):
+        boxes = read_boxes(path.with_suffix(".csv"))
+        if len(boxes) < 100 or any(len(each) > 1 for each in boxes.values()):
+            continue
+        random = np.random.default_rng(0)
+        rate = probe_video(path).rate
+        plain, steady, motion = Tracker(rate, compensate=False), Tracker(rate), CameraMotion()
+        seen = {"plain": [0, 0, 0], "steady": [0, 0, 0]}  # tracked, switches, track before
+        shifts, seconds, count = [], 0.0, 0
+        for frame in read_video(path):
+            targets = [each for each in boxes.get(frame.index, []) if random.random() > 0.15]
+            false = random.uniform(0, 250, (random.poisson(0.3), 2))
+            places = [*targets, *((x, y, 3.0, 3.0) for x, y in false.tolist())]
+            found = Detections(np.array(places).reshape(-1, 4), np.full(len(places), 0.9))
+            begin = perf_counter()
+            shifts.append(max(map(abs, motion.update(frame.counts, found.targets))))
+            seconds += perf_counter() - begin
+            count += len(targets)
+            for name, tracker in (("plain", plain), ("steady", steady)):
+                tracks = tracker.update(found, frame.counts)
+                if targets and tracks[0] is not None:
+                    row = seen[name]
+                    row[0] += 1
+                    row[1] += row[2] not in (0, tracks[0])
+                    row[2] = tracks[0]
+        moves = [shift for shift in shifts if shift]
+        row = [len(moves), np.median(moves or [0]), len(shifts), seconds, count, seen]
+        sums[len(moves) > 0.02 * len(shifts)].append(row)
+        if moves:
+            table.add_row(path.stem, *show_camera([row]))
+    for moving, rows in sums.items():
+        table.add_row(f"{len(rows)} {'moving' if moving else 'still'}", *show_camera(rows))
+    Console(width=130).print(table)
+
+
+def show_camera(rows: list[Any]) -> list[str]:
+    frames = max(1, sum(row[2] for row in rows))
+    boxes = max(1, sum(row[4] for row in rows))
+    pairs = [
+        [sum(row[5][name][at] for row in rows) for name in ("plain", "steady")] for at in (0, 1)
+    ]
+    return [
+        f"{100 * sum(row[0] for row in rows) / frames:.0f}",
+        f"{np.median([row[1] for row in rows] or [0]):.1f}",
+        f"{1000 * sum(row[3] for row in rows) / frames:.1f}",
+        " -> ".join(f"{100 * each / boxes:.1f}" for each in pairs[0]),
+        " -> ".join(map(str, pairs[1])),
+    ]
+
+
+def others() -> dict[str, Callable[[float], Tracker]]:
     """Trackers of the library, with the same buffer and confirmation where they have them."""
     import trackers
 
@@ -99,17 +164,15 @@ def others() -> dict[str, Callable[[float], TargetTracker]]:
         ),
     }
     return {
-        f"{name}, reach {reach}": lambda rate, make=make, reach=reach: TargetTracker(  # type: ignore[misc]
-            make(max(1, round(0.5 * rate))), reach
+        f"{name}, reach {reach}": lambda rate, make=make, reach=reach: Tracker(  # type: ignore[misc]
+            rate, reach=reach, links=make(max(1, round(0.5 * rate)))
         )
         for name, make in kinds.items()
         for reach in (0, 6, 12, 24)
     }
 
 
-def simulate(
-    seed: int, make: Callable[[float], TargetTracker], speed: float
-) -> tuple[float, float]:
+def simulate(seed: int, make: Callable[[float], Tracker], speed: float) -> tuple[float, float]:
     """Four targets in 150 frames of 320 x 320; 15 % are missed, 0.3 a frame are false.
 
     Returns:
@@ -128,11 +191,10 @@ def simulate(
         places = places.clip(4, 316)
         seen = [(each, place) for each, place in enumerate(places) if random.random() > 0.15]
         seen += [(-1, random.uniform(4, 316, 2)) for _ in range(random.poisson(0.3))]
-        targets = [
-            Target(x, y, (round(x) - 1, round(y) - 1, 3, 3), 9, random.uniform(0.6, 1))
-            for x, y in (place.tolist() for _, place in seen)
-        ]
-        for (each, _), track in zip(seen, tracker.update(targets), strict=True):
+        places_seen = np.array([place for _, place in seen]).reshape(-1, 2)
+        widened = np.concatenate([places_seen - 1, np.full(places_seen.shape, 3.0)], axis=1)
+        found = Detections(widened, random.uniform(0.6, 1, len(seen)))
+        for (each, _), track in zip(seen, tracker.update(found), strict=True):
             if each < 0:
                 continue
             total += 1
@@ -144,7 +206,7 @@ def simulate(
 
 
 def score_all(
-    folder: Path, found: dict[str, Any], make: Callable[[float], TargetTracker]
+    folder: Path, found: dict[str, Any], make: Callable[[float], Tracker]
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     total: dict[str, float] = defaultdict(float)
     rows = {}
@@ -188,18 +250,17 @@ def score_clip(
     frames: list[list[list[float]]],
     boxes: Boxes,
     rate: float,
-    make: Callable[[float], TargetTracker],
+    make: Callable[[float], Tracker],
 ) -> dict[str, float]:
     tracker = make(rate)
     row: dict[str, float] = defaultdict(float, minutes=len(frames) / rate / 60, frames=len(frames))
     seen: dict[int, bool] = {}
     before: int | None = None
     for number, values in enumerate(frames):
-        targets = [
-            Target(x, y, (int(left), int(top), int(w), int(h)), int(area), score)
-            for x, y, left, top, w, h, area, score in values
-        ]
-        tracks = tracker.update(targets)
+        places = [(x - w / 2 + 0.5, y - h / 2 + 0.5, w, h) for x, y, _, _, w, h, *_ in values]
+        found = Detections(np.array(places).reshape(-1, 4), np.array([each[-1] for each in values]))
+        targets = found.targets
+        tracks = tracker.update(found)
         for target, track in zip(targets, tracks, strict=True):
             hit = any(inside(target, box) for box in boxes.get(number, []))
             row["false_targets"] += not hit

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pinglow.errors import PinglowError
     from pinglow.inference.ignored import Ignored
     from pinglow.inference.predictor import Predictor
+    from pinglow.inference.tracking import Tracker
     from pinglow.io.frames import read_frame
     from pinglow.io.source import open_source
     from pinglow.structures import Detections, Prediction, Target
@@ -31,6 +32,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Target",
+    "Tracker",
     "__version__",
     "losses",
     "nn",
@@ -45,6 +47,7 @@ _HOMES = {
     "Prediction": "pinglow.structures",
     "Predictor": "pinglow.inference.predictor",
     "Target": "pinglow.structures",
+    "Tracker": "pinglow.inference.tracking",
     "open_source": "pinglow.io.source",
     "read_frame": "pinglow.io.frames",
 }

@@ -17,6 +17,7 @@ _MOST_HIDDEN: Final = 0.5  # of the frame
 _JUMP: Final = 3.0  # spreads of the picture, at the rim of such a region
 _BLOCK: Final = 16  # rows in which lossy compression mixes a bar with the picture
 _MOST_RINGING: Final = 12  # levels
+_BLACK: Final = 3  # levels of 8 bits that lossy video makes of black
 _MOST_ROWS: Final = 8  # of telemetry, at either end
 _FEW_PIXELS: Final = 2**14  # of the frame, on which the rest of it is measured
 
@@ -31,6 +32,7 @@ def hide_border(frame: NDArray[Any]) -> NDArray[Any]:
     - a region of one value that holds a corner of the frame, up to half of it, whose other
       pixels jump where they meet it. A clipped sky does not: it fades out. Nor does a region with
       islands in it, which may be targets, unless it is rows in the outer eighth: text in a bar.
+      In 8 bits 0 to 3 count as one value, black: lossy video has noise there.
     - up to eight rows at the top or at the bottom, most of whose pixels lie far outside
       everything else in the frame.
 
@@ -53,8 +55,9 @@ def hide_border(frame: NDArray[Any]) -> NDArray[Any]:
     share = 100 * float(np.isnan(copy).mean())
     warn_once(
         "border",
-        f"a frame has a border that is no picture ({share:.3g} % of its pixels: one value up "
-        "to the edges, or rows of telemetry): it is left out, as NaN is",
+        f"a frame has a border that is no picture ({share:.3g} % of its pixels: one value from a "
+        "corner to a hard edge, as bars and a clipped sky have, or rows of telemetry): nothing is "
+        "looked for there, and it moves nothing",
     )
     return copy
 
@@ -65,6 +68,8 @@ def _one_value_regions(frame: NDArray[Any]) -> BoolArray | None:
     A region that cannot be one is mostly known by the few pixels at its corner.
     """
     found: BoolArray | None = None
+    if frame.dtype == np.uint8:
+        frame = np.where(frame <= _BLACK, np.uint8(0), frame)
     jump = _JUMP * max(_spread_of_rest(frame), 1e-30)
     for flip in (slice(None), slice(None, None, -1)):
         for mirror in (slice(None), slice(None, None, -1)):

@@ -5,10 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, BinaryIO, Final
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 NO_ROOM: Final = {
     errno.ENOSPC: "the disk is full, free some space",
@@ -22,11 +28,12 @@ LARGEST_TEXT: Final = 2**30
 """Bytes that a file of text has at most: lists, labels, tables."""
 
 
-def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file, and the folders it lies in: beside the target, then renamed.
+_PART: Final = ".pinglow.part"
+_ABANDONED: Final = 60.0  # seconds without a change, before which a new file may not be locked yet
 
-    The old file stays until the new one is whole. The temporary file lies in the target's folder,
-    because a rename across file systems is a copy that can be torn.
+
+def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file; see `open_whole`.
 
     Args:
         path: The file.
@@ -36,11 +43,31 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
     Raises:
         OSError: It cannot be written; its ``filename`` is the path.
     """
+    with open_whole(path, durable=durable) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_whole(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file for writing, and the folders it lies in: beside the target, then renamed.
+
+    The old file stays until the new one is whole, at the end of the block; an error in the block
+    leaves it. The temporary file lies in the target's folder, because a rename across file systems
+    is a copy that can be torn.
+
+    Args:
+        path: The file.
+        durable: Wait until the disk has it, so that it outlives a power cut.
+
+    Raises:
+        OSError: It cannot be written; its ``filename`` is the path.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}{_PART}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            _lock(file)
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -52,6 +79,34 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
         raise
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder and in the folders in it.
+
+    A file of `write_whole` is left alone while its process lives, on this machine or, where the
+    file system has locks, on another one.
+    """
+    if fcntl is None or not folder.is_dir():
+        return
+    inner = [each for each in folder.iterdir() if each.is_dir() and not each.is_symlink()]
+    for path in (each for place in (folder, *inner) for each in place.glob(f".*{_PART}")):
+        with suppress(OSError):  # removed by another process, or not ours to remove
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                with path.open("r+b") as file:
+                    if _lock(file):
+                        path.unlink()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed; whether nobody else has, where that can be known."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # taken, or a file system without locks
+        return False
+    return True
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Let an error of the system that names no file name this one."""
@@ -61,6 +116,19 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextmanager
+def naming_below(folder: Path, place: Path) -> Iterator[None]:
+    """Let an error about a file in a temporary folder name it in the place where it is to go."""
+    try:
+        yield
+    except OSError as error:
+        inside = error.filename and Path(str(error.filename)).is_relative_to(folder)
+        if not inside:
+            raise
+        name = place / Path(str(error.filename)).relative_to(folder)
+        raise OSError(error.errno, error.strerror, str(name)) from error
 
 
 def explain(error: OSError) -> str:
@@ -76,9 +144,7 @@ def claim(lock: Path) -> Iterator[bool]:
     """Whether no other process holds a lock file; the system frees it when its process ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows: left to the user
+        if fcntl is None:  # Windows: left to the user
             yield True
             return
         try:

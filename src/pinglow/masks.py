@@ -36,6 +36,7 @@ FULL_SCALES: Final = (255, 65535)
 _CROSS: Final = ndimage.generate_binary_structure(2, 1)
 _SQUARE: Final = ndimage.generate_binary_structure(2, 2)
 _DARK: Final = 1 / 16  # of the maximum: the noise of JPEG around black
+_COLORED: Final = 64  # levels between the channels of a JPEG; one of gray has hardly any
 _ADVICE: Final = "save targets as 255 and everything else as 0"
 
 READINGS: Final = {
@@ -74,6 +75,11 @@ def interpret_mask(mask: Values, name: object = "the mask", *, lossy: bool = Fal
     """
     if mask.dtype == np.bool_ and mask.ndim == 2:
         return MaskReading(mask, "plain", float(mask.any()))
+    if lossy and mask.ndim == 3 and np.ptp(mask[..., :3], axis=2).max(initial=0) > _COLORED:
+        raise DataError(
+            f"{name} is a JPEG in color, which blurs away targets of a few pixels: {_ADVICE}, as "
+            "PNG and from before it was a JPEG"
+        )
     values, kind = _collapse(mask, name)
     values = _fill_missing(values, name)
     if values.size and values.min() < 0:

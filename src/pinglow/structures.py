@@ -2,23 +2,32 @@
 
 A target is an 8-connected component of a binary mask. Coordinates are pixel indices: the center of
 the top-left pixel is (0, 0), x goes right and y goes down.
+
+In a probability map, outlines and decisions are apart: fixed levels outline the candidates, each
+candidate has a score, and the smallest score decides which of them are targets.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from pinglow.results import PixelResults, TargetResults
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
 
 TARGET_SIZES = {"1-9": 1, "10-25": 10, "26-49": 26, "50+": 50}
 """Classes of targets by their area in pixels: label to the smallest area in it."""
+
+FAINT: Final = 0.1
+"""Probability above which a component is a candidate even if it nowhere reaches the threshold."""
 
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
@@ -32,7 +41,8 @@ class Target:
         y: Unweighted centroid, pixel-index coordinate downwards.
         bbox: Smallest box around the target as (left, top, width, height) in whole pixels.
         area: Number of pixels, at least 1.
-        score: Largest probability inside the target, in [0, 1].
+        score: How sure it is, in [0, 1]: the share of such detections that are true, as far as
+            the model's card knows it (`pinglow.models.score`); 1 of targets in a mask.
     """
 
     x: float
@@ -41,32 +51,83 @@ class Target:
     area: int
     score: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Its attributes as plain values, ready for JSON."""
+        return {**asdict(self), "bbox": list(self.bbox)}
+
+
+class Component(NamedTuple):
+    """One component of a mask."""
+
+    place: tuple[slice, slice]
+    """The box around it, rows and columns."""
+    inside: BoolArray
+    """(h, w), which of the box's pixels it has."""
+
+    def pixels_of(self, image: NDArray[Any]) -> NDArray[Any]:
+        """The values (n,) of an (H, W) image at its pixels."""
+        return np.asarray(image[self.place][self.inside])
+
+    def target(self, score: float = 1.0) -> Target:
+        """The target that it is."""
+        top, left = (each.start for each in self.place)
+        height, width = self.inside.shape
+        ys, xs = np.nonzero(self.inside)
+        return Target(
+            x=float(left + xs.mean()),
+            y=float(top + ys.mean()),
+            bbox=(left, top, width, height),
+            area=len(xs),
+            score=score,
+        )
+
+
+ScoreOf = Callable[[FloatArray, Component], float]
+"""Maps an (H, W) probability map and a candidate in it to the candidate's score in [0, 1]."""
+
+
+def peak_score(probability: FloatArray, candidate: Component) -> float:
+    """The largest probability inside: the score of models whose card has no calibration."""
+    return float(candidate.pixels_of(probability).max())
+
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class Prediction(PixelResults):
     """What the network says about one frame.
 
     Attributes:
         probability: (H, W) float32 in [0, 1], at the frame's own size.
-        threshold: A pixel belongs to the mask if its probability is above this, in [0, 1).
-        mask: (H, W) bool, ``probability > threshold``.
-        targets: The components of the mask, highest score first.
+        threshold: A pixel belongs to an outline if its probability is above this, in [0, 1).
+        min_score: An outlined candidate is a target if its score is above this, in [0, 1). With
+            0 all of them are; the higher, the fewer.
+        score_of: Score of a candidate, given the map and the candidate.
+        mask: (H, W) bool, the pixels of the targets' outlines.
+        targets: Highest score first, equal ones in raster order.
     """
 
     probability: FloatArray
     threshold: float = 0.5
+    min_score: float = 0.5
+    score_of: ScoreOf = peak_score
     mask: BoolArray = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive the mask and the targets, once."""
-        mask = self.probability > self.threshold
+        mask = outline_candidates(self.probability, self.threshold)
+        targets = []
+        for candidate in list(components(mask)):
+            score = self.score_of(self.probability, candidate)
+            if score > self.min_score:
+                targets.append(candidate.target(score))
+            else:
+                mask[candidate.place][candidate.inside] = False
         object.__setattr__(self, "mask", mask)
-        object.__setattr__(self, "targets", find_targets(mask, self.probability))
+        object.__setattr__(self, "targets", _best_first(targets))
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class Detections(TargetResults):
     """What a detector says about one frame: boxes, where a `Prediction` has pixels.
 
     Attributes:
@@ -85,6 +146,9 @@ class Detections:
         """Derive the targets, once."""
         targets = tuple(map(_box_target, self.boxes.tolist(), self.scores.tolist()))
         object.__setattr__(self, "targets", targets)
+
+    def _boxes(self) -> NDArray[np.float64]:
+        return self.boxes
 
 
 @dataclass(frozen=True)
@@ -149,31 +213,43 @@ def label_targets(mask: BoolArray) -> tuple[NDArray[np.int32], int]:
     return np.asarray(labels, dtype=np.int32), int(count)
 
 
+def outline_candidates(probability: FloatArray, threshold: float = 0.5) -> BoolArray:
+    """The (H, W) mask of all that may be a target, each component of it a candidate.
+
+    Those are the components above the threshold and, of the components above `FAINT`, the ones
+    that do not reach the threshold anywhere. Which they are does not depend on any score.
+    """
+    outlines = np.asarray(probability > threshold)
+    if threshold > FAINT:
+        for faint in components(probability > FAINT):
+            if not (faint.pixels_of(probability) > threshold).any():
+                outlines[faint.place] |= faint.inside
+    return outlines
+
+
 def find_targets(mask: BoolArray, probability: FloatArray | None = None) -> tuple[Target, ...]:
     """Every target of an (H, W) bool mask, highest score first, ties in raster order.
 
-    Without a probability map every score is 1.
+    The score is the largest probability inside; without a probability map every score is 1.
     """
     targets = []
+    for each in components(mask):
+        score = 1.0 if probability is None else peak_score(probability, each)
+        targets.append(each.target(score))
+    return _best_first(targets)
+
+
+def components(mask: BoolArray) -> Iterator[Component]:
+    """The 8-connected components of an (H, W) bool mask, by rows."""
     for band in _split_rows(mask):  # a target lies in one band; labels of large frames are larger
         labels, _ = label_targets(mask[band])
         for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             inside = labels[rows, columns] == number
-            top, left = band.start + rows.start, columns.start
-            height, width = inside.shape
-            ys, xs = np.nonzero(inside)
-            score = 1.0
-            if probability is not None:
-                score = float(probability[top : top + height, left : left + width][inside].max())
-            targets.append(
-                Target(
-                    x=float(left + xs.mean()),
-                    y=float(top + ys.mean()),
-                    bbox=(left, top, width, height),
-                    area=len(xs),
-                    score=score,
-                )
-            )
+            place = slice(band.start + rows.start, band.start + rows.stop), columns
+            yield Component(place, inside)
+
+
+def _best_first(targets: list[Target]) -> tuple[Target, ...]:
     return tuple(sorted(targets, key=lambda target: -target.score))
 
 

@@ -169,7 +169,16 @@ def test_a_missing_and_a_misfitting_prediction_are_named(folder: Path) -> None:
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "found" / "f1.png")
     result = run(folder, "--predictions", folder / "found")
     assert result.exit_code == 2
+    assert "left out: Prediction" in result.stderr
     assert "f1.png is 6 x 4 but its mask is 60 x 40" in result.stderr
+    assert "images: 2, targets: 1" in result.stdout  # the others are scored
+    for index in (0, 2):
+        Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "found" / f"f{index}.png")
+    all_of_them = run(folder, "--predictions", folder / "found").stderr
+    assert all_of_them.startswith(
+        "error: none of 3 maps can be scored, the first because: Prediction"
+    )
+    assert all_of_them.count("\n") == 1
     (folder / "found" / "f1.png").unlink()
     assert (
         "*.png is missing for 1 of the 3 names (f1)"

@@ -80,6 +80,9 @@ def test_a_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         ["data", "pack", "x", "--out", "-"],
         ["data", "unpack", "x", "--out", "-"],
         ["bench", "--plot", "-"],
+        ["train", "fast", "--run", "-"],
+        ["study", "study.toml", "--out", "-"],
+        ["study", "study.toml", "--work", "-"],
     ],
 )
 def test_a_dash_is_refused_where_files_go(words: list[str]) -> None:

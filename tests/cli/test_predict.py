@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
+from pinglow.models.card import ModelCard
 from pinglow.structures import Prediction
 
 LOAD = "pinglow.inference.predictor.Predictor.load"
@@ -26,6 +27,7 @@ class Finder:
     """A predictor of pixels made of a function."""
 
     kind = "pixels"
+    card = ModelCard(name="m", network={}, parameters=0)
 
     def __init__(self, find: Callable[[NDArray[Any]], Prediction]) -> None:
         self._find = find
@@ -43,8 +45,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run `pinglow predict` in an empty folder with a predictor that finds bright pixels."""
     asked: list[tuple[str, float | None]] = []
 
-    def load(name: str, *, threshold: float | None, tile: int | None, **_: object) -> Finder:
-        asked.append((name, threshold))
+    def load(name: str, *, min_score: float | None, tile: int | None, **_: object) -> Finder:
+        asked.append((name, min_score))
         return Finder(find_bright)
 
     monkeypatch.setattr(LOAD, load)
@@ -88,7 +90,7 @@ def test_a_folder_goes_in_and_targets_come_out(run: Run) -> None:
 def test_options_are_handed_on(run: Run) -> None:
     save_frames(Path("in"), 2)
     result = run(
-        "in/*0.png", "in", "--model", "m", "--threshold", "0.25", "--out", "o/p", "--save", "mask"
+        "in/*0.png", "in", "--model", "m", "--min-score", "0.25", "--out", "o/p", "--save", "mask"
     )
     assert result.exit_code == 0
     assert run.asked == [("m", 0.25)]  # type: ignore[attr-defined]
@@ -318,7 +320,7 @@ def test_another_job_is_not_gone_on_with(run: Run, interrupt: Interrupt) -> None
     assert run("in").exit_code == 130
     before = files_in("pinglow-out")
     for change, key in (
-        (["in", "--threshold", "0.2"], "threshold"),
+        (["in", "--min-score", "0.2"], "min_score"),
         (["in", "--save", "jsonl"], "save"),
         (["in", "--every", "2"], "selection"),
         (["in/f1.png"], "sources"),
@@ -550,7 +552,7 @@ def test_what_a_detector_finds_is_written_in_the_same_way(
     monkeypatch.chdir(tmp_path)
     save_frames(Path("in"), 2)
     Path("in/broken.png").write_bytes(b"no image")
-    command = ["predict", "in", "--model", str(detector_weights), "--threshold", "0.005"]
+    command = ["predict", "in", "--model", str(detector_weights), "--min-score", "0.005"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2, result.output
     assert "broken.png" in result.stderr

@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 
 from pinglow.cli.main import app
 from pinglow.extras import is_installed
+from pinglow.models.card import bundled_models, read_card
+from pinglow.models.checksum import seal
+from pinglow.models.recard import save_with_card
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NEEDS_TORCH = (
@@ -139,7 +142,9 @@ def test_weights_of_ones_own_need_torch(tmp_path: Path) -> None:
 
     bundled = Path(pinglow.__path__[0]) / "weights" / "pinglow-fast.safetensors"
     own = tmp_path / "own.safetensors"
-    own.write_bytes(bundled.read_bytes())
+    content = bytearray(bundled.read_bytes())
+    content[-1] ^= 1  # of a weight
+    own.write_bytes(seal(bytes(content), ".safetensors"))
     for backend in ("auto", "onnxruntime"):
         words = ("predict", str(EXAMPLES / "images"), "--model", str(own), "--backend", backend)
         code, said = call(*words, "--out", str(tmp_path / "out"))
@@ -147,6 +152,17 @@ def test_weights_of_ones_own_need_torch(tmp_path: Path) -> None:
         assert said.splitlines()[-1].startswith("error: ")
         assert "needs torch" in said
         assert "Traceback" not in said
+
+
+def test_a_bundled_model_with_another_card_needs_none(tmp_path: Path) -> None:
+    bundled = bundled_models()["pinglow-fast"]
+    card = read_card(bundled).model_copy(update={"license": "another"})
+    own = save_with_card(bundled, card, tmp_path)
+    out = tmp_path / "out"
+    words = ("predict", str(EXAMPLES / "images"), "--model", str(own), "--out", str(out))
+    code, said = call(*words, "--save", "csv")
+    assert (code, said) == (0, "")
+    assert len((out / "targets.csv").read_text().splitlines()) > 1
 
 
 def test_resampling_to_the_same_size_is_no_work() -> None:

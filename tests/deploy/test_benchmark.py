@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,18 @@ def test_mshnets_macs_are_as_published() -> None:
     )
 
 
-def test_every_pair_is_timed(small_model: Path, tmp_path: Path) -> None:
+def test_every_pair_is_timed(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "_PEAK_SIDE", 512)
+    measured, measure = [], benchmark._memory_of
+
+    def memory_of(model: str, backend: str, *rest: Any) -> int:
+        measured.append(backend)
+        # A process of its own for one of them: it imports everything anew.
+        return measure(model, backend, *rest) if backend == "openvino" else 2**27
+
+    monkeypatch.setattr(benchmark, "_memory_of", memory_of)
     progress: list[tuple[int, int]] = []
     timings = measure_speed(
         [str(small_model)],
@@ -52,6 +64,7 @@ def test_every_pair_is_timed(small_model: Path, tmp_path: Path) -> None:
         assert 0 < each.peak_share < 1
         # torch alone takes more; this process holds more than the child.
         assert 5e7 < each.peak_memory < 5e9
+    assert measured == ["torch", "openvino"]
     draw_timings(timings, tmp_path / "speed.png")
     with Image.open(tmp_path / "speed.png") as image:
         assert image.width > 100

@@ -16,7 +16,7 @@ from pinglow.errors import FrameError, OptionError
 from pinglow.evaluation.boxes import BoxPair, evaluate_boxes, target_boxes
 from pinglow.inference.predictor import Predictor
 from pinglow.metrics import PROTOCOLS
-from pinglow.structures import Detections
+from pinglow.structures import Detections, label_targets
 
 pytest.importorskip("faster_coco_eval", reason="needs pip install '.[detect]'")
 
@@ -82,13 +82,14 @@ def test_a_segmentation_model_is_scored_by_the_boxes_of_its_targets(
     box_scenes: Path, small_model: Path
 ) -> None:
     frames = BoxFolder(box_scenes, "train")
-    predictor = Predictor.load(small_model, backend="torch", threshold=0.4)
-    find = partial(target_boxes, predictor)
+    predictor = Predictor.load(small_model, backend="torch")
+    find = partial(target_boxes, predictor, 0.4)
     (found,) = find([frames.frame(0)])
     assert found.boxes.shape == (len(found.scores), 4)
-    assert len(found.boxes) == len(predictor(frames.frame(0)).targets) > 0
+    above = predictor.probability(frames.frame(0)) > 0.4
+    assert len(found.boxes) == label_targets(above)[1] > 0
     np.testing.assert_array_equal(found.boxes, np.rint(found.boxes))
-    [report] = evaluate_boxes(pairs_of(frames), find, STRICT, predictor.threshold)
+    [report] = evaluate_boxes(pairs_of(frames), find, STRICT, 0.4)
     assert report.images == len(frames)
     assert report.threshold == 0.4
     (broken,) = find([np.zeros((3, 4, 5))])

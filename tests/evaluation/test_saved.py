@@ -52,6 +52,8 @@ def expected(maps: dict[str, NDArray[Any]], threshold: float = 0.5) -> Report:
 def save(path: Path, values: NDArray[Any]) -> None:
     if path.suffix == ".npy":
         np.save(path, values)
+    elif path.suffix == ".npz":
+        np.savez(path, pred=values, threshold=0.5)
     elif path.suffix == ".mat":
         scipy.io.savemat(path, {"pred": values, "threshold": 0.5, "name": "f", "from": ["a", "b"]})
     elif path.suffix in (".tif", ".tiff"):
@@ -77,7 +79,7 @@ def to_16_bits(values: NDArray[Any]) -> NDArray[Any]:
 # --- formats -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", [".png", ".bmp", ".tif", ".npy", ".mat", ".PNG"])
+@pytest.mark.parametrize("end", [".png", ".bmp", ".tif", ".npy", ".npz", ".mat", ".PNG"])
 @pytest.mark.parametrize(("change", "top"), [(to_8_bits, 255), (to_16_bits, 65535)])
 def test_levels_of_any_format_are_shares_of_their_bits(
     tmp_path: Path, end: str, change: Any, top: int
@@ -91,8 +93,11 @@ def test_levels_of_any_format_are_shares_of_their_bits(
 
 @pytest.mark.parametrize(
     ("end", "dtype"),
-    [(end, dtype) for end in (".npy", ".mat") for dtype in (np.float32, np.float64)]
-    + [(".tiff", np.float32)],
+    [
+        (end, dtype)
+        for end in (".npy", ".npz", ".mat", ".tiff")
+        for dtype in (np.float32, np.float64)
+    ],
 )
 def test_floats_keep_their_precision(tmp_path: Path, end: str, dtype: Any) -> None:
     save_all(tmp_path, end, lambda values: (1 - (1 - values) * 1e-7).astype(dtype))
@@ -102,7 +107,7 @@ def test_floats_keep_their_precision(tmp_path: Path, end: str, dtype: Any) -> No
     np.testing.assert_array_equal(read, (1 - (1 - make_maps()["f0"]) * 1e-7).astype(dtype))
 
 
-@pytest.mark.parametrize("end", [".npy", ".mat"])
+@pytest.mark.parametrize("end", [".npy", ".npz", ".mat"])
 def test_true_and_false_are_one_and_zero(tmp_path: Path, end: str) -> None:
     save_all(tmp_path, end, lambda values: values > 0.5)
     assert score(tmp_path).iou == 1
@@ -271,7 +276,7 @@ def test_another_size_is_refused_unless_a_way_is_named(tmp_path: Path) -> None:
     mask = np.zeros((40, 60), dtype=bool)
     mask[10:16, 10:16] = True
     np.save(tmp_path / "a.npy", mask[::2, ::2].astype(np.float32))
-    with pytest.raises(DataError, match=r"a\.npy is 30 x 20 but its mask is 60 x 40.*--resize"):
+    with pytest.raises(FrameError, match=r"a\.npy is 30 x 20 but its mask is 60 x 40.*--resize"):
         SavedMaps(tmp_path, ["a"]).read("a", (40, 60))
     nearest = SavedMaps(tmp_path, ["a"], resize="nearest").read("a", (40, 60))
     np.testing.assert_array_equal(nearest, mask)

@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 
-from fuzz import corpus
+from fuzz import cameras, corpus
 from fuzz.promises import BrokenPromiseError, Call, call
 from fuzz.spoiling import spoil
 
@@ -68,8 +68,10 @@ def _samples(kind: str) -> dict[str, bytes]:
 def predict_frames(folder: Path, spoiled: Spoiled) -> None:
     """Spoiled images or videos between two whole frames."""
     files = [folder / f"s{number:03}-{name}" for number, (name, _) in enumerate(spoiled)]
-    for file, (_, content) in zip(files, spoiled, strict=True):
+    for file, (name, content) in zip(files, spoiled, strict=True):
         file.write_bytes(content)
+        if (more := cameras.beside(name)) is not None:
+            file.with_suffix(".img").write_bytes(more)
     whole = [folder / "first.png", folder / "last.png"]
     for file in whole:
         file.write_bytes(_samples("image")["deep.png"])
@@ -360,7 +362,7 @@ def _find(folder: Path, name: str, content: bytes, backend: str) -> Any:
     (folder / "frame.png").write_bytes(_samples("image")["deep.png"])
     done = call(
         *("predict", folder / "frame.png", "--model", folder / name, "--backend", backend),
-        *("--out", folder / "out", "--save", "jsonl", "--threshold", "0.01"),
+        *("--out", folder / "out", "--save", "jsonl", "--min-score", "0.01"),
     )
     if done.code:
         return None
@@ -445,7 +447,7 @@ def resume_job(folder: Path, spoiled: Spoiled) -> None:
 
 def _log() -> dict[str, bytes]:
     head = {
-        **{"save": ["csv", "jsonl"], "model": "pinglow-fast", "threshold": None, "tile": 1024},
+        **{"save": ["csv", "jsonl"], "model": "pinglow-fast", "min_score": None, "tile": 1024},
         **{"flips": False, "track": False, "selection": [1, 0.0, None]},
         "sources": ["FOLDER/a.png", "FOLDER/b.png"],
     }
@@ -524,6 +526,9 @@ _names = functools.partial("\n".join(["a.png", "./images/b2.png", "c-3", ""]).en
 
 KINDS: Final[dict[str, Kind]] = {
     "image": Kind(corpus.images, predict_frames, 20, 15),
+    "camera": Kind(cameras.cameras, predict_frames, 20, 4),
+    # Its library may crash: only where each kind has a process of its own.
+    "hdf5": Kind(cameras.hdf5, predict_frames, 10, share=0),
     "video": Kind(corpus.videos, predict_frames, 4, 8),
     "voc": Kind(corpus.voc, functools.partial(convert_labels, form="voc"), 20, 6),
     "yolo": Kind(corpus.yolo, functools.partial(convert_labels, form="yolo"), 20, 6),

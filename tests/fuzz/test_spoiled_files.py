@@ -9,13 +9,13 @@ import pytest
 from fuzz.jobs import KINDS, make_batch
 from fuzz.spoiling import spoil
 
+NEEDS = {"camera": "astropy", "hdf5": "h5py"}
 IN_TORCH = ("recipe", "study", "weights", "run")
 
 
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.share])
 def test_spoiled_files_break_no_promise(kind: str, tmp_path: Path) -> None:
-    if kind in IN_TORCH:
-        pytest.importorskip("torch")
+    pytest.importorskip("torch" if kind in IN_TORCH else NEEDS.get(kind, "pinglow"))
     for number in range(KINDS[kind].share):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -25,8 +25,7 @@ def test_spoiled_files_break_no_promise(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_files_pass(kind: str, tmp_path: Path) -> None:
     """What the promises are held against is right."""
-    if kind in IN_TORCH:
-        pytest.importorskip("torch")
+    pytest.importorskip("torch" if kind in IN_TORCH else NEEDS.get(kind, "pinglow"))
     whole = list(KINDS[kind].samples().items())
     batches = [whole] if KINDS[kind].together > 1 else [[each] for each in whole]
     for number, batch in enumerate(batches):

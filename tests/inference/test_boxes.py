@@ -178,16 +178,16 @@ def test_weights_load_folded_and_find_the_same(weights: Path) -> None:
     np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-3)
 
 
-def test_the_predictor_takes_the_cards_threshold(weights: Path) -> None:
-    assert Predictor.load(weights).threshold == 0.3
-    predictor = Predictor.load(weights, threshold=0.0)
+def test_the_predictor_takes_the_cards_smallest_score(weights: Path) -> None:
+    assert Predictor.load(weights).min_score == 0.3
+    predictor = Predictor.load(weights, min_score=0.0)
     frame = starry(64, 64, [(20, 30)])
     found, (candidates,) = predictor(frame), predictor.candidates([frame])
     assert len(found.boxes) == len(candidates.boxes)
     (again,) = predictor.many([frame])
     np.testing.assert_array_equal(found.boxes, again.boxes)
-    with pytest.raises(OptionError, match=r"threshold is 1\.0"):
-        Predictor.load(weights, threshold=1.0)
+    with pytest.raises(OptionError, match=r"min_score is 1\.0"):
+        Predictor.load(weights, min_score=1.0)
 
 
 def test_the_card_says_which_kind_of_model_a_file_is(weights: Path, small_model: Path) -> None:

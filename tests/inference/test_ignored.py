@@ -66,6 +66,8 @@ def test_boxes_centered_in_it_go() -> None:
         (["1,2,0,4"], "the ignored rectangle 1,2,0,4 is impossible"),
         (["-1,2,3,4"], "the ignored rectangle -1,2,3,4 is impossible"),
         (["1.5,2,3,4"], "--ignore '1.5,2,3,4' is neither a file nor x,y,w,h"),
+        (["0,0;5,5"], "--ignore '0,0;5,5' has 2 different points: a polygon has 3 or more"),
+        (["0,0;5,5;1"], "--ignore '0,0;5,5;1' is no polygon"),
         (["gone.png"], "--ignore 'gone.png' is neither a file nor x,y,w,h"),
         (["black.png"], "--ignore black.png has no pixel above 0"),
         (["small.png", "large.png"], "large.png is of 9 x 7 pixels, another mask of 8 x 6"),
@@ -95,6 +97,11 @@ def test_words_that_mean_something(tmp_path: Path) -> None:
     ("ignore", "message"),
     [
         (Ignored([(50, 0, 11, 5)]), "50,0,11,5 reaches out of a frame of 60 x 40"),
+        (Ignored(crop=(0, 30, 60, 11)), "crop 0,30,60,11 reaches out of a frame of 60 x 40"),
+        (
+            Ignored(polygons=[[[(0, 0), (61, 0), (0, 3)]]]),
+            "polygon, x 0 to 61, y 0 to 3, reaches out of a frame of 60 x 40",
+        ),
         (Ignored(mask=np.eye(6)), "mask is of 6 x 6 pixels, the frame of 60 x 40"),
         (Ignored([(0, 0, 60, 40)]), "the whole frame is ignored"),
     ],
@@ -140,3 +147,48 @@ def test_a_job_leaves_out_what_it_does_not_fit(small_model: Path, tmp_path: Path
         assert np.isfinite(record.frame).all()  # as it was read
     with pytest.raises(OptionError, match=r"b\.png: the ignored rectangle"):
         run(sources[1:], predictor, [Memory()])
+
+
+def test_a_crop_is_searched_as_a_frame_of_its_own(small_model: Path, frame: Any) -> None:
+    frame[20:22, 30:32] = 8400
+    alone = Predictor.load(small_model, backend="torch")
+    ignore = Ignored([(12, 10, 4, 4)], crop=(10, 8, 40, 30))
+    cropped = Predictor.load(small_model, backend="torch", ignore=Ignored(crop=(10, 8, 40, 30)))
+    both = Predictor.load(small_model, backend="torch", ignore=ignore)
+    assert isinstance(alone, Predictor)
+    assert isinstance(cropped, Predictor)
+    assert isinstance(both, Predictor)
+    expected = np.zeros(frame.shape, np.float32)
+    expected[8:38, 10:50] = alone.probability(frame[8:38, 10:50])
+    np.testing.assert_array_equal(cropped.probability(frame), expected)
+    assert both.probability(frame)[10:14, 12:16].max() == 0
+    assert both.probability(frame)[ignore.area(frame.shape)].max() == 0
+    frame[:8] = 65535  # what lies outside does not matter
+    np.testing.assert_array_equal(cropped.probability(frame), expected)
+
+
+def test_boxes_of_a_crop_have_their_place_in_the_frame() -> None:
+    found = Detections(np.array([[0, 0, 4, 4], [9, 1, 4, 4]], float), np.array([0.9, 0.8]))
+    kept = Ignored([(20, 8, 8, 8)], crop=(10, 8, 40, 30)).clear(found, (40, 60))
+    assert kept.boxes.tolist() == [[10, 8, 4, 4]]
+
+
+def test_polygons_of_every_kind_add_up(tmp_path: Path) -> None:
+    (tmp_path / "sky.json").write_text(
+        '{"shapes": [{"points": [[1, 1], [4, 1], [4, 3], [1, 3]]},'
+        '{"shape_type": "rectangle", "points": [[5, 0], [7, 2]]},'
+        '{"shape_type": "point", "points": [[0, 5]]}]}'
+    )
+    (tmp_path / "sky.geojson").write_text(
+        '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {},'
+        '"geometry": {"type": "Polygon", "coordinates":'
+        "[[[0, 3], [8, 3], [8, 6], [0, 6], [0, 3]], [[2, 4], [4, 4], [4, 5], [2, 5], [2, 4]]]}}]}"
+    )
+    parsed = Ignored.parse(
+        [str(tmp_path / "sky.json"), str(tmp_path / "sky.geojson"), "0,0;1,0;1,1;0,1"]
+    )
+    assert parsed is not None
+    expected = np.zeros((6, 8), bool)
+    expected[0, 0] = expected[1:3, 1:4] = expected[:2, 5:7] = expected[3:] = True
+    expected[4, 2:4] = False
+    np.testing.assert_array_equal(parsed.area((6, 8)), expected)

@@ -251,9 +251,10 @@ class CountUp:
         self.made.append(rate)
         self.updates = 0
 
-    def update(self, targets: Any) -> tuple[int | None, ...]:
+    def update(self, prediction: Any, frame: Any = None) -> tuple[int | None, ...]:
         self.updates += 1
-        return tuple(None if self.updates == 1 else self.updates - 1 for _ in targets)
+        number = None if self.updates == 1 else self.updates - 1
+        return tuple(number for _ in prediction.targets)
 
 
 def test_every_sequence_has_its_own_tracker_and_numbers_go_on(

@@ -17,11 +17,13 @@ from pinglow.backends.opening import open_model
 from pinglow.backends.torch import TorchBackend
 from pinglow.data.synthetic.scenes import SceneSpec, render_scene, target_signal
 from pinglow.errors import FrameError, ModelError, OptionError
-from pinglow.inference.predictor import Predictor, predict_probabilities, predict_probability
+from pinglow.inference.predictor import Predictor
+from pinglow.inference.probability import predict_probabilities, predict_probability
 from pinglow.models.card import ModelCard
 from pinglow.models.registry import build_network
 from pinglow.models.weights import load_network, save_model
 from pinglow.preprocess import InputRule, normalize_frame
+from pinglow.structures import find_targets
 
 CONFIG: dict[str, Any] = {
     "type": "PinwheelUNet",
@@ -144,27 +146,24 @@ def test_a_loaded_model_is_folded_and_equal(tmp_path: Path, attention: str) -> N
     assert unfolded.std() > 0.01
 
 
-def test_the_threshold_is_the_cards_unless_given(tmp_path: Path) -> None:
+def test_without_a_calibration_the_cards_threshold_decides(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     network, frame = make_network(), make_frame(60, 60)
     probability = Predictor(TorchBackend(network), make_card()).probability(frame)
-    low, high = (float(each) for each in np.percentile(probability, [30, 90]))
+    high = float(np.percentile(probability, 90))
     save_model(path, network, make_card(threshold=high))
-    by_card, given = (
-        Predictor.load(path, backend="torch")(frame),
-        Predictor.load(path, backend="torch", threshold=low)(frame),
-    )
-    assert (by_card.threshold, given.threshold) == (high, low)
-    assert by_card.mask.mean() == pytest.approx(0.1, abs=0.01)
-    assert given.mask.mean() == pytest.approx(0.7, abs=0.01)
-    np.testing.assert_array_equal(given.mask, given.probability > low)
-    assert Predictor.load(path, backend="torch", threshold=0).threshold == 0
+    found = Predictor.load(path, backend="torch")(frame)
+    assert (found.threshold, found.min_score) == (high, high)
+    np.testing.assert_array_equal(found.mask, found.probability > high)
+    assert found.targets == find_targets(found.mask, found.probability)
+    surer = Predictor.load(path, backend="torch", min_score=0.999)(frame)
+    assert (surer.threshold, surer.targets) == (high, ())
 
 
-@pytest.mark.parametrize("threshold", [1.0, -0.1, float("nan"), float("inf")])
-def test_an_impossible_threshold_is_refused(threshold: float) -> None:
-    with pytest.raises(OptionError, match=r"threshold is .*; use a value from 0 to below 1"):
-        Predictor(TorchBackend(Brightness()), make_card(), threshold)
+@pytest.mark.parametrize("score", [1.0, -0.1, float("nan"), float("inf")])
+def test_an_impossible_smallest_score_is_refused(score: float) -> None:
+    with pytest.raises(OptionError, match=r"min_score is .*; use a value from 0 to below 1"):
+        Predictor(TorchBackend(Brightness()), make_card(), score)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (5,), (3, 5, 3), ()])

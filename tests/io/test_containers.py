@@ -45,6 +45,12 @@ def test_by_the_first_bytes(tmp_path: Path, content: bytes, video: bool, lacking
 @pytest.mark.parametrize("start", [EBML + b"\x01" + b"\xff" * 7, b"\x30\x26\xb2\x75", b"RIFF"])
 def test_garbage_ends(tmp_path: Path, start: bytes) -> None:
     path = tmp_path / "file"
-    for filling in (b"\0", b"\xff", b"\x81\x80"):
+    for filling in (b"\0", b"\xff", b"\x81\x80", b"\x01\x7f"):
         path.write_bytes(start + filling * 20_000)
         lacks_bytes(path)
+
+
+def test_a_length_beyond_what_files_can_have_is_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(EBML[:4] + b"\x01\x7f" + b"\xff" * 6 + EBML[5:])
+    assert not lacks_bytes(path)

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from pinglow.errors import FrameError
 from pinglow.io.frames import read_frame
@@ -81,6 +81,23 @@ def test_whole_files_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             whole = jpeg(content, **way)
             expected = np.asarray(Image.open(io.BytesIO(whole)).convert("L"))
             np.testing.assert_array_equal(read(tmp_path, whole), expected)
+
+
+def test_a_frame_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[object] = []
+    load = JpegImagePlugin.JpegImageFile.load
+
+    def note(image: Any) -> Any:
+        decoded.append(image)
+        return load(image)
+
+    whole = jpeg(np.tile(GRAY, (6, 6)), quality=95)
+    assert len(whole) > 2**17  # Pillow reads it in blocks
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", note)
+    read(tmp_path, whole)
+    assert len(set(map(id, decoded))) == 1
+    with pytest.raises(FrameError, match="more are stored"):
+        read(tmp_path, claim(whole, 0.5, 1))
 
 
 @pytest.mark.parametrize("fill", [b"\xff", b"\0"])

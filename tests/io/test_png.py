@@ -84,3 +84,12 @@ def test_what_pixels_do_not_need_is_not_looked_at(
     (tmp_path / "f.png").write_bytes(make_png(30, 20, lines(counts), extra=broken))
     np.testing.assert_array_equal(read_frame(tmp_path / "f.png"), counts)
     assert capfd.readouterr().err == ""
+
+
+def test_a_side_that_libpng_prints_about_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "long.png").write_bytes(make_png(3, 2**20, b"\0"))
+    with pytest.raises(FrameError, match=r"long\.png is damaged"):
+        read_frame(tmp_path / "long.png")
+    assert capfd.readouterr().err == ""

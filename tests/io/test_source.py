@@ -64,6 +64,14 @@ def test_whatever_holds_them_frames_come_out_alike(tmp_path: Path) -> None:
                 source.read(index)
 
 
+def test_a_tilde_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_clip: SaveClip
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_clip(tmp_path / "clip.mkv", 2)
+    assert len(frames_of(open_source("~/clip.mkv"))) == 2
+
+
 def test_names_of_a_source(tmp_path: Path) -> None:
     (tmp_path / "a.b.png").write_bytes(as_file(STACK[0], "png"))
     image = open_source(tmp_path / "a.b.png")

@@ -309,10 +309,19 @@ def test_roc_area_is_that_of_every_threshold_wherever_the_scores_lie(
     assert len(roc.thresholds) <= 64
     assert 0.5 in roc.thresholds
     by_hand = report_of(images, thresholds=roc.thresholds).roc
-    kept = [place for place, fa in enumerate(roc.fa) if fa < 1e-3]
-    assert len(kept) > 10
-    assert [by_hand.pd[place] for place in kept] == [roc.pd[place] for place in kept]
-    assert [by_hand.fa[place] for place in kept] == [roc.fa[place] for place in kept]
+    assert sum(fa < 1e-3 for fa in roc.fa) > 10
+    assert (by_hand.pd, by_hand.fa) == (roc.pd, roc.fa)
+
+
+def test_every_point_is_true_beside_a_map_that_is_high_everywhere() -> None:
+    images = make_scored_images(0, 1, 5)
+    noisy = np.random.default_rng(0).uniform(0.6, 0.95, (64, 64))
+    images.append((noisy, images[0][1]))
+    roc = report_of(images).roc
+    by_hand = report_of(images, thresholds=roc.thresholds).roc
+    assert (by_hand.pd, by_hand.fa) == (roc.pd, roc.fa)
+    assert {0.0, 0.25, 0.5, 0.75} < set(roc.thresholds)
+    assert roc.fa[roc.thresholds.index(0.5)] > 1 / 6  # all of that map is false
 
 
 def test_a_perfect_map_of_scores_next_to_1_has_the_whole_area() -> None:

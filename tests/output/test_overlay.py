@@ -122,3 +122,24 @@ def test_what_is_ignored_is_hatched_and_moves_no_contrast() -> None:
     drawn = np.asarray(draw_overlay(frame, (), ignored=ignored).convert("L"))
     assert set(np.unique(drawn[: 10 * 9, : 20 * 9])) == {120, 255 // 3}
     np.testing.assert_array_equal(drawn[90:], plain[90:])
+
+
+def test_as_many_targets_as_fit_are_enlarged_and_the_rest_is_counted() -> None:
+    spots = [(4 + 8 * number, 20, 0.9) for number in range(6)]
+    for count in (2, 6):
+        record = make_record(*spots[:count])
+        overlay = np.asarray(draw_overlay(record.frame, record.prediction.targets)).astype(int)
+        below = overlay[40 * 9 + 20 :][:125]
+        filled = [below[:, left + 5 : left + 120].std() > 5 for left in range(0, 512, 128)]
+        assert filled == [number < count for number in range(4)]
+
+
+def test_an_outline_follows_the_pixels_where_they_are_large_enough() -> None:
+    record = make_record((20, 22, 0.9))
+    mask = record.prediction.mask
+    plain = marked(draw_overlay(record.frame, record.prediction.targets))
+    outlined = marked(draw_overlay(record.frame, record.prediction.targets, mask=mask)) & ~plain
+    rows, columns = np.nonzero(outlined[: 40 * 9])
+    assert (columns.min(), columns.max()) == (20 * 9 - 1, 23 * 9)
+    assert (rows.min(), rows.max()) == (22 * 9 - 1, 25 * 9)
+    assert not outlined[22 * 9 : 25 * 9, 20 * 9 : 23 * 9].any()

@@ -60,6 +60,7 @@ def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
                 sink.write(record)
     out = tmp_path / "new" / "out"
     lines = [json.loads(line) for line in (out / "targets.jsonl").read_text().splitlines()]
+    scores = [target.score for target in records[0].prediction.targets]
     assert lines[0] == {
         "source": "a.png",
         "frame": 0,
@@ -67,10 +68,12 @@ def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
         "width": 60,
         "height": 40,
         "targets": [
-            {"x": 31.0, "y": 21.0, "bbox": [30, 20, 3, 3], "area": 9, "score": 0.9},
-            {"x": 6.0, "y": 7.0, "bbox": [5, 6, 3, 3], "area": 9, "score": 0.5123457},
+            {"x": 31.0, "y": 21.0, "bbox": [30, 20, 3, 3], "area": 9, "score": scores[0]},
+            {"x": 6.0, "y": 7.0, "bbox": [5, 6, 3, 3], "area": 9, "score": scores[1]},
         ],
     }
+    assert scores == [float(np.float32(0.9)), float(np.float32(0.51234567))]
+    assert {**lines[0], **records[0].prediction.to_dict()} == lines[0]
     assert lines[1] == {**lines[0], "source": "b.png", "name": "b", "targets": []}
     with (out / "targets.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -93,16 +96,23 @@ def test_the_two_tables_agree_with_the_prediction(tmp_path: Path) -> None:
     assert rows == [{key: str(value) for key, value in row.items()} for row in flat]
 
 
-def test_centroids_are_rounded_to_thousandths(tmp_path: Path) -> None:
+def test_no_number_is_rounded(tmp_path: Path) -> None:
     probability = np.zeros((9, 9), np.float32)
-    probability[[1, 1, 2], [1, 2, 1]] = 0.75
-    record = FrameRecord("f.png", 3, "f", np.zeros((9, 9)), Prediction(probability))
-    sink = JsonlSink(tmp_path)
-    sink.write(record)
-    sink.close()
+    probability[[1, 1, 2], [1, 2, 1]] = np.nextafter(np.float32(1), np.float32(0))
+    prediction = Prediction(probability)
+    plain = FrameRecord("f.png", 3, "f", np.zeros((9, 9)), prediction, time=1001 / 30000)
+    with open_sinks(["csv", "jsonl"], tmp_path) as sinks:
+        for sink in sinks:
+            sink.write(plain)
     line = json.loads((tmp_path / "targets.jsonl").read_text())
-    assert line["frame"] == 3
-    assert (line["targets"][0]["x"], line["targets"][0]["y"]) == (1.333, 1.333)
+    with (tmp_path / "targets.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    (target,) = prediction.targets
+    assert target.x == 1 + 1 / 3
+    for key, value in {"x": target.x, "y": target.y, "score": target.score}.items():
+        assert line["targets"][0][key] == float(row[key]) == value
+    assert line["time"] == float(row["time"]) == 1001 / 30000
+    assert (line["frame"], row["frame"]) == (3, "3")
 
 
 @pytest.mark.parametrize("kind", [CsvSink, JsonlSink])
@@ -161,16 +171,28 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
 
 
 def test_every_sink_can_be_opened_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     with open_sinks(list(SINKS), tmp_path) as sinks:
         for sink in sinks:
             sink.write(make_record("a", (5, 6, 0.9)))
+            sink.end_source("a.png", True)
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))
     assert written == [
+        ".coco.json.lines",
+        ".targets.parquet.lines",
+        "coco.json",
+        "crops/a_1.png",
+        "crops/crops.csv",
+        "html/frames.jsonl",
+        "html/frames/a.webp",
+        "html/index.html",
+        "html/thumbnails/a.webp",
         "masks/a_mask.png",
         "overlays/a_overlay.png",
         "probability/a.png",
         "targets.csv",
         "targets.jsonl",
+        "targets.parquet",
     ]
 
 
@@ -234,11 +256,11 @@ def test_time_and_track_are_written_where_there_are_some(tmp_path: Path) -> None
         for sink in sinks:
             sink.write(record)
     line = json.loads((tmp_path / "targets.jsonl").read_text())
-    assert line["time"] == 0.1235
+    assert line["time"] == 0.123456
     assert [target["track"] for target in line["targets"]] == [7, None]
     with (tmp_path / "targets.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["time"], row["track"]) for row in rows] == [("0.1235", "7"), ("0.1235", "")]
+    assert [(row["time"], row["track"]) for row in rows] == [("0.123456", "7"), ("0.123456", "")]
 
 
 @pytest.mark.parametrize("rate", [1 / 5000, 0.5, 29.97, 1000.0])
@@ -267,20 +289,3 @@ def test_boxes_are_written_like_targets_and_have_no_mask(tmp_path: Path) -> None
     check_sinks(list(SINKS), "pixels")
     with pytest.raises(OptionError, match="a detector has no mask"):
         check_sinks(["csv", "mask"], "boxes")
-
-
-def test_scores_that_differ_by_a_bit_stay_apart(tmp_path: Path) -> None:
-    scores = np.array([1, np.nextafter(np.float32(1), np.float32(0)), 0.99999], dtype=np.float32)
-    probability = np.zeros((20, 60), dtype=np.float32)
-    probability[5, 10:40:10] = scores
-    record = FrameRecord("a.png", 0, "a", np.zeros((20, 60), np.uint8), Prediction(probability))
-    with open_sinks(["csv", "jsonl"], tmp_path) as sinks:
-        for sink in sinks:
-            sink.write(record)
-    line = json.loads((tmp_path / "targets.jsonl").read_text())
-    np.testing.assert_array_equal(
-        [np.float32(target["score"]) for target in line["targets"]], scores
-    )
-    with (tmp_path / "targets.csv").open(newline="") as file:
-        rows = [row["score"] for row in csv.DictReader(file)]
-    assert rows == ["1.0", "0.99999994", "0.99999"]

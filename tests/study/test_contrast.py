@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -24,19 +25,32 @@ def make_run(arm: str, seed: int, quality: float, sets: tuple[str, ...] = ("a", 
     random = np.random.default_rng([seed, *arm.encode()])
     scored = {}
     for name in sets:
-        scorer = Scorer(PROTOCOLS["strict"])
+        scorer = Scorer(PROTOCOLS["strict"], thresholds=())
         for _ in range(FRAMES):
-            mask = np.zeros((16, 16), dtype=np.bool_)
-            mask[5:7, 5:7] = name != "empty"
-            found = mask & (random.random(mask.shape) < quality)
-            found[12, 12] = random.random() < 0.3
-            scorer.update(found.astype(np.float32), mask)
+            found = random.random((2, 2)) < quality
+            is_false = random.random() < 0.3
+            target = () if name == "empty" else tuple(map(bool, found.flat))
+            scorer.merge(score_frame(target, is_false))
         scored[name] = SetResult(
             frames=tuple(f"{number}" for number in range(FRAMES)),
             counts=scorer.images,
             report=scorer.compute().to_dict(),
         )
     return result_of(arm, seed, sets=scored)
+
+
+@functools.cache
+def score_frame(target: tuple[bool, ...], is_false: bool) -> Scorer:
+    """The counts of a frame by what is found of its target, if it has one, and of a false pixel."""
+    mask = np.zeros((16, 16), dtype=np.bool_)
+    mask[5:7, 5:7] = bool(target)
+    found = np.zeros((16, 16), dtype=np.float32)
+    if target:
+        found[5:7, 5:7] = np.reshape(target, (2, 2))
+    found[12, 12] = is_false
+    scorer = Scorer(PROTOCOLS["strict"], thresholds=())
+    scorer.update(found, mask)
+    return scorer
 
 
 def result_of(arm: str, seed: int, **fields: Any) -> RunResult:
@@ -164,9 +178,9 @@ def test_equal_arms_are_rarely_told_apart() -> None:
         ]
         return contrast_arms(runs, {"x": 1.0, "y": -1.0})["iou"].shown
 
-    assert not any(told_apart(number, 1) for number in range(20))
+    assert not any(told_apart(number, 1) for number in range(3))  # one seed tells nothing
     for seeds in (2, 3):
-        assert sum(told_apart(number, seeds) for number in range(60)) <= 6
+        assert sum(told_apart(number, seeds) for number in range(40)) <= 4
 
 
 def test_a_figure_that_few_frames_have_still_gets_an_interval() -> None:

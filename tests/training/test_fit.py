@@ -252,7 +252,7 @@ def test_the_weights_predict_what_was_validated(
     make_recipe: MakeRecipe, finished: dict[str, Path], scenes: Path
 ) -> None:
     run = finished["adamw"]
-    predictor = Predictor.load(run / "weights.safetensors")
+    predictor = Predictor.load(run / "weights.safetensors", backend="torch")
     frames = FrameFolder(scenes, str(run / "splits" / "scenes.validation.txt"))
     shared = union = 0
     for index in range(len(frames)):

@@ -29,13 +29,21 @@ from pinglow.training.run import TrainingInterruptedError
 MakeRecipe = Callable[..., Recipe]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(make_recipe: MakeRecipe) -> Recipe:
     return make_recipe(
         batch_size=4,
         network={"widths": [4, 8], "patch": 2},
         augmentation={"crop": 32, "paste": 0.5},
     )
+
+
+@pytest.fixture(scope="module")
+def alone(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run of one process."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    train(recipe, run, progress=False)
+    return run
 
 
 def start(options: list[str], launcher: tuple[str, ...] = ()) -> list[str]:
@@ -71,18 +79,16 @@ def assert_same_to_rounding(run: Path, other: Path) -> None:
         assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-6)
 
 
-def test_two_processes_train_and_score_as_one(recipe: Recipe, tmp_path: Path) -> None:
-    train(recipe, tmp_path / "one", progress=False)
+def test_two_processes_train_and_score_as_one(recipe: Recipe, alone: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(recipe.to_toml())
     options = [str(tmp_path / "recipe.toml"), "--run", str(tmp_path / "two"), "--devices", "2"]
     assert start(options) == ["step 5", "step 10"]  # one of them has printed it
-    assert_same_to_rounding(tmp_path / "one", tmp_path / "two")
+    assert_same_to_rounding(alone, tmp_path / "two")
 
 
 def test_torchrun_starts_processes_too_and_goes_on_with_what_one_began(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(recipe, tmp_path / "one", progress=False)
     make = TrainingBatches.batch
 
     def batch(self: TrainingBatches, number: int) -> Any:
@@ -96,7 +102,7 @@ def test_torchrun_starts_processes_too_and_goes_on_with_what_one_began(
             train(recipe, tmp_path / "two", progress=False)
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     assert start(["--resume", str(tmp_path / "two")], launcher) == ["step 5", "step 10"]
-    assert_same_to_rounding(tmp_path / "one", tmp_path / "two")
+    assert_same_to_rounding(alone, tmp_path / "two")
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(

@@ -12,6 +12,7 @@ import tomli_w
 from pinglow.errors import RecipeError
 from pinglow.models.card import bundled_models, read_card
 from pinglow.models.registry import parse_network
+from pinglow.study.grid import load_study, plan_runs
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe, parse_recipe, read_toml
 
@@ -28,6 +29,18 @@ def path(tmp_path: Path) -> Path:
     file = tmp_path / "least.toml"
     file.write_text(tomli_w.dumps(MINIMAL))
     return file
+
+
+def test_a_tilde_is_the_home_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(path.parent))
+    recipe = load_recipe("~/least.toml", {"data.root": "~/data"})
+    assert recipe.data.place(recipe.data.sets[0]) == path.parent / "data" / "f"
+    alone = load_recipe(path, {"data.sets.0.folder": "~/g"})
+    assert alone.data.place(alone.data.sets[0]) == path.parent / "g"
+    (path.parent / "inner").mkdir()
+    study = path.parent / "inner" / "study.toml"
+    study.write_text('name = "s"\nrecipe = "~/least.toml"\nseeds = [0]\narms = [{ name = "x" }]\n')
+    assert [run.recipe.name for run in plan_runs(load_study(study))]
 
 
 @pytest.mark.parametrize("file", BUNDLED, ids=lambda file: file.stem)

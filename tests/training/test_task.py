@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pinglow.backends.torch import TorchBackend
-from pinglow.inference.predictor import predict_probability
+from pinglow.inference.probability import predict_probability
 from pinglow.losses import ScaleLoss, SoftIoULoss
 from pinglow.metrics import PROTOCOLS, THRESHOLDS, Scorer
 from pinglow.models.weights import load_network

@@ -13,6 +13,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from pinglow._version import __version__
 from pinglow.backends.base import PRECISIONS, Backend
 from pinglow.backends.device import CPU, Device, choose_device
@@ -21,7 +23,7 @@ from pinglow.backends.openvino import OpenVinoBackend
 from pinglow.backends.torch import TorchBackend
 from pinglow.errors import ModelError, OptionError, PinglowError
 from pinglow.extras import import_extra, is_installed
-from pinglow.files import cache_folder, write_whole
+from pinglow.files import cache_folder, remove_parts, write_whole
 from pinglow.models.card import (
     CARD_KEY,
     EXPORTED,
@@ -157,6 +159,7 @@ class _Graph:
         if self.kept is not None:
             try:
                 write_whole(self.kept, content)
+                remove_parts(self.kept.parent)
             except OSError:  # a read-only home: convert again next time
                 _logger.warning(
                     "%s cannot be written: the next start prepares again", self.kept.parent
@@ -198,11 +201,27 @@ def _open(graph: _Graph, name: str, place: Device, precision: str) -> tuple[Back
             raise ModelError(
                 f"{path} has no pinglow card; use a model that pinglow export has written"
             )
+        if is_whole(path) is None:
+            _check_numbers(opened, path)
         return opened, parse_card(text, path)
     card = read_card(path)
     if path.suffix.lower() in backend.suffixes:
         return backend.load(path, str(path), place, precision), card
     return graph.open(backend, card, place, precision), card
+
+
+def _check_numbers(backend: Backend, path: Path) -> None:
+    """See that a model without a checksum computes numbers.
+
+    Raises:
+        ModelError: It does not.
+    """
+    image = np.random.default_rng(0).standard_normal((1, 1, 32, 32), dtype=np.float32)
+    if not np.isfinite(backend(image)).all():
+        raise ModelError(
+            f"{path} computes no numbers, as its weights hold NaN or infinity: put a whole copy in "
+            "its place, or export it again"
+        )
 
 
 def _is_kept(path: Path) -> bool:

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pinglow._version import __version__
-from pinglow.cli.output_file import check_output_file, echo, is_standard_output, write_json
+from pinglow.cli.output_file import check_output_file, is_standard_output, write_json
 from pinglow.cli.predict import Device, Precision
-from pinglow.errors import DataError, FrameError, OptionError, PinglowError
+from pinglow.cli.scoring import (
+    Flips,
+    FrameTask,
+    PixelTask,
+    Resize,
+    Scale,
+    Split,
+    choose_protocols,
+    choose_reading,
+    told_broken,
+)
+from pinglow.errors import OptionError, PinglowError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pinglow.cli.score_tables import Scored
     from pinglow.data.boxes import BoxFolder  # noqa: F401
-    from pinglow.data.folder import FrameFolder
     from pinglow.inference.boxes import BoxPredictor
     from pinglow.inference.predictor import Predictor
     from pinglow.metrics import BoxReport, Protocol, Report
 
-_Truth = TypeVar("_Truth")  # a mask, or boxes
 _Job = tuple[str, dict[str, Any], Callable[[], "Sequence[Report | BoxReport]"]]
 """What a table calls it, what a report says of it, and what scores it."""
-_Folder = TypeVar("_Folder", bound="FrameFolder")
 
 
 def evaluate(
@@ -38,9 +43,7 @@ def evaluate(
             help="Folder that holds images/, masks/ or boxes, and lists; or a pack of one."
         ),
     ],
-    split: Annotated[
-        str, typer.Option(help="List to score: its name in the folder, or the path of a .txt file.")
-    ] = "test",
+    split: Split = "test",
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,9 +57,7 @@ def evaluate(
     ] = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
-    flips: Annotated[
-        bool, typer.Option("--flips", help="Score the mean over mirror images, as in predict.")
-    ] = False,
+    flips: Flips = False,
     predictions: Annotated[
         list[Path] | None,
         typer.Option(
@@ -64,23 +65,8 @@ def evaluate(
             "images or .mat; or their pattern, 'found/*_Pred.png'. May be given several times."
         ),
     ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER|logits",
-            help="The value that stands for probability 1 in saved maps.",
-            show_default="255 for 8 bits, 65535 for 16 bits, 1 for floats",
-        ),
-    ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOW",
-            help="How saved maps of another size are brought to that of the frames: nearest or "
-            "bilinear.",
-            show_default="they are refused",
-        ),
-    ] = None,
+    scale: Scale = None,
+    resize: Resize = None,
     score: Annotated[
         str | None,
         typer.Option(
@@ -133,7 +119,7 @@ def evaluate(
 
     Example: pinglow evaluate --data sirst --model pinglow-fast --predictions 'theirs/*_Pred.png'
     """
-    rules = _choose_protocols(protocol)
+    rules = choose_protocols(protocol)
     if not model:
         _check_saved(predictions, backend, device, precision, flips)
     elif not predictions and (scale, resize) != (None, None):
@@ -142,7 +128,7 @@ def evaluate(
         raise OptionError(f"--score {score!r} is unknown: choose pixels or boxes")
     if threshold is not None and not 0 <= threshold < 1:
         raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
-    reading = _choose_reading(scale, resize)
+    reading = choose_reading(scale, resize)
     check_output_file("--json", json)
     predictors: dict[str, Predictor | BoxPredictor] = {}
     for name in model or []:
@@ -153,15 +139,14 @@ def evaluate(
             backend=backend,
             device=device,
             precision=precision,
-            threshold=threshold,
             flips=flips,
         )
     kinds = {each.kind for each in predictors.values()} | ({"saved"} if predictions else set())
-    task: _Pixels | _Boxes
+    task: PixelTask | _Boxes
     if _choose_score(score, kinds, data, boxes) == "boxes":
-        task = _Boxes(data, split, boxes, rules)
+        task = _Boxes(data, split, boxes, (rules, threshold))
     else:
-        task = _Pixels(data, split, rules, 0.5 if threshold is None else threshold)
+        task = PixelTask(data, split, rules, 0.5 if threshold is None else threshold)
     from pinglow.cli.score_tables import print_scores
     from pinglow.evaluation.origin import hash_model
 
@@ -171,11 +156,13 @@ def evaluate(
         origin: dict[str, Any] = {"model": name, "sha256": hash_model(name), "flips": flips}
         jobs.append((name, origin | common, partial(task.score, predictor)))
     for place in dict.fromkeys(predictions or []):
-        assert isinstance(task, _Pixels)
+        assert isinstance(task, PixelTask)
         origin = {"predictions": str(place.absolute()), **reading}
-        jobs.append((str(place), origin | common, task.open_saved(place, reading)))
+        maps = task.open_saved(place, reading)
+        jobs.append((str(place), origin | common, partial(task.score, maps)))
     scored = list(_run(jobs, task.leave_out))
-    with _told_broken(list(task.broken), len(task.frames), scored):
+    images = min((report.images for each in scored for report in each.reports), default=0)
+    with told_broken(task.broken, images, len(task.frames)):
         try:
             print_scores(scored, f"data {data}, list {split}{task.truth}", is_standard_output(json))
         finally:  # whoever reads the tables may stop
@@ -201,39 +188,6 @@ def _run(jobs: list[_Job], leave_out: Callable[[str], object]) -> Iterator[Score
             leave_out(str(error))
         else:
             yield Scored(title, origin, reports)
-
-
-def _choose_protocols(names: list[str] | None) -> list[Protocol]:
-    """The protocols of ``--protocol``, each once.
-
-    Raises:
-        OptionError: One is unknown.
-    """
-    from pinglow.metrics import PROTOCOLS
-
-    for name in names or []:
-        if name not in PROTOCOLS:
-            raise OptionError(f"--protocol {name!r} is unknown: choose from {', '.join(PROTOCOLS)}")
-    return [PROTOCOLS[name] for name in dict.fromkeys(names or ["strict"])]
-
-
-def _choose_reading(scale: str | None, resize: str | None) -> dict[str, Any]:
-    """How saved maps are read, by ``--scale`` and ``--resize``.
-
-    Raises:
-        OptionError: The scale is neither a number above 0 nor "logits", or the way is unknown.
-    """
-    if resize not in (None, "nearest", "bilinear"):
-        raise OptionError(f"--resize {resize!r} is unknown: choose nearest or bilinear")
-    if scale in (None, "logits"):
-        return {"scale": scale, "resize": resize}
-    try:
-        number = float(scale or 0)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise OptionError(f"--scale {scale!r} is unknown: give logits, or the value that means 1")
-    return {"scale": number, "resize": resize}
 
 
 def _check_saved(
@@ -290,104 +244,25 @@ def _choose_score(
     return wanted
 
 
-class _Task(Generic[_Folder]):
-    """The frames of a list, each with its truth, for one model after the other.
-
-    Attributes:
-        frames: The list.
-        broken: Why frames were left out, each reason once.
-        truth: What a table says of the truth.
-    """
-
-    truth = ""
-
-    def __init__(self, frames: _Folder) -> None:
-        self.frames = frames
-        self.broken: dict[str, None] = {}
-
-    def leave_out(self, reason: str) -> None:
-        self.broken[reason] = None
-
-    def pairs(
-        self, read: Callable[[int], tuple[NDArray[Any], _Truth]]
-    ) -> Iterator[tuple[str, NDArray[Any], _Truth]]:
-        """Go through the list, with a bar on stderr if a person is looking at it."""
-        from pinglow.cli.progress import frame_progress
-
-        with frame_progress() as progress:
-            for index in progress.track(range(len(self.frames)), total=len(self.frames)):
-                try:
-                    frame, truth = read(index)
-                except (FrameError, DataError) as error:
-                    self.leave_out(str(error))
-                else:
-                    yield self.frames.names[index], frame, truth
-
-
-class _Pixels(_Task["FrameFolder"]):
-    def __init__(self, data: Path, split: str, rules: list[Protocol], threshold: float) -> None:
-        from pinglow.data.folder import FrameFolder
-
-        super().__init__(FrameFolder(data, split))
-        self.how = rules, threshold
-
-    def score(self, predictor: Predictor | BoxPredictor) -> list[Report]:
-        from pinglow.evaluation.pixels import evaluate_model
-
-        find = cast("Predictor", predictor).probabilities
-        return evaluate_model(self.pairs(self.frames.pair), find, *self.how, self.leave_out)
-
-    def open_saved(self, place: Path, reading: dict[str, Any]) -> Callable[[], list[Report]]:
-        """Find saved maps, before anything is scored, and return what scores them."""
-        from pinglow.evaluation.saved import SavedMaps, check_protocols, evaluate_saved
-
-        check_protocols(self.how[0])
-        maps = SavedMaps(place, self.frames.names, **reading)
-        pairs = self.pairs(self.frames.pair)
-        return partial(evaluate_saved, pairs, maps, *self.how, self.leave_out)
-
-
-class _Boxes(_Task["BoxFolder"]):
-    def __init__(self, data: Path, split: str, source: str | None, rules: list[Protocol]) -> None:
+class _Boxes(FrameTask["BoxFolder"]):
+    def __init__(
+        self, data: Path, split: str, source: str | None, how: tuple[list[Protocol], float | None]
+    ) -> None:
         from pinglow.data.boxes import BoxFolder
 
         super().__init__(BoxFolder(data, split, source))
-        self.rules = rules
+        self.rules, self.threshold = how
         self.truth = f", boxes from {self.frames.source}"
 
     def score(self, predictor: Predictor | BoxPredictor) -> list[BoxReport]:
         from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
         from pinglow.inference.predictor import Predictor
 
+        threshold = predictor.card.threshold if self.threshold is None else self.threshold
         find = (
-            partial(target_boxes, predictor)
+            partial(target_boxes, predictor, threshold)
             if isinstance(predictor, Predictor)
             else predictor.candidates
         )
         pairs = self.pairs(self.frames.boxed)
-        return evaluate_boxes(pairs, find, self.rules, predictor.threshold, self.leave_out)
-
-
-@contextmanager
-def _told_broken(broken: list[str], total: int, scored: Sequence[Scored]) -> Iterator[None]:
-    """Around what shows scores: say what they lack.
-
-    Args:
-        broken: Why each frame that could not be used was left out.
-        total: Frames in the list.
-        scored: The scores of the others.
-
-    Raises:
-        DataError: All frames were left out, so that there are no scores.
-        typer.Exit: With code 2, after the scores, if some were.
-    """
-    for reason in broken:
-        echo(f"warning: left out: {reason}", err=True)
-    images = min((report.images for each in scored for report in each.reports), default=0)
-    if not images:
-        raise DataError(f"none of the {total} frames could be scored: see above why")
-    yield
-    if images < total:
-        echo(f"warning: these are scores of {images} of the list's {total} frames", err=True)
-    if broken:
-        raise typer.Exit(2)
+        return evaluate_boxes(pairs, find, self.rules, threshold, self.leave_out)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os.path import expanduser
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +19,8 @@ from typer.core import TyperGroup
 from pinglow._version import __version__
 from pinglow.cli import data
 from pinglow.cli.bench import bench
+from pinglow.cli.calibrate import calibrate
+from pinglow.cli.compare import compare
 from pinglow.cli.detect import detect
 from pinglow.cli.evaluate import evaluate
 from pinglow.cli.export import export
@@ -35,13 +38,19 @@ _HOME: Final = re.compile(r"(^|[=,])(~[^/\\=,]*)(?=[/\\]|$)")
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """Exit with one line and 2 for what the user can mend, with 130 for Ctrl-C."""
+    """Exit with one line and 2 for what the user can mend, with 130 for Ctrl-C.
+
+    Where nobody reads standard output any more, as after ``| head``, with 0 and no word.
+    """
     try:
         yield
+        sys.stdout.flush()
     except PinglowError as error:
         echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout):
+            raise typer.Exit(0) from error
         if error.filename is None and error.errno not in NO_ROOM:  # a closed pipe, for one
             raise
         echo(f"error: {explain(error)}", err=True)
@@ -49,6 +58,17 @@ def _one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         echo("stopped by Ctrl-C", err=True)
         raise typer.Exit(130) from None
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether nobody reads it any more; then what is still to be written to it is dropped."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        with suppress(OSError):  # one that is no file of the system
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
 
 
 class _Group(TyperGroup):
@@ -74,6 +94,8 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(train)
 app.command()(evaluate)
+app.command()(calibrate)
+app.command()(compare)
 app.add_typer(data.app, name="data")
 app.command()(models)
 app.command()(export)

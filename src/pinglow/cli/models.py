@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,11 +33,11 @@ def models(
 
     from pinglow.backends.opening import open_model
     from pinglow.console import Console
-    from pinglow.models.card import EXPORTED, bundled_models, read_card
+    from pinglow.models.card import EXPORTED, bundled_models, find_model, read_card
     from pinglow.models.card_page import card_page
 
     if name is not None:
-        exported = Path(name).suffix.lower() in EXPORTED
+        exported = find_model(name).suffix.lower() in EXPORTED
         card = open_model(name, device="cpu")[1] if exported else read_card(name)
         if json:
             write_json(STANDARD_OUTPUT, card.model_dump(mode="json"))

@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from pinglow.cli.monitor import Monitor, open_monitor
 from pinglow.cli.output_file import check_output_folder, echo
+from pinglow.cli.sensitivity import (
+    AlarmsPerFrame,
+    MinScore,
+    check_sensitivity,
+    set_sensitivity,
+)
+from pinglow.cli.sources import Crop, Ignore, Raw, describe_live, open_sources, tell_live
 from pinglow.errors import FrameError, OptionError
 
 if TYPE_CHECKING:
     from pinglow.inference.boxes import BoxPredictor
-    from pinglow.inference.pipeline import JobSummary, Tracker
+    from pinglow.inference.pipeline import JobSummary
+    from pinglow.inference.pipeline import Tracker as AnyTracker
     from pinglow.inference.predictor import Predictor
     from pinglow.io.source import Selection, Source
     from pinglow.output.job_log import JobLog
+    from pinglow.output.sink import Sink
 
 _STDOUT: Final = Path("-")
 
@@ -41,7 +51,10 @@ def predict(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE", help="Images and videos: files, folders, packs or quoted patterns."
+            metavar="SOURCE",
+            help="Images and videos: files, folders, packs or quoted patterns. Or what is live: a "
+            "camera (0, 1, ...), an address (rtsp://, udp://, http://, ...), a pipe or - with "
+            "--raw.",
         ),
     ],
     model: Annotated[
@@ -57,19 +70,14 @@ def predict(
             help="Folder for the results, made if need be; - writes one table to standard output."
         ),
     ] = Path("pinglow-out"),
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="A pixel belongs to a target if its probability is above this, in [0, 1); a box "
-            "is one if its score is.",
-            show_default="the model's own",
-        ),
-    ] = None,
+    min_score: MinScore = None,
+    alarms_per_frame: AlarmsPerFrame = None,
     save: Annotated[
         str | None,
         typer.Option(
-            help="What to write: any of mask, probability (not of detectors), overlay, csv, "
-            "jsonl, with commas.",
+            help="What to write: any of mask, probability (not of detectors), overlay, html (a "
+            "page to look through), csv, jsonl, coco, parquet, crops, with commas; "
+            "docs/guides/results.md tells what is in each.",
             show_default="csv,jsonl,overlay; jsonl to standard output",
         ),
     ] = None,
@@ -93,9 +101,18 @@ def predict(
             "trained on upright frames); what it gains differs from model to model.",
         ),
     ] = False,
+    large: Annotated[
+        bool,
+        typer.Option(
+            "--large",
+            help="Look again at a half and a quarter of the scale, for targets of about 40 to 80 "
+            "pixels; a third more time, and more false alarms.",
+        ),
+    ] = False,
     track: Annotated[
         bool, typer.Option("--track", help="Number targets that belong together over time.")
     ] = False,
+    monitor: Monitor = False,
     every: Annotated[
         int, typer.Option(help="Take each N-th frame of a video, file or folder.", metavar="N")
     ] = 1,
@@ -113,14 +130,9 @@ def predict(
             show_default="the first",
         ),
     ] = None,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Look for nothing here: a rectangle in pixels, or an image of the frames' size "
-            "whose pixels above 0 are ignored. Repeat for several.",
-            metavar="X,Y,W,H|MASK",
-        ),
-    ] = None,
+    ignore: Ignore = None,
+    crop: Crop = None,
+    raw: Raw = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -132,8 +144,8 @@ def predict(
 ) -> None:
     """Find targets in infrared images and videos and write what was found.
 
-    The model may find pixels or, a detector, boxes: --backend, --precision and --flips are
-    for pixels.
+    The model may find pixels or, a detector, boxes: --backend, --precision, --flips and
+    --large are for pixels.
 
     Reads PNG, TIFF (every page), NPY, PGM, BMP and JPEG at 8, 16 or 32 bits; raw counts of
     FLIR (radiometric JPEG, FFF, SEQ), ENVI, FITS and HDF5; and MP4, AVI, MKV, MOV, WebM, WMV,
@@ -146,15 +158,18 @@ def predict(
     Example: pinglow predict clip.mp4 --track --save overlay,jsonl
 
     Example: pinglow predict clip.ts --ignore 0,0,200,24 --out -
+
+    Example: pinglow predict rtsp://10.0.0.5/ir --track --out - | mosquitto_pub -l -t targets
     """
     from pinglow.inference.ignored import Ignored
     from pinglow.inference.predictor import Predictor
-    from pinglow.inference.tracking import make_tracker
-    from pinglow.io.source import Selection, open_source
+    from pinglow.inference.tracking import Tracker
+    from pinglow.io.source import Selection
     from pinglow.output.job_log import JobLog
     from pinglow.output.sinks import check_sinks
 
     names = _choose_sinks(save, out)
+    check_sensitivity(min_score, alarms_per_frame)
     selection = Selection(every, start, end)
     if out != _STDOUT:
         check_output_folder("--out", out)
@@ -163,30 +178,43 @@ def predict(
     if resume and out == _STDOUT:
         raise OptionError("--out - keeps nothing to resume: name a folder")
     if track:
-        make_tracker(1.0)  # says now if its library is not installed
-    ignored = Ignored.parse(ignore or [])
-    found = [open_source(file, video_stream=video_stream) for file in _find_files(sources, out)]
+        Tracker(1.0)  # says now if its library is not installed
+    ignored = Ignored.parse(ignore or [], crop)
+    found = open_sources(sources, out, raw, video_stream)
+    if resume and found[0].frames is None:
+        raise OptionError("--resume: a live source cannot be gone on with: start anew")
     predictor = Predictor.load(
         model,
         backend=backend,
         device=device,
         precision=precision,
-        threshold=threshold,
+        min_score=min_score,
         tile=tile or None,
         flips=flips,
+        large=large,
         ignore=ignored,
     )
     check_sinks(names, predictor.kind)
+    set_sensitivity(predictor, alarms_per_frame)
+    watch = open_monitor(predictor, found, resume) if monitor else None
+    track = track or (watch is not None and watch.point.unit == "hour")
     settings = {
-        **{"model": model, "threshold": threshold, "tile": tile, "flips": flips, "track": track},
+        **{"model": model, "min_score": min_score, "alarms_per_frame": alarms_per_frame},
+        **{"tile": tile, "flips": flips, "large": large, "track": track},
         "selection": [every, start, end],
         "video_stream": video_stream,
         "ignore": ignore or [],
+        "crop": crop,
+        "raw": raw,
         "sources": [source.name for source in found],
     }
     log = None if out == _STDOUT else JobLog(out, names, settings, resume)
     done_before = 0 if log is None else len(log.done)
-    summary = _run(found, predictor, out, names, log, selection, make_tracker if track else None)
+    extra = [] if watch is None else [watch]
+    summary = _run(found, predictor, out, names, log, selection, Tracker if track else None, extra)
+    tell_live(found)
+    if watch is not None:
+        echo(f"monitor: {watch.describe()}", err=True)
     _tell(summary, done_before, out)
 
 
@@ -219,19 +247,6 @@ def _split_names(save: str) -> list[str]:
     return names
 
 
-def _find_files(sources: list[str], out: Path) -> list[Path]:
-    """The images and videos that arguments stand for, but for those among the results."""
-    from pinglow.data.pack.cache import open_images
-    from pinglow.io.frames import find_frames
-    from pinglow.io.readers import frame_suffixes
-    from pinglow.io.video import VIDEO_SUFFIXES
-    from pinglow.output.sinks import SINKS
-
-    results = [out / sink.place for sink in SINKS.values()]
-    opened = [open_images(source) for source in sources]
-    return find_frames(opened, frame_suffixes() | VIDEO_SUFFIXES, results, tell_others=True)
-
-
 def _run(
     sources: list[Source],
     predictor: Predictor | BoxPredictor,
@@ -239,7 +254,8 @@ def _run(
     names: list[str],
     log: JobLog | None,
     selection: Selection,
-    make_tracker: Callable[[float], Tracker] | None,
+    make_tracker: Callable[[float], AnyTracker] | None,
+    extra: list[Sink],
 ) -> JobSummary:
     """Run the job with a bar on stderr, and say what is in the folder of the results."""
     from pinglow.cli.progress import frame_progress
@@ -262,17 +278,24 @@ def _run(
                     "them)",
                     err=True,
                 )
-            task = bar.add_task("", total=len(sources))
+            live = sources[0].frames is None
+            task = bar.add_task("", total=None if live else len(sources))
             return run(
                 sources,
                 predictor,
-                sinks,
+                [*sinks, *extra],
                 resume=log,
                 selection=selection,
                 make_tracker=make_tracker,
-                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+                on_progress=lambda done, total: bar.update(
+                    task,
+                    completed=done,
+                    total=None if live else total,
+                    description="" if bar.disable else describe_live(sources[0]),
+                ),
             )
     except KeyboardInterrupt:
+        tell_live(sources)
         if log is None:
             raise
         more = f"; --resume goes on after {_count(len(log.done), 'file')}"

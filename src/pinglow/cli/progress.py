@@ -20,6 +20,7 @@ def frame_progress() -> Progress:
         MofNCompleteColumn(),
         "frames, time left",
         TimeRemainingColumn(),
+        "{task.description}",
         console=console,
         transient=True,
         disable=not console.is_terminal,

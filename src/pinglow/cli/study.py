@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pinglow.cli.output_file import check_output_folder
 from pinglow.cli.predict import Device
 from pinglow.extras import need_torch
 
@@ -69,6 +70,9 @@ def study(
         raise OptionError(
             f"{' '.join(words)!r} cannot be understood; give one STUDY.toml, or report STUDY.toml"
         )
+    for option, place in (("--out", out), ("--work", work)):
+        if place is not None:
+            check_output_folder(option, place)
     plan_of = load_study(Path(words[-1]))
     folder = out or Path("studies") / plan_of.name
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)

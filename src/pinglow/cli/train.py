@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pinglow.cli.output_file import check_output_folder
 from pinglow.cli.predict import Device
 from pinglow.errors import DataError, OptionError, PinglowError
 from pinglow.extras import need_torch
@@ -168,6 +169,8 @@ def _check_options(
         raise OptionError(f"--minutes is {minutes:g}; use a number above 0")
     if run is not None and resume is not None:
         raise OptionError("--run and --resume exclude each other; --resume names the run itself")
+    if run is not None:
+        check_output_folder("--run", run)
     if boxes is not None and not data:
         raise OptionError("--boxes says where the boxes of --data are; name a folder with that")
 

@@ -19,7 +19,7 @@ from pinglow.data.folder import frame_path, list_splits, read_split
 from pinglow.data.pack.cache import open_data
 from pinglow.data.results import Form, ResultFolder, is_results
 from pinglow.errors import DataError, FrameError, OptionError
-from pinglow.files import write_whole
+from pinglow.files import remove_parts, write_whole
 from pinglow.io.frames import strip_suffix
 from pinglow.io.labels.boxes import BoxArray, Shape, stack_boxes
 from pinglow.io.labels.coco import write_coco_masks
@@ -125,6 +125,7 @@ def convert_labels(
         lists = [_Listed(folder, split, source) for split in splits]
         kept = list_splits(folder) if beside else {}
     _check_room(lists, target, out, overwrite, kept)
+    remove_parts(out)
     writer = _Writer(target, out, [each.title for each in lists])
     known: dict[str, int] = {}
     broken: dict[str, str] = {}

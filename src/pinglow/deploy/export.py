@@ -26,7 +26,7 @@ from pinglow.backends.torch import TorchBackend
 from pinglow.deploy.quantize import Accuracy, Calibration, measure_cost, quantize
 from pinglow.errors import ModelError, OptionError
 from pinglow.extras import import_extra
-from pinglow.files import claim, write_whole
+from pinglow.files import claim, naming_below, remove_parts, write_whole
 from pinglow.inference.predictor import Predictor
 from pinglow.models.card import CARD_KEY, EXPORTED, ModelCard, find_model
 from pinglow.models.checksum import OPENVINO_KEY, UNSEALED, seal
@@ -95,7 +95,7 @@ def export_model(
         card = card.model_copy(update={"precision": "int8"})
     original = TorchBackend(network)
     content = convert_to_onnx(network, card)
-    with _folder_beside(folder) as temporary:
+    with _folder_beside(folder) as temporary, naming_below(temporary, folder):
         path = temporary / FORMATS[form]
         if form == "onnx":
             _write_onnx(path, content, card, frames)
@@ -125,6 +125,7 @@ def _folder_beside(folder: Path) -> Iterator[Path]:
     One that a killed export has left there is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
     for left in folder.glob(f"{_BESIDE}*"):
         with claim(left / _LOCK) as unused:
             if unused:
@@ -194,5 +195,5 @@ def _write_openvino(
     except RuntimeError as error:
         # It does not say why. Writing as many bytes does, if there is no room for them.
         write_whole(weights, content)
-        raise ModelError(f"OpenVINO cannot write {path} ({last_line(error)})") from error
+        raise ModelError(f"OpenVINO cannot write {path.name} ({last_line(error)})") from error
     write_whole(path, seal(path.read_bytes(), ".xml", weights.read_bytes()))

@@ -18,7 +18,8 @@ from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError
 from pinglow.evaluation.pixels import Pair, evaluate_model
 from pinglow.extras import import_extra
-from pinglow.inference.predictor import Predictor, prepare_input
+from pinglow.inference.predictor import Predictor
+from pinglow.inference.probability import prepare_input
 from pinglow.inference.tiling import TILE
 from pinglow.io.frames import find_frames
 from pinglow.metrics import PROTOCOLS

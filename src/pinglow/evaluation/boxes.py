@@ -14,7 +14,7 @@ from pinglow.extras import import_extra
 from pinglow.inference.predictor import Predictor
 from pinglow.io.labels.boxes import BoxArray
 from pinglow.metrics import BoxReport, BoxScorer, Protocol
-from pinglow.structures import Detections, Prediction
+from pinglow.structures import Detections, find_targets
 
 Frame = NDArray[Any]
 BoxPair = tuple[str, Frame, BoxArray]
@@ -69,17 +69,17 @@ def evaluate_boxes(
 
 
 def target_boxes(
-    predictor: Predictor, frames: Iterable[Frame]
+    predictor: Predictor, threshold: float, frames: Iterable[Frame]
 ) -> Iterator[Detections | FrameError]:
     """The boxes around what a segmentation model finds in frames, or why there are none.
 
-    Pixels above its threshold make the targets; their scores only rank them.
+    Pixels above the threshold make the targets; their largest probabilities only rank them.
     """
     for found in predictor.probabilities(frames):
         if isinstance(found, FrameError):
             yield found
         else:
-            targets = Prediction(found, predictor.threshold).targets
+            targets = find_targets(found > threshold, found)
             boxes = np.array([target.bbox for target in targets], dtype=np.float64)
             scores = np.array([target.score for target in targets])
             yield Detections(boxes.reshape(-1, 4), scores)

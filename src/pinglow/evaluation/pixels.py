@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,21 @@ Probability = NDArray[Any]
 Pair = tuple[str, Frame, BoolArray]
 """Name of a frame, its (H, W) counts, its (H, W) mask."""
 
+
+class ScoredFrame(NamedTuple):
+    """A frame's scores.
+
+    Attributes:
+        name: The frame's.
+        scorers: One per protocol, which has seen this frame alone.
+        maps: The (H, W) probabilities that each scored.
+    """
+
+    name: str
+    scorers: list[Scorer]
+    maps: list[Probability]
+
+
 _View = tuple[int | None, int | None]  # what protocols resize to, and a multiple they pad to
 
 
@@ -35,6 +50,34 @@ def evaluate_model(
 ) -> list[Report]:
     """Run a model over frames and score it, in one pass for all protocols.
 
+    Returns:
+        One report per protocol, in their order; for the rest see `score_model`.
+    """
+    return add_up(
+        score_model(pairs, predict, protocols, threshold, on_broken), protocols, threshold
+    )
+
+
+def add_up(
+    scored: Iterable[ScoredFrame], protocols: Sequence[Protocol], threshold: float
+) -> list[Report]:
+    """The report of each protocol, in their order, from the scorers of single frames."""
+    together = [Scorer(protocol, threshold) for protocol in protocols]
+    for each in scored:
+        for scorer, single in zip(together, each.scorers, strict=True):
+            scorer.merge(single)
+    return [scorer.compute() for scorer in together]
+
+
+def score_model(
+    pairs: Iterable[Pair],
+    predict: Callable[[Iterable[Frame]], Iterable[Probability | FrameError]],
+    protocols: Sequence[Protocol],
+    threshold: float = 0.5,
+    on_broken: Callable[[str], object] | None = None,
+) -> Iterator[ScoredFrame]:
+    """Run a model over frames and score each, in one pass for all protocols.
+
     Args:
         pairs: Names, frames and masks.
         predict: Maps frames of (H, W) counts, of any size, to their (H, W) probabilities, or why
@@ -44,14 +87,13 @@ def evaluate_model(
         on_broken: Called with the reason for each frame that cannot be predicted and is left out;
             None: such a frame raises.
 
-    Returns:
-        One report per protocol, in their order.
+    Yields:
+        Each frame that could be scored, in their order.
 
     Raises:
         FrameError: A frame cannot be predicted.
         DataError: A frame does not fit its mask, or a probability map does not fit its frame.
     """
-    scorers = [Scorer(protocol, threshold) for protocol in protocols]
     views = list(dict.fromkeys(map(_view, protocols)))
     shown: deque[tuple[str, tuple[BoolArray, ...]]] = deque()  # and not yet scored
 
@@ -75,11 +117,14 @@ def evaluate_model(
         if fault is not None and on_broken is not None:
             on_broken(f"{name}: {fault}")
             continue
-        for scorer in scorers:
-            place = views.index(_view(scorer.protocol))
+        scorers, maps = [], []
+        for protocol in protocols:
+            place = views.index(_view(protocol))
             height, width = masks[place].shape
-            scorer.update(found[place][:height, :width], masks[place])
-    return [scorer.compute() for scorer in scorers]
+            scorers.append(Scorer(protocol, threshold))
+            maps.append(found[place][:height, :width])
+            scorers[-1].update(maps[-1], masks[place])
+        yield ScoredFrame(name, scorers, maps)
 
 
 def _view(protocol: Protocol) -> _View:
@@ -105,6 +150,12 @@ def _show(
         # normalizes each frame by its median, so that the median is what becomes 0.
         frame = np.pad(frame, ((0, down), (0, right)), constant_values=np.median(frame))
     return frame, mask
+
+
+def view(frame: Frame, mask: BoolArray, protocol: Protocol) -> tuple[Frame, BoolArray]:
+    """Frame and mask at the size at which a protocol scores."""
+    shown, mask = _show(frame, mask, *_view(protocol))
+    return shown[: mask.shape[0], : mask.shape[1]], mask
 
 
 def describe_size(image: NDArray[Any]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from pinglow.data.folder import resize_nearest
 from pinglow.errors import DataError, FrameError, OptionError
-from pinglow.evaluation.pixels import Pair, describe_size
+from pinglow.evaluation.pixels import Pair, ScoredFrame, add_up, describe_size
 from pinglow.io.counts import damaged
 from pinglow.io.frames import read_only_frame
 from pinglow.io.readers import frame_suffixes
@@ -84,8 +85,8 @@ class SavedMaps:
             (H, W) in [0, 1], in the file's own precision.
 
         Raises:
-            FrameError: The file is broken, or a number is missing in it.
-            DataError: It is no gray map, or of another scale or size.
+            FrameError: The file is broken, a number is missing in it, or it is of another size.
+            DataError: It is no gray map, or of another scale.
         """
         path = self._paths[name]
         values = _read_values(path)
@@ -95,7 +96,7 @@ class SavedMaps:
         if probability.shape == shape:
             return probability
         if self.resize is None:
-            raise DataError(
+            raise FrameError(
                 f"Prediction {path} is {describe_size(values)} but its mask is {shape[1]} x "
                 f"{shape[0]}: save it at the frame's size, or give --resize nearest or bilinear."
             )
@@ -104,6 +105,13 @@ class SavedMaps:
         height, width = shape
         resized = bring_back(probability.astype(np.float32)[None, None], (height, width))
         return np.asarray(resized[0, 0])
+
+    def hash(self) -> str:
+        """SHA-256 over the files of all maps, by the names of their frames."""
+        digest = hashlib.sha256()
+        for _, path in sorted(self._paths.items()):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
 
     def explain_darkness(self, threshold: float, targets: int) -> str:
         """Why no pixel of any map may be above a threshold, in one sentence."""
@@ -152,6 +160,21 @@ def evaluate_saved(
 ) -> list[Report]:
     """Score saved probability maps.
 
+    Returns:
+        One report per protocol, in their order; for the rest see `score_saved`.
+    """
+    return add_up(score_saved(pairs, maps, protocols, threshold, on_broken), protocols, threshold)
+
+
+def score_saved(
+    pairs: Iterable[Pair],
+    maps: SavedMaps,
+    protocols: Sequence[Protocol],
+    threshold: float = 0.5,
+    on_broken: Callable[[str], object] | None = None,
+) -> Iterator[ScoredFrame]:
+    """Score saved probability maps, each by itself.
+
     Args:
         pairs: Names, frames (not looked at) and masks.
         maps: Those of these names.
@@ -160,39 +183,48 @@ def evaluate_saved(
         on_broken: Called with the reason for each map that cannot be read and is left out; None:
             such a map raises.
 
-    Returns:
-        One report per protocol, in their order.
+    Yields:
+        Each frame that could be scored, in their order.
 
     Raises:
         OptionError: A protocol resizes or pads the model's input, so that saved maps cannot tell.
-        FrameError: A map cannot be read.
-        DataError: A map is in color, or of another scale or size; or no map has a pixel above the
+        FrameError: A map cannot be read, or is of another size; with ``on_broken`` only where
+            that is so of all.
+        DataError: A map is in color, or of another scale; or no map has a pixel above the
             threshold, though there are targets.
     """
     check_protocols(protocols)
-    scorers = [Scorer(protocol, threshold) for protocol in protocols]
-    found, covered = False, 0.0
+    images, targets, found, covered = 0, 0, False, 0.0
+    faults: list[FrameError] = []
     for name, _, mask in pairs:
         try:
             probability = maps.read(name, mask.shape)
         except FrameError as error:
             if on_broken is None:
                 raise
-            on_broken(str(error))
+            faults.append(error)
             continue
         above = float(np.mean(probability > threshold))
-        found, covered = found or above > 0, covered + above
+        found, covered, images = found or above > 0, covered + above, images + 1
+        scorers = [Scorer(protocol, threshold) for protocol in protocols]
         for scorer in scorers:
             scorer.update(probability, mask)
-    reports = [scorer.compute() for scorer in scorers]
-    if not found and reports and reports[0].targets:
-        raise DataError(maps.explain_darkness(threshold, reports[0].targets))
-    if reports and covered > 0.5 * reports[0].images:
+        targets += scorers[0].images[0].targets
+        yield ScoredFrame(name, scorers, [probability] * len(scorers))
+    if len(faults) > 1 and not images:  # one reason for all: saying it once is enough
+        raise FrameError(
+            f"none of {len(faults)} maps can be scored, the first because: {faults[0]}"
+        )
+    for fault in faults:
+        if on_broken is not None:
+            on_broken(str(fault))
+    if not found and targets:
+        raise DataError(maps.explain_darkness(threshold, targets))
+    if covered > 0.5 * images:
         _logger.warning(
-            f"{covered / reports[0].images:.0%} of the pixels of the maps in {maps.place} are "
+            f"{covered / images:.0%} of the pixels of the maps in {maps.place} are "
             f"above the threshold {threshold:.9g}: they may be inverted, or of another scale"
         )
-    return reports
 
 
 def check_protocols(protocols: Sequence[Protocol]) -> None:
@@ -225,9 +257,9 @@ def _read_values(path: Path) -> NDArray[Any]:
     """(H, W) values of a file as stored, of the type that it has."""
     suffix = path.suffix.lower()
     if suffix not in (".npy", ".mat"):
-        values = read_only_frame(path)
+        values = read_only_frame(path, as_stored=True)
         _check_gray(path)
-        return values
+        return np.where(values, np.uint8(255), np.uint8(0)) if values.dtype == np.bool_ else values
     try:
         if suffix == ".npy":  # not as a frame, which has 32 bits at most
             # `np.load` takes anything for a pickle.
@@ -298,7 +330,7 @@ def _find_maps(place: Path, names: Sequence[str]) -> dict[str, Path]:
     found = _match_files(place, names)
     whole = sorted(rest for rest, paths in found.items() if len(paths) == len(names))
     if len(whole) > 1:
-        kinds = _shorten([f"*{rest}" for rest in whole])
+        kinds = shorten([f"*{rest}" for rest in whole])
         likely = next((rest for rest in whole if "pred" in rest.lower()), whole[0])
         raise DataError(
             f"{place} holds several files for each name ({kinds}): say which as a pattern, such as "
@@ -307,8 +339,8 @@ def _find_maps(place: Path, names: Sequence[str]) -> dict[str, Path]:
     if not found:
         other = sorted(path.name for path in place.iterdir())
         raise DataError(
-            f"{place} has no map of any of the {len(names)} names ({_shorten(names)}): it holds "
-            f"{_shorten(other) or 'nothing'}. Save them under these names, or give a pattern with "
+            f"{place} has no map of any of the {len(names)} names ({shorten(names)}): it holds "
+            f"{shorten(other) or 'nothing'}. Save them under these names, or give a pattern with "
             f"* for the name, such as '{place}/pred_*.png'."
         )
     rest = whole[0] if whole else max(found, key=lambda rest: len(found[rest]))
@@ -338,12 +370,12 @@ def _check_whole(place: Path, names: Sequence[str], found: Iterable[str]) -> Non
     missing = sorted(set(names).difference(found))
     if missing:
         raise DataError(
-            f"{place} is missing for {len(missing)} of the {len(names)} names ({_shorten(missing)})"
+            f"{place} is missing for {len(missing)} of the {len(names)} names ({shorten(missing)})"
             ": save one map for every name in the list."
         )
 
 
-def _shorten(names: Sequence[str]) -> str:
+def shorten(names: Sequence[str]) -> str:
     """The first few and how many more."""
     more = len(names) - _EXAMPLES
     return ", ".join(names[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")

@@ -17,7 +17,7 @@ from pinglow.errors import FrameError, OptionError
 from pinglow.extras import import_extra
 from pinglow.inference.batches import memory_guard
 from pinglow.inference.ignored import Ignored
-from pinglow.inference.predictor import as_frame, prepare_input
+from pinglow.inference.probability import as_frame, prepare_input
 from pinglow.inference.tiling import (
     MARGIN,
     SMALLEST_SIDE,
@@ -55,13 +55,13 @@ class BoxPredictor:
 
     Args:
         network: In eval mode.
-        card: The input rule and the threshold.
-        threshold: A box is a target if its score is above this; the card's by default.
+        card: The input rule and the smallest score.
+        min_score: A box is a target if its score is above this; the card's by default.
         tile: See `find_boxes`.
         ignore: What is no part of the picture: no box is centered there.
 
     Raises:
-        OptionError: The threshold is not in [0, 1), or the tile is too small.
+        OptionError: The smallest score is not in [0, 1), or the tile is too small.
     """
 
     kind: ClassVar = "boxes"
@@ -71,16 +71,14 @@ class BoxPredictor:
         self,
         network: nn.Module,
         card: ModelCard,
-        threshold: float | None = None,
+        min_score: float | None = None,
         tile: int | None = TILE,
         ignore: Ignored | None = None,
     ) -> None:
         check_tile(tile)
-        if threshold is not None and not 0 <= threshold < 1:
-            raise OptionError(f"threshold is {threshold}; use a value from 0 to below 1")
         self.network = cast(Detector, network)
         self.card = card
-        self.threshold = card.threshold if threshold is None else threshold
+        self.min_score = card.choose_score(min_score)
         self.tile = tile
         self.ignore = ignore
 
@@ -92,9 +90,10 @@ class BoxPredictor:
         backend: str = "auto",
         device: str = "auto",
         precision: str = "float32",
-        threshold: float | None = None,
+        min_score: float | None = None,
         tile: int | None = TILE,
         flips: bool = False,
+        large: bool = False,
         ignore: Ignored | None = None,
     ) -> Self:
         """Load a detector's weights file; see `Predictor.load`, which does so by the card.
@@ -105,21 +104,23 @@ class BoxPredictor:
             device: cpu, cuda, cuda:N (a card by its index); auto is the first card that PyTorch
                 can use, else the CPU.
             precision: float32: coordinates would suffer from less.
-            threshold: A box is a target if its score is above this; the card's by default.
+            min_score: A box is a target if its score is above this; the card's by default.
             tile: See `find_boxes`.
             flips: Not for boxes.
+            large: Not for boxes.
             ignore: See `BoxPredictor`.
 
         Raises:
             ModelError: It is no detector's, or damaged.
             MissingExtraError: Its library is not installed.
-            OptionError: The device cannot be used, the threshold is not in [0, 1), the tile is too
-                small, or an option is not for detectors.
+            OptionError: The device cannot be used, the smallest score is not in [0, 1), the tile is
+                too small, or an option is not for detectors.
         """
         for option, value, only in (
             ("backend", backend, ("auto", "torch")),
             ("precision", precision, ("float32",)),
             ("flips", flips, (False,)),
+            ("large", large, (False,)),
         ):
             if value not in only:
                 raise OptionError(
@@ -128,7 +129,7 @@ class BoxPredictor:
                 )
         chosen = str(choose_device(device, [TorchBackend]))
         network, card = load_network(name_or_path, "boxes")
-        return cls(fold_kernels(network).to(chosen), card, threshold, tile, ignore)
+        return cls(fold_kernels(network).to(chosen), card, min_score, tile, ignore)
 
     def __call__(self, frame: NDArray[Any]) -> Detections:
         """Find the targets of an (H, W) frame of counts, any number type.
@@ -137,7 +138,7 @@ class BoxPredictor:
             FrameError: See `find_boxes`.
         """
         found = self._find(frame)
-        above = found.scores > self.threshold
+        above = found.scores > self.min_score
         return Detections(found.boxes[above], found.scores[above])
 
     def many(self, frames: Iterable[NDArray[Any]]) -> Iterator[Detections]:
@@ -160,8 +161,8 @@ class BoxPredictor:
         rule, tile = self.card.input_rule, self.tile
         if self.ignore is None:
             return find_boxes(self.network, frame, rule, tile=tile)
-        frame = self.ignore.hide(as_frame(frame))
-        return self.ignore.clear(find_boxes(self.network, frame, rule, tile=tile), frame.shape)
+        seen = self.ignore.hide(as_frame(frame))
+        return self.ignore.clear(find_boxes(self.network, seen, rule, tile=tile), frame.shape)
 
 
 def find_boxes(

@@ -5,31 +5,38 @@ Reading ahead, the network and writing overlap, each in a thread of its own.
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.errors import FrameError, OptionError
+from pinglow.errors import FrameError
 from pinglow.inference.batches import fill_batches
 from pinglow.inference.ignored import Ignored
+from pinglow.inference.inputs import (
+    AHEAD,
+    LARGE,
+    End,
+    Input,
+    list_entries,
+    read_ahead,
+    read_all,
+)
 from pinglow.inference.predictor import Predictor
-from pinglow.io.source import Selection, Source, SourceFrame
+from pinglow.io.source import Selection, Source
 from pinglow.output.job_log import JobLog
 from pinglow.output.sink import FrameRecord, Sink
-from pinglow.structures import Clip, Detections, Prediction, Target
+from pinglow.structures import Detections, Prediction
 
-_LONGEST: Final = 200  # bytes of an output name; file systems take 255, and sinks add to it
-_AHEAD: Final = 4  # frames read ahead, and results waiting to be written
-_LARGE: Final = 2**24  # bytes; of frames beyond that, one at a time
-_STILLS: Final = 25.0  # frames a second that are assumed where there are no times
 _Found = Prediction | Detections
+_NOTHING: Final = Detections(np.empty((0, 4)), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -56,42 +63,15 @@ class JobSummary:
 class Tracker(Protocol):
     """Links the targets of one sequence over time."""
 
-    def update(self, targets: Sequence[Target]) -> tuple[int | None, ...]:
-        """Number the track of each target of the next frame, from 1; None: of none yet."""
+    def update(
+        self, prediction: _Found, frame: NDArray[Any] | None = None
+    ) -> tuple[int | None, ...]:
+        """Number the track of each target of the next frame, from 1; None: of none yet.
 
-
-@dataclass(frozen=True)
-class _Entry:
-    """A source of a job.
-
-    Attributes:
-        source: Where frames are read.
-        name: What its output files are called, unique within the job.
-        frames: How many are expected to be taken.
-    """
-
-    source: Source
-    name: str
-    frames: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Input:
-    """A frame as read, and what its output files are called."""
-
-    source: Source
-    name: str
-    frame: SourceFrame
-    rate: float
-    clip: Clip | None = None
-
-
-@dataclass(frozen=True)
-class _End:
-    """After the last frame of a source; whole: all of them were read and predicted."""
-
-    source: str
-    whole: bool = True
+        Args:
+            prediction: What was found in it.
+            frame: (H, W) counts; None: it could not be read.
+        """
 
 
 def run(
@@ -126,36 +106,45 @@ def run(
     """
     begin = time.perf_counter()
     selection = selection or Selection()
-    entries = _list_entries(sources, selection)
+    entries = list_entries(sources, selection)
     left = [entry for entry in entries if resume is None or entry.source.name not in resume.done]
     names = {entry.name.casefold() for entry in entries}
     tally = _Tally(sum(entry.frames for entry in left), on_progress)
     ignore: Ignored | None = getattr(predictor, "ignore", None)  # a plain function has none
     write = _Writer(sinks if resume is None else [resume, *sinks])
     linker = None if make_tracker is None else _Linker(make_tracker)
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, ExitStack() as stack:
+        for source in sources:
+            stack.callback(source.close)  # whatever happens, the reader waits for no camera
         waiting: deque[Future[None]] = deque()
-        inputs = _read_ahead(reader, _read_all(left, selection, names, ignore))
+        inputs = read_ahead(reader, read_all(left, selection, names, ignore))
         whole = True  # the source that is being read, so far
         for item in _predict_all(predictor, inputs):
-            if isinstance(item, _End):
-                waiting.append(writer.submit(write, _End(item.source, whole)))
+            if isinstance(item, End):
+                waiting.append(writer.submit(write, End(item.source, whole)))
                 whole = True
                 continue
             given, found = item
             # Where a frame is broken, time goes on all the same.
-            targets = () if isinstance(found, FrameError) else found.targets
-            tracks = linker.link(given, targets) if linker else None
+            tracks = linker.link(given, found) if linker else None
             whole &= not isinstance(found, FrameError)
             if not isinstance(found, FrameError):
                 record = _record(given, found, tracks, ignore)
-                waiting.append(writer.submit(write, record))
-                while len(waiting) > (_AHEAD if record.frame.nbytes < _LARGE else 0):
+                written = writer.submit(write, record)
+                written.add_done_callback(partial(_answer, given))
+                waiting.append(written)
+                most = 1 if given.source.frames is None else AHEAD
+                most = most if record.frame.nbytes < LARGE else 0
+                while waiting and (len(waiting) > most or waiting[0].done()):
                     waiting.popleft().result()
             tally.count(given, found)
         for future in waiting:
             future.result()
     return tally.sum_up(linker.tracks if linker else None, time.perf_counter() - begin)
+
+
+def _answer(given: Input, written: Future[None]) -> None:
+    given.source.answered(given.frame.index)
 
 
 class _Tally:
@@ -166,7 +155,7 @@ class _Tally:
         self._predicted = self._targets = self._holed = 0
         self._broken: list[tuple[str, str]] = []
 
-    def count(self, given: _Input, found: _Found | FrameError) -> None:
+    def count(self, given: Input, found: _Found | FrameError) -> None:
         """One frame more."""
         frame = given.frame.counts
         if isinstance(found, FrameError) or isinstance(frame, FrameError):
@@ -186,7 +175,7 @@ class _Tally:
 
 
 def _record(
-    given: _Input,
+    given: Input,
     found: _Found,
     tracks: tuple[int | None, ...] | None,
     ignore: Ignored | None,
@@ -206,21 +195,23 @@ def _record(
 
 
 def _predict_all(
-    predict: Callable[[NDArray[Any]], _Found], inputs: Iterable[_Input | _End]
-) -> Iterator[_End | tuple[_Input, _Found | FrameError]]:
+    predict: Callable[[NDArray[Any]], _Found], inputs: Iterable[Input | End]
+) -> Iterator[End | tuple[Input, _Found | FrameError]]:
     """The same inputs, frames with what is found in them, or why nothing is."""
     together = predict if isinstance(predict, Predictor) else None
 
-    def size_of(given: _Input | _End) -> int:
-        if together is None or isinstance(given, _End):
+    def size_of(given: Input | End) -> int:
+        if together is None or isinstance(given, End):
             return 0  # waits for nothing
+        if given.source.frames is None:
+            return together.batch_pixels  # neither does a camera's frame
         return together.input_pixels(given.frame.counts)
 
     for batch in fill_batches(inputs, size_of, together.batch_pixels if together else 0):
-        contents = [given.frame.counts for given in batch if isinstance(given, _Input)]
+        contents = [given.frame.counts for given in batch if isinstance(given, Input)]
         found = _find(predict, [each for each in contents if not isinstance(each, FrameError)])
         for given in batch:
-            if isinstance(given, _End):
+            if isinstance(given, End):
                 yield given
             else:
                 content = given.frame.counts
@@ -233,7 +224,7 @@ def _find(
     """What is found in each frame, or why nothing is."""
     if isinstance(predict, Predictor):
         for each in predict.probabilities(frames):
-            yield each if isinstance(each, FrameError) else Prediction(each, predict.threshold)
+            yield each if isinstance(each, FrameError) else predict.decide(each)
         return
     for frame in frames:
         try:
@@ -251,15 +242,17 @@ class _Linker:
         self._make = make_tracker
         self._sequence: str | None = None
 
-    def link(self, given: _Input, targets: Sequence[Target]) -> tuple[int | None, ...]:
+    def link(self, given: Input, found: _Found | FrameError) -> tuple[int | None, ...]:
         if given.source.sequence != self._sequence:
             self._sequence = given.source.sequence
             self._tracker = self._make(given.rate)
             self._before = self.tracks
-        numbers = [
-            None if number is None else self._before + number
-            for number in self._tracker.update(targets)
-        ]
+        frame = given.frame.counts
+        if isinstance(found, FrameError) or isinstance(frame, FrameError):
+            tracks = self._tracker.update(_NOTHING)
+        else:
+            tracks = self._tracker.update(found, frame)
+        numbers = [None if number is None else self._before + number for number in tracks]
         self.tracks = max([self.tracks, *(number for number in numbers if number is not None)])
         return tuple(numbers)
 
@@ -274,7 +267,7 @@ class _Writer:
         self._sinks = sinks
         self._failed = False
 
-    def __call__(self, item: FrameRecord | _End) -> None:
+    def __call__(self, item: FrameRecord | End) -> None:
         """Write a frame, or end a source."""
         if self._failed:
             return
@@ -288,96 +281,3 @@ class _Writer:
         except BaseException:
             self._failed = True
             raise
-
-
-def _read_ahead(
-    reader: ThreadPoolExecutor, inputs: Iterator[_Input | _End]
-) -> Iterator[_Input | _End]:
-    """The same inputs, some of them read before they are asked for."""
-    waiting = deque([reader.submit(next, inputs, None)])
-    while waiting:
-        given = waiting.popleft().result()
-        if given is None:
-            return
-        content = None if isinstance(given, _End) else given.frame.counts
-        large = isinstance(content, np.ndarray) and content.nbytes >= _LARGE
-        while len(waiting) < (1 if large else _AHEAD):
-            waiting.append(reader.submit(next, inputs, None))
-        yield given
-
-
-# --- what there is to read -------------------------------------------------------------------
-
-
-def _list_entries(sources: Sequence[Source], selection: Selection) -> list[_Entry]:
-    """The sources of which a frame is taken, and what their output files are called.
-
-    Their stem, where stems collide folder_stem. Should it still be taken, -2, -3, ... is added.
-    Names are compared without case, because a file system may not tell case apart.
-    """
-    stems = Counter(source.stem.casefold() for source in sources)
-    taken: set[str] = set()
-    singles: Counter[str] = Counter()
-    entries = []
-    for source in sources:
-        if selection.by_time and source.rate is None:
-            raise OptionError(
-                f"start and end are seconds of a video, and {source.name} has no times: leave "
-                "them out, or name videos only"
-            )
-        stem = source.stem
-        if stems[stem.casefold()] > 1:
-            stem = f"{source.home}_{stem}".lstrip("_")
-        stem = stem.encode("utf-8", "backslashreplace")[:_LONGEST].decode(errors="ignore")
-        name = _free_name(stem, taken)
-        taken.add(name.casefold())
-        if source.sequence != source.name:  # a single image
-            singles[source.sequence] += 1
-            if (singles[source.sequence] - 1) % selection.every:
-                continue
-        entries.append(_Entry(source, name, source.expect(selection) or 0))
-    return entries
-
-
-def _free_name(wanted: str, taken: set[str]) -> str:
-    numbered = (f"{wanted}-{number}" for number in itertools.count(2))
-    return next(n for n in itertools.chain([wanted], numbered) if n.casefold() not in taken)
-
-
-def _read_all(
-    entries: Sequence[_Entry], selection: Selection, taken: set[str], ignore: Ignored | None
-) -> Iterator[_Input | _End]:
-    """The frames of each source, then its end.
-
-    Where what is ignored does not fit a source's frames, that ends the source, or with the first
-    frame the job.
-    """
-    fits = ignore is None
-    for entry in entries:
-        source = entry.source
-        rate = (source.rate or _STILLS) / selection.every
-        clip = None if source.rate is None else Clip(entry.name, rate)
-        for frame in source.select(selection):
-            label = frame.label
-            name = _free_name(f"{entry.name}{label}", taken) if label else entry.name
-            wrong = _misfit(frame, ignore)
-            if wrong is None:
-                fits |= not isinstance(frame.counts, FrameError)
-                yield _Input(source, name, frame, rate, clip)
-                continue
-            if not fits:
-                raise OptionError(f"{source.name}: {wrong}")
-            yield _Input(source, name, SourceFrame(frame.index, wrong), rate, clip)
-            break  # and so are its others
-        yield _End(source.name)
-
-
-def _misfit(frame: SourceFrame, ignore: Ignored | None) -> FrameError | None:
-    """Why what is ignored does not fit a frame."""
-    if ignore is None or isinstance(frame.counts, FrameError):
-        return None
-    try:
-        ignore.area(frame.counts.shape)
-    except FrameError as error:
-        return error
-    return None

@@ -202,5 +202,7 @@ def _ends_in_zeros(file: IO[bytes], size: int) -> bool:
 
 
 def _read(file: IO[bytes], at: int, count: int) -> bytes:
+    if at >= os.fstat(file.fileno()).st_size:  # a damaged length may lie beyond what seek takes
+        return b""
     file.seek(at)
     return file.read(count)

@@ -66,7 +66,7 @@ def damaged(path: Path | MemoryFile, error: Exception | str) -> FrameError:
     return FrameError(f"{path} is damaged or cut short ({detail}): copy or export it again")
 
 
-def check_size(path: Path | MemoryFile, height: int, width: int, max_pixels: int) -> None:
+def check_size(path: Path | MemoryFile | str, height: int, width: int, max_pixels: int) -> None:
     """Refuse a frame without pixels, or of more than ``max_pixels``."""
     if height < 1 or width < 1:
         raise FrameError(f"{path} has no pixels ({width} x {height}): copy or export it again")
@@ -77,7 +77,7 @@ def check_size(path: Path | MemoryFile, height: int, width: int, max_pixels: int
         )
 
 
-def collapse_channels(path: Path | MemoryFile, counts: NDArray[Any]) -> NDArray[Any]:
+def collapse_channels(path: Path | MemoryFile | str, counts: NDArray[Any]) -> NDArray[Any]:
     """(H, W), or (H, W, C) with C = 1 gray, 2 gray-alpha, 3 RGB, 4 RGB-alpha -> (H, W)."""
     if counts.ndim == 2:
         return counts

@@ -68,7 +68,11 @@ def read_frame(path: str | Path, *, page: int = 0, max_pixels: int = MAX_PIXELS)
 
 @contextmanager
 def open_frames(
-    path: str | Path | MemoryFile, *, max_pixels: int = MAX_PIXELS, channels: bool = False
+    path: str | Path | MemoryFile,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    channels: bool = False,
+    as_stored: bool = False,
 ) -> Iterator[Callable[[int], NDArray[Any]]]:
     """Open a file once, to read any of its pages: what is given out maps a page to its frame.
 
@@ -76,6 +80,7 @@ def open_frames(
         path: As for `read_frame`, which says what a frame is and what is refused.
         max_pixels: The same.
         channels: Keep those of a color or an alpha, as (H, W, C).
+        as_stored: Keep the file's own type, float64 and the like.
 
     Raises:
         FrameError: On opening, or on reading a page: see `read_frame`.
@@ -89,7 +94,8 @@ def open_frames(
             with name_damage(path):
                 counts = pages.read(page)
                 counts = counts if channels else order_bytes(path, collapse_channels(path, counts))
-                return np.ascontiguousarray(_simplify_dtype(path, counts))
+                counts = counts if as_stored else _simplify_dtype(path, counts)
+                return np.ascontiguousarray(counts)
 
         yield read
 
@@ -103,13 +109,15 @@ def _open_pages(path: Path | MemoryFile, max_pixels: int) -> Iterator[Pages]:
         yield pages
 
 
-def read_only_frame(path: str | Path, *, channels: bool = False) -> NDArray[Any]:
+def read_only_frame(
+    path: str | Path, *, channels: bool = False, as_stored: bool = False
+) -> NDArray[Any]:
     """Read a file that stands for one frame, as those of a data folder do; see `open_frames`.
 
     Raises:
         FrameError: See `read_frame`; or the file holds several frames.
     """
-    with open_frames(path, channels=channels) as read:
+    with open_frames(path, channels=channels, as_stored=as_stored) as read:
         frame = read(0)
     pages = count_pages(path)
     if pages > 1:

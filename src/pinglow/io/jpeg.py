@@ -91,15 +91,45 @@ def decode_jpeg(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArra
     simple = header.bits == 8 and header.kind != _LOSSLESS
     decode = _decode_8_bits if simple else imagecodecs.jpeg8_decode
     data = _drop_metadata(data)
-    decoded = np.asarray(decode(data))
+    late = [_find_late(data, *scan) for scan in _list_scans(data)]
+    once = simple and len(late) == 1 and late[0].stop > late[0].start
+    watched = _Watched(data, late[0].start) if once else None
+    decoded = np.asarray(decode(data) if watched is None else _decode_8_bits(watched))
     if decoded.shape[:2] != (header.height, header.width):
         raise _contradiction(path, header, "others")
     if _may_lack_pixels(header, decoded) and not _is_still(decoded, decode, _add_junk(data)):
         raise _contradiction(path, header, "fewer")
-    spoiled = _spoil_ends(data)
-    if spoiled != data and _is_still(decoded, decode, spoiled):
+    spoiled = data if watched else _spoil_ends(data)
+    unused = spoiled != data and _is_still(decoded, decode, spoiled)
+    if unused or (watched and not watched.reached):
         raise _contradiction(path, header, "more")
     return decoded
+
+
+class _Watched(io.BytesIO):
+    """A file that notes whether anything from a place on was asked for.
+
+    libjpeg takes no more of a single scan than its pixels need, so that one decoding tells.
+    """
+
+    def __init__(self, data: bytes, place: int) -> None:
+        super().__init__(data)
+        self._place = place
+        self.reached = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        at = self.tell()
+        if at >= self._place:
+            self.reached = True
+        elif size is None or size < 0 or at + size > self._place:
+            size = self._place - at
+        return super().read(size)
+
+
+def _find_late(data: bytes, start: int, end: int) -> slice:
+    """The last part of a scan, without which no frame is whole; empty if the scan is too short."""
+    end = start + len(data[start:end].rstrip(b"\0\xff"))  # cameras fill up to a size
+    return slice(end - (end - start) // 16 if end - start > _SHORT else end, end)
 
 
 def _drop_metadata(data: bytes) -> bytes:
@@ -124,10 +154,11 @@ def _find_header(path: Path | MemoryFile, data: bytes) -> _Header:
     raise damaged(path, "no image header")
 
 
-def _decode_8_bits(data: bytes) -> NDArray[Any]:
+def _decode_8_bits(data: bytes | io.BytesIO) -> NDArray[Any]:
     # The plug-in itself, not Image.open: that guesses other kinds (MPO) and brings its own pixel
     # limit, with a warning below ours.
-    with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    with JpegImagePlugin.JpegImageFile(file) as image:
         return np.array(image if image.mode == "L" else image.convert("RGB"))
 
 
@@ -169,10 +200,9 @@ def _spoil_ends(data: bytes) -> bytes:
     """The same with a part of each scan lost: that changes a frame that needs all of them."""
     spoiled = bytearray(data)
     for start, end in _list_scans(data):
-        end = start + len(data[start:end].rstrip(b"\0\xff"))  # cameras fill up to a size
-        if end - start > _SHORT:
-            size = (end - start) // 16
-            spoiled[end - size : end] = (_JUNK * (size // len(_JUNK) + 1))[:size]
+        late = _find_late(data, start, end)
+        size = late.stop - late.start
+        spoiled[late] = (_JUNK * (size // len(_JUNK) + 1))[:size]
     return bytes(spoiled)
 
 

@@ -20,6 +20,7 @@ _ADAM7: Final = (  # first row and column, and steps to the next
     *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)),
     (1, 0, 2, 1),
 )
+_LONGEST: Final = 1_000_000  # side that libpng reads
 PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 
 
@@ -82,6 +83,7 @@ def _check_length(path: Path | MemoryFile, data: bytes, pixels: list[bytes]) -> 
         or packing
         or filtering
         or interlaced > 1
+        or max(width, height) > _LONGEST
     ):
         raise damaged(path, "its header is none of a PNG")
     bits = depth * _CHANNELS[color]

@@ -24,6 +24,7 @@ from pinglow.io.flir import FLIR_START, find_flir_block, open_flir, read_flir_bl
 from pinglow.io.hdf5 import HDF5_START, open_hdf5
 from pinglow.io.jpeg import JPEG_START, Segment, decode_jpeg, list_segments
 from pinglow.io.memory import MemoryFile
+from pinglow.io.npy import NPY_START, NPZ_START, read_npy, read_npz
 from pinglow.io.pgm import read_pgm
 from pinglow.io.png import PNG_START, read_png
 from pinglow.io.tiff import open_tiff
@@ -31,7 +32,7 @@ from pinglow.plugins import find_plugin, plugin_names
 
 FRAME_SUFFIXES: frozenset[str] = frozenset(
     {
-        *(".png", ".tif", ".tiff", ".dng", ".npy", ".pgm", ".bmp", ".jpg", ".jpeg", ".jls"),
+        *(".png", ".tif", ".tiff", ".dng", ".npy", ".npz", ".pgm", ".bmp", ".jpg", ".jpeg", ".jls"),
         *(".fff", ".seq", ".csq", ".hdr", ".fits", ".fit", ".fts", ".h5", ".hdf5"),
     }
 )
@@ -124,33 +125,6 @@ def _read_bmp(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:
         return np.array(image.convert("RGB"))
 
 
-def _read_npy(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:
-    # Mapped first: that reads the header alone and compares what it claims with the file's size.
-    with path.open("rb") as file:
-        if _npy_dtype(file).hasobject:
-            raise FrameError(
-                f"{path} holds Python objects, as arrays of several sizes do: save one (H, W) "
-                "array of integers or floats per file"
-            )
-    if isinstance(path, Path):
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    else:
-        mapped = np.load(path.open("rb"), allow_pickle=False)
-    shape = mapped.shape
-    if len(shape) == 3 and 1 in (shape[0], shape[2]):
-        shape = shape[1:] if shape[0] == 1 else shape[:2]
-    if len(shape) != 2:
-        raise FrameError(f"{path} holds an array of shape {shape}: save one (H, W) array per file")
-    check_size(path, shape[0], shape[1], max_pixels)
-    return np.array(mapped).reshape(shape)
-
-
-def _npy_dtype(file: Any) -> np.dtype[Any]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0
-    return (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)[2]
-
-
 def _read_added(
     reader: Callable[..., NDArray[Any]], path: Path | MemoryFile, max_pixels: int
 ) -> NDArray[Any]:
@@ -165,7 +139,8 @@ OPENERS: Final[dict[bytes, Opener]] = {
     b"MM\0*": open_tiff,
     b"II+\0": open_tiff,
     b"MM\0+": open_tiff,
-    b"\x93NUMPY": open_single(_read_npy),
+    NPY_START: open_single(read_npy),
+    NPZ_START: open_single(read_npz),
     b"P2": open_single(read_pgm),
     b"P5": open_single(read_pgm),
     b"BM": open_single(_read_bmp),

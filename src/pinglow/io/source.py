@@ -107,6 +107,12 @@ class Source:
         """How many frames are likely to be selected; None: there is no end."""
         return None if self.frames is None else -(-self.frames // selection.every)
 
+    def answered(self, index: int) -> None:
+        """Hear that the results of a frame are written: a live source measures by it."""
+
+    def close(self) -> None:
+        """Stop waiting for frames, from any thread."""
+
     def read(self, index: int) -> NDArray[Any]:
         """(H, W) counts of one frame.
 
@@ -239,7 +245,7 @@ def open_source(
     """
     if isinstance(what, bytes):
         return ImageSource(MemoryFile(name, what))
-    path = Path(what)
+    path = Path(what).expanduser()
     if path.is_dir():
         return FolderSource(path)
     return VideoSource(path, video_stream) if is_video(path) else ImageSource(path)

@@ -143,7 +143,7 @@ def read_video(
             if end is not None and time >= end:
                 return
             if time >= start - _TICK and index % every == 0:
-                yield VideoFrame(index, time, _counts(path, frame))
+                yield VideoFrame(index, time, decode_counts(path, frame))
         ending.check()
 
 
@@ -190,18 +190,7 @@ def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
     try:
         # Absolute: a colon in a relative name would be taken for the end of a protocol.
         with _open_container(av, str(path.resolve())) as container:
-            stream = _choose(path, container, number)
-            if stream.codec_context is None:
-                raise _unreadable(path, "is of a codec that is not known here: convert it")
-            if stream.format is None:
-                raise _unreadable(path, "is of a pixel format that is not known here: convert it")
-            if stream.codec_context.codec.name == "rawvideo" and stream.format.name in _AMBIGUOUS:
-                raise FrameError(
-                    f"{path} holds raw video of 16 bits a pixel, counts or colors, which it does "
-                    "not say: convert it to FFV1 in an MKV file"
-                )
-            stream.codec_context.options = {"err_detect": "crccheck+explode"}
-            yield container, stream
+            yield container, choose_stream(str(path), container, number)
     # PyAV's conversions raise the others on what damaged files claim.
     except (av.FFmpegError, EOFError, ValueError, TypeError, OverflowError) as error:
         detail = getattr(error, "strerror", None) or str(error)
@@ -221,14 +210,33 @@ def _open_container(av: Any, path: str) -> Any:
         return av.open(path, format="mpegts")
 
 
-def _unreadable(path: Path, reason: str) -> FrameError:
-    if lacks_bytes(path):
+def _unreadable(path: Path | str, reason: str) -> FrameError:
+    if Path(path).is_file() and lacks_bytes(Path(path)):  # a stream's address is no file
         reason = "is cut short, and what is missing is needed to read the rest; copy it again"
     return FrameError(f"{path} {reason}")
 
 
-def _choose(path: Path, container: Any, number: int | None) -> Any:
-    """The video stream of this number."""
+def choose_stream(name: str, container: Any, number: int | None = None) -> Any:
+    """The video stream of this number in an open container, ready to be decoded.
+
+    Raises:
+        FrameError: It is not there, or cannot be decoded here.
+    """
+    stream = _choose(name, container, number)
+    if stream.codec_context is None:
+        raise _unreadable(name, "is of a codec that is not known here: convert it")
+    if stream.format is None:
+        raise _unreadable(name, "is of a pixel format that is not known here: convert it")
+    if stream.codec_context.codec.name == "rawvideo" and stream.format.name in _AMBIGUOUS:
+        raise FrameError(
+            f"{name} holds raw video of 16 bits a pixel, counts or colors, which it does not say: "
+            "convert it to FFV1 in an MKV file"
+        )
+    stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    return stream
+
+
+def _choose(path: str, container: Any, number: int | None) -> Any:
     streams = [
         stream
         for stream in container.streams.video
@@ -250,8 +258,12 @@ def _describe(stream: Any) -> str:
     return "unknown" if codec is None else f"{codec.name} {codec.width} x {codec.height}"
 
 
-def _counts(path: Path, frame: Any) -> NDArray[Any]:
-    """(H, W) of a decoded frame."""
+def decode_counts(path: Path | str, frame: Any) -> NDArray[Any]:
+    """(H, W) counts of a decoded frame, as they are stored.
+
+    Raises:
+        FrameError: It is of channels that are not known.
+    """
     form = frame.format
     luma = form.components[0]
     if form.is_rgb or form.has_palette:

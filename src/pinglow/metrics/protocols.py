@@ -23,7 +23,7 @@ from pinglow.metrics.pixels import (
     shared_pixels,
 )
 from pinglow.metrics.report import ImageCounts, Report, SizeCounts, make_report
-from pinglow.metrics.roc import HighPixels, keep_high_pixels, trace_curve
+from pinglow.metrics.roc import Counts, HighPixels, keep_high_pixels, trace_curve
 from pinglow.structures import TARGET_SIZES, binarize_mask
 
 THRESHOLDS = (
@@ -62,11 +62,12 @@ class Protocol:
         """Whether it changes the network's input, so that saved predictions cannot be scored."""
         return self.resize is not None or self.pad_multiple is not None
 
-    def count(self, true: Components, pixels: Pixels) -> tuple[int, int]:
-        """Matches and false pixels of predicted pixels."""
+    def count(self, true: Components, pixels: Pixels) -> Counts:
+        """Matches, false pixels and components of predicted pixels."""
         predicted = find_components(pixels)
         pairs = MATCHINGS[self.matching](true, predicted)
-        return len(pairs[0]), false_area(predicted, pairs[1], self.drop_equal_areas)
+        false_pixels = false_area(predicted, pairs[1], self.drop_equal_areas)
+        return len(pairs[0]), false_pixels, len(predicted)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -156,7 +157,8 @@ class Scorer:
         true = find_components(true_pixels)
         match = MATCHINGS[self.protocol.matching]
         if self._maps is not None:
-            self._maps.append(keep_high_pixels(probability, true, self.protocol.count))
+            kept = keep_high_pixels(probability, true, self.threshold, self.protocol.count)
+            self._maps.append(kept)
 
         scored = None
         for level in self._levels:
@@ -211,6 +213,11 @@ class Scorer:
         """The counts of each image so far, in the order in which they came."""
         return tuple(self._images)
 
+    @property
+    def sizes(self) -> IntArray:
+        """(4, 4) one row of `SizeCounts` per row of `TARGET_SIZES`, summed over the images."""
+        return self._sizes
+
     def merge(self, other: Scorer) -> None:
         """Add the images of another scorer, such as one from another process.
 
@@ -232,12 +239,23 @@ class Scorer:
     def _rules(self) -> tuple[Any, ...]:
         return self.protocol, self.threshold, self.thresholds, self._maps is None
 
+    def trace(self) -> tuple[tuple[float, ...], IntArray]:
+        """Thresholds chosen among the scores, and (K, N, 3) counts; see `trace_curve`.
+
+        Raises:
+            OptionError: The scorer has thresholds of its own, so it keeps nothing to choose from.
+        """
+        if self._maps is None:
+            raise OptionError("A scorer with thresholds has no others: leave them out.")
+        return trace_curve(self._maps, self.threshold, self.protocol.count)
+
     def compute(self, seed: int = 0) -> Report:
         """Return the scores of all images so far; the seed is that of the bootstrap."""
         images: IntArray = np.array(self._images, dtype=np.int64)
         thresholds, roc = self.thresholds, self._roc
         if self._maps is not None:
-            thresholds, roc = trace_curve(self._maps, self.threshold, self.protocol.count)
+            thresholds, curve = self.trace()
+            roc = curve[:, :, :2].sum(axis=1)
         return make_report(
             protocol=self.protocol.name,
             threshold=self.threshold,

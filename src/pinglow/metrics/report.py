@@ -265,6 +265,34 @@ def draw_images(count: int, seed: int) -> Iterator[FloatArray]:
         yield times.reshape(size, count).astype(np.float64)
 
 
+def resample_together(
+    tables: Sequence[IntArray], seed: int
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Every score of M methods on the same images, over draws that are the same for all.
+
+    The difference of two columns of the draws is that of two methods, paired image by image.
+
+    Args:
+        tables: M of (N, 7), rows of `ImageCounts`, the images in one order.
+        seed: Of the bootstrap.
+
+    Returns:
+        Of each score (M,) as it is and (R, M) resampled; NaN where undefined.
+    """
+    columns = [add_image_iou(table) for table in tables]
+    together = np.concatenate(columns, axis=1)  # (N, M * 9)
+    shape = len(columns), columns[0].shape[1]
+    sums = resample_sums(together, seed).reshape(-1, *shape)
+    return ratios_of_sums(together.sum(axis=0).reshape(shape)), ratios_of_sums(sums)
+
+
+def mean_defined(scores: Sequence[FloatArray]) -> FloatArray:
+    """Mean of arrays of one shape, element by element, over those in which one is no NaN."""
+    stacked = np.stack(scores)
+    known = ~np.isnan(stacked)
+    return _divide(np.where(known, stacked, 0).sum(axis=0), known.sum(axis=0))
+
+
 def percentile_interval(values: FloatArray) -> tuple[float, float] | None:
     """95 % percentile interval of the resamples in which a ratio is defined."""
     values = values[~np.isnan(values)]

@@ -2,7 +2,8 @@
 
 A network may put all its scores between 0.9999 and 1, or none above 0.01: no fixed thresholds tell
 its targets from its false alarms. So the highest pixels of each map are kept, and thresholds are
-chosen among their values when all maps are there. Ours.
+chosen among their values when all maps are there. What a map counts further down is known at a few
+fixed thresholds, so that no point of the curve is a guess. Ours.
 """
 
 from __future__ import annotations
@@ -26,9 +27,14 @@ POINTS: Final = 64
 _ENOUGH: Final = 1e-4  # of the area: what is left between neighbors is not looked at
 _KEPT_SHARE: Final = 64  # one pixel of so many is kept, the highest ones
 _LEAST_KEPT: Final = 1024
+_LADDER: Final = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+"""Thresholds at which a map is counted as a whole where it has more pixels than are kept."""
 
-Count = Callable[[Components, Pixels], tuple[int, int]]
-"""Maps true components and predicted pixels to matches and false pixels."""
+Counts = tuple[int, int, int]
+"""Matches, false pixels, predicted components."""
+
+Count = Callable[[Components, Pixels], Counts]
+"""Maps true components and predicted pixels to their `Counts`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,38 +43,42 @@ class HighPixels:
 
     Attributes:
         pixels: Those above `floor`.
-        floor: A value of the map, or 0: below it the map counts as just below it.
-        below: Matches and false pixels there.
+        floor: The highest value that is not kept, or 0.
+        below: Matches and false pixels at each of the fixed thresholds below the floor.
         true: The components of its mask.
         size: Pixels of the map.
     """
 
     pixels: Pixels
     floor: float
-    below: tuple[int, int]
+    below: dict[float, Counts]
     true: Components
     size: int
 
 
-def keep_high_pixels(probability: NDArray[Any], true: Components, count: Count) -> HighPixels:
+def keep_high_pixels(
+    probability: NDArray[Any], true: Components, threshold: float, count: Count
+) -> HighPixels:
     """Keep what a curve needs of an (H, W) map: its highest 64th, at least 1024 pixels.
 
-    A threshold that as many pixels exceed is far from any use: most of them are false.
+    A threshold that more pixels exceed is far from any use: most of them are false.
 
     Args:
         probability: (H, W) in [0, 1].
         true: The components of its mask.
+        threshold: One that is to be on the curve, whatever lies above it.
         count: See `Count`.
     """
     pixels = pixels_above(probability, 0)
     most = max(_LEAST_KEPT, probability.size // _KEPT_SHARE) + 2 * len(true.number)
     if len(pixels) <= most:
-        return HighPixels(pixels, 0.0, (0, 0), true, probability.size)
-    floor = np.partition(pixels.value, -most)[-most]
-    reached = pixels.value >= floor
-    below = count(true, Pixels(pixels.position[reached], pixels.value[reached], pixels.shape))
+        return HighPixels(pixels, 0.0, {}, true, probability.size)
+    floor = float(np.partition(pixels.value, -most - 1)[-most - 1])
+    below = {
+        level: count(true, pixels.above(level)) for level in {*_LADDER, threshold} if level < floor
+    }
     # A copy, so that the whole map can go.
-    return HighPixels(pixels.above(float(floor)), float(floor), below, true, probability.size)
+    return HighPixels(pixels.above(floor), floor, below, true, probability.size)
 
 
 def trace_curve(
@@ -86,17 +96,20 @@ def trace_curve(
         count: See `Count`.
 
     Returns:
-        Rising thresholds in [0, 1), and (K, 2) matches and false pixels summed over the maps.
+        Rising thresholds in [0, 1), and (K, N, 3) `Counts` of each of the N maps.
     """
+    base = max((each.floor for each in maps), default=0.0)  # from here on all is known of each
     values = [each.pixels.value.astype(np.float64) for each in maps]
-    levels = np.unique(np.concatenate([*values, [each.floor for each in maps], [0.0, threshold]]))
+    known = np.concatenate([*values, [base]])
+    fixed = [level for level in _LADDER if level < base]
+    levels = np.unique(np.concatenate([known[known >= base], fixed, [0.0, threshold]]))
     levels = levels[levels < 1]
     curve = _Curve(maps, levels, count)
     last = len(levels) - 1
     first = {max(0, last + 1 - 4**power) for power in range(last.bit_length() // 2 + 2)}
     if last < POINTS:
         first = set(range(last + 1))
-    for place in first | {int(np.searchsorted(levels, threshold))}:
+    for place in first.union(np.searchsorted(levels, [*fixed, threshold]).tolist()):
         curve.look(place)
     while len(curve.counts) < POINTS:
         place = curve.widest_gap()
@@ -105,28 +118,30 @@ def trace_curve(
         curve.look(place)
     places = sorted(curve.counts)
     rows = np.array([curve.counts[place] for place in places], dtype=np.int64)
-    return tuple(levels[places].tolist()), rows.reshape(-1, 2)
+    return tuple(levels[places].tolist()), rows.reshape(len(places), len(maps), 3)
 
 
 class _Curve:
-    """Sums over maps at some of many levels, by the level's place among them."""
+    """Counts of maps at some of many levels, by the level's place among them."""
 
     def __init__(self, maps: list[HighPixels], levels: NDArray[np.float64], count: Count) -> None:
-        self.counts: dict[int, tuple[int, int]] = {}
+        self.counts: dict[int, list[Counts]] = {}
+        self._sums: dict[int, tuple[int, int]] = {}  # matches and false pixels
         self._maps, self._levels, self._count = maps, levels, count
-        self._known: list[dict[int, tuple[int, int]]] = [{} for _ in maps]  # by number of pixels
+        self._known: list[dict[int, Counts]] = [{} for _ in maps]  # by number of pixels
         self._limit = ROC_LIMIT * sum(each.size for each in maps)
         self._targets = max(1, sum(len(each.true) for each in maps))
 
     def look(self, place: int) -> None:
         """Count at a level."""
         found = [*map(partial(self._count_map, float(self._levels[place])), range(len(self._maps)))]
-        self.counts[place] = sum(each[0] for each in found), sum(each[1] for each in found)
+        self.counts[place] = found
+        self._sums[place] = sum(each[0] for each in found), sum(each[1] for each in found)
 
-    def _count_map(self, level: float, number: int) -> tuple[int, int]:
+    def _count_map(self, level: float, number: int) -> Counts:
         one, known = self._maps[number], self._known[number]
         if level < one.floor:
-            return one.below
+            return one.below[level]
         pixels = one.pixels.above(level)
         if len(pixels) not in known:
             known[len(pixels)] = self._count(one.true, pixels)
@@ -144,6 +159,6 @@ class _Curve:
 
     def _open_area(self, low: int, high: int) -> float:
         """What levels between two may change of the area, in [0, 1]."""
-        (matches, false_pixels), (others, fewer) = self.counts[low], self.counts[high]
+        (matches, false_pixels), (others, fewer) = self._sums[low], self._sums[high]
         step = abs(min(false_pixels, self._limit) - min(fewer, self._limit))
         return step * abs(matches - others) / (self._limit * self._targets)

@@ -13,12 +13,14 @@ class Score(NamedTuple):
         factor: By which its value is multiplied.
         unit: Of the product.
         digits: Of the product, after the point.
+        good: 1 where more is better, -1 where less is.
     """
 
     name: str
     factor: float = 100
     unit: str = "%"
     digits: int = 2
+    good: int = 1
 
     @property
     def heading(self) -> str:
@@ -37,10 +39,10 @@ SCORES: Final = {
     "iou": Score("IoU"),
     "niou": Score("nIoU"),
     "pd": Score("Pd"),
-    "fa": Score("Fa", 1e6, "1e-6"),
+    "fa": Score("Fa", 1e6, "1e-6", good=-1),
     "precision": Score("precision"),
     "recall": Score("recall"),
     "f1": Score("F1"),
-    "false_alarms_per_image": Score("false alarms a frame", 1, "", 3),
+    "false_alarms_per_image": Score("false alarms a frame", 1, "", 3, good=-1),
 }
 """Scores by the name of their field in `Report` and `BoxReport`."""

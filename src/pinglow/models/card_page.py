@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pinglow.metrics.scores import SCORES
-from pinglow.models.card import ModelCard
+from pinglow.models.card import ModelCard, OperatingPoint
+from pinglow.models.score import ScoreCalibration
 
 _SHOWN: Final = ("ap50", "ap", "iou", "niou", "pd", "fa", "false_alarms_per_image")
 # They say nothing where there are no targets.
@@ -50,8 +51,57 @@ def card_page(card: ModelCard, *, recipe: bool = True) -> str:
             "Per size of the true target: Pd in % (number of targets).",
             _table([_size_row(row) for row in sizes]),
         ]
+    if card.calibration is not None:
+        blocks.append(calibration_page(card.calibration).rstrip())
+    if card.operating_point is not None:
+        blocks += ["## Operating point", _operating_point(card.operating_point)]
     if recipe and card.recipe:
         blocks += ["## Recipe", f"```toml\n{card.recipe.strip()}\n```"]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _operating_point(point: OperatingPoint) -> str:
+    """At which score there are how many alarms, on what footage."""
+    a = {"hour": "an hour", "frame": "a frame"}[point.unit]
+    hours = "" if point.hours is None else f", {point.hours:.3g} hours"
+    return (
+        f"Above score {point.min_score:.6g}, which is the default, at most {point.wished:g} false "
+        f"alarms {a} were wished. Footage without targets had {point.alarms}, {point.rate:.3g} "
+        f"{a}; with {100 * point.confidence:g} % confidence the rate there is below "
+        f"{point.bound:.3g}. It was of {point.clips:,} clips or stills, {point.frames:,} frames"
+        f"{hours}: `{point.command or '-'}`."
+    )
+
+
+def calibration_page(found: ScoreCalibration) -> str:
+    """What a score means, and which smallest score costs what, as Markdown."""
+    levels = [
+        {
+            "min score": f"{row.min_score:.4f}" + " (default)" * (row.min_score == found.min_score),
+            "detections": row.detections,
+            "Pd, %": f"{100 * row.pd:.1f}",
+            "false alarms a frame": f"{row.alarms_per_frame:.3f}",
+            "a megapixel": f"{row.alarms_per_megapixel:.3f}",
+        }
+        for row in found.table
+    ]
+    bins = [
+        {
+            "mean score": f"{each.score:.3f}",
+            "true, %": f"{100 * each.true:.1f}",
+            "candidates": each.candidates,
+        }
+        for each in found.reliability
+    ]
+    blocks = [
+        "## Sensitivity",
+        "A score is the share of such detections that were true in the frames that it was "
+        "calibrated on. What smallest scores come to in these frames:",
+        _table(found.frames),
+        _table(levels),
+        f"Reliability; the expected calibration error is {100 * found.ece:.1f} %:",
+        _table(bins),
+    ]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from pinglow.errors import DataError, OptionError
+from pinglow.files import remove_parts
+from pinglow.output.coco import CocoSink
+from pinglow.output.crops import CropSink
 from pinglow.output.mask import MaskSink
 from pinglow.output.overlay import OverlaySink
+from pinglow.output.page import PageSink
+from pinglow.output.parquet import ParquetSink
 from pinglow.output.probability import ProbabilitySink
 from pinglow.output.sink import PictureSink, Sink
 from pinglow.output.tables import CsvSink, JsonlSink, TableSink
@@ -19,8 +24,12 @@ SINKS: Final[dict[str, type[PictureSink | TableSink]]] = {
     "mask": MaskSink,
     "probability": ProbabilitySink,
     "overlay": OverlaySink,
+    "html": PageSink,
     "csv": CsvSink,
     "jsonl": JsonlSink,
+    "coco": CocoSink,
+    "parquet": ParquetSink,
+    "crops": CropSink,
 }
 """What can be written, by the name that ``--save`` takes."""
 
@@ -60,6 +69,7 @@ def open_sinks(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_parts(folder)
         with ExitStack() as stack:
             sinks: list[Sink] = [
                 stack.enter_context(closing(SINKS[name](folder))) for name in names

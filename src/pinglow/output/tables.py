@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Any, Final, Literal, TextIO
-
-import numpy as np
+from typing import Any, ClassVar, Literal, TextIO
 
 from pinglow.errors import DataError
-from pinglow.files import naming, write_whole
+from pinglow.files import naming, open_whole
 from pinglow.output.sink import FrameRecord, Sink
+from pinglow.results import TARGET_COLUMNS, target_row
 from pinglow.structures import Target
 
 
@@ -23,13 +22,16 @@ class TableSink(Sink):
     So a job that takes no frame leaves an earlier job's table as it is.
     """
 
+    table: ClassVar[str] = ""
+    """The file that grows, where it is not what `place` names."""
+
     def __init__(self, folder: Path | TextIO) -> None:
         """Begin, or go on.
 
         Args:
             folder: Where the file is made; or what is written to instead, as standard output.
         """
-        self._path = folder / self.place if isinstance(folder, Path) else None
+        self._path = folder / (self.table or self.place) if isinstance(folder, Path) else None
         self._mode: Literal["w", "a"] = "w"
         self._file = None if isinstance(folder, Path) else folder
         self._begun = False
@@ -42,14 +44,18 @@ class TableSink(Sink):
         """
         assert self._path is not None
         try:
-            kept = self._keep(self._path.read_bytes().decode(), done)
+            with (
+                self._path.open(encoding="utf-8", newline="") as file,
+                open_whole(self._path) as kept,
+            ):
+                for text in self._keep(file, done):
+                    kept.write(text.encode())
         except (ValueError, KeyError, TypeError, FileNotFoundError, csv.Error) as error:
             raise DataError(
                 f"{self._path} is not a table that can be gone on with: start anew, into another "
                 "folder"
             ) from error
-        write_whole(self._path, kept.encode())
-        self._mode, self._begun = "a", bool(kept)
+        self._mode, self._begun = "a", self._path.stat().st_size > 0
 
     def close(self) -> None:
         """Close the file."""
@@ -57,7 +63,7 @@ class TableSink(Sink):
             with naming(self._path):
                 self._file.close()
 
-    def _keep(self, content: str, done: Set[str]) -> str:
+    def _keep(self, file: TextIO, done: Set[str]) -> Iterator[str]:
         """What a table says of these sources; a line without an end was cut short."""
         raise NotImplementedError
 
@@ -74,87 +80,98 @@ class TableSink(Sink):
         return self._file
 
 
-class CsvSink(TableSink):
+class CsvTable(TableSink):
+    """A table with commas; its first column is the source."""
+
+    columns: ClassVar[Sequence[str]]
+
+    def rows(self, record: FrameRecord) -> Iterable[Sequence[Any]]:
+        """What is said of one frame."""
+        raise NotImplementedError
+
+    def write(self, record: FrameRecord) -> None:
+        """Add the rows of one frame."""
+        rows = list(self.rows(record))
+        self._append(_join(rows if self._begun else [self.columns, *rows]))
+        self._begun = True
+
+    def _keep(self, file: TextIO, done: Set[str]) -> Iterator[str]:
+        for number, row in enumerate(csv.reader(file)):
+            if number == 0 or (row and row[0] in done):
+                yield _join([row])
+
+
+class CsvSink(CsvTable):
     """targets.csv: one row a target; a frame without any has no row.
 
     Time and track are empty where there is none.
     """
 
     place = "targets.csv"
+    columns = ("source", "frame", *TARGET_COLUMNS, "time", "track")
 
-    _COLUMNS: Final = (
-        *("source", "frame", "x", "y", "left", "top", "width", "height", "area", "score"),
-        *("time", "track"),
-    )
+    def rows(self, record: FrameRecord) -> Iterable[Sequence[Any]]:
+        """A target each."""
+        for target, track in tracked(record):
+            yield (record.source, record.page, *target_row(target), record.time, track)
+
+
+class LinesSink(TableSink):
+    """A table of JSON lines, one a frame, each with its "source"."""
+
+    def line(self, record: FrameRecord) -> dict[str, Any]:
+        """What is said of one frame."""
+        raise NotImplementedError
 
     def write(self, record: FrameRecord) -> None:
-        """Add the targets of one frame."""
-        text = io.StringIO(newline="")
-        rows = csv.writer(text, lineterminator="\n")
-        if not self._begun:
-            rows.writerow(self._COLUMNS)
-            self._begun = True
-        time = "" if record.time is None else round(record.time, 4)
-        targets = record.prediction.targets
-        for target, track in zip(targets, record.tracks or [None] * len(targets), strict=True):
-            x, y, bbox, area, score = _describe(target).values()
-            start = (record.source, record.page)
-            rows.writerow((*start, x, y, *bbox, area, score, time, track))
-        self._append(text.getvalue())
+        """Add the line of one frame."""
+        self._append(json.dumps(self.line(record), allow_nan=False) + "\n")
+        self._begun = True
 
-    def _keep(self, content: str, done: Set[str]) -> str:
-        rows = list(csv.reader(io.StringIO(content, newline="")))
-        kept = io.StringIO()
-        writer = csv.writer(kept, lineterminator="\n")
-        writer.writerows([*rows[:1], *(row for row in rows[1:] if row[:1] and row[0] in done)])
-        return kept.getvalue()
+    def _keep(self, file: TextIO, done: Set[str]) -> Iterator[str]:
+        for line in file:
+            if line.endswith("\n") and json.loads(line)["source"] in done:
+                yield line
 
 
-class JsonlSink(TableSink):
+class JsonlSink(LinesSink):
     """targets.jsonl: one line of JSON a frame, also where nothing was found.
 
     ``{"source", "frame", "name", "width", "height", "targets": [{"x", "y", "bbox": [x, y, w, h],
-    "area", "score"}]}``; the name is that of the frame's pictures; x and y are rounded to 0.001 px,
-    the score is not. Frames of a video also have "time", in seconds, and targets, where they are
-    tracked, "track": its number or null.
+    "area", "score"}]}``; the name is that of the frame's pictures. Frames of a video also have
+    "time", in seconds, and targets, where they are tracked, "track": its number or null.
     """
 
     place = "targets.jsonl"
 
-    def write(self, record: FrameRecord) -> None:
-        """Add the line of one frame."""
-        height, width = record.frame.shape
-        line: dict[str, Any] = {
-            "source": record.source,
-            "frame": record.page,
-            "name": record.name,
-            "width": width,
-            "height": height,
-            "targets": [_describe(target) for target in record.prediction.targets],
-        }
-        if record.time is not None:
-            line["time"] = round(record.time, 4)
+    def line(self, record: FrameRecord) -> dict[str, Any]:
+        """The frame with all of its targets."""
+        line = {**frame_line(record), **record.prediction.to_dict()}
         if record.tracks is not None:
             for target, track in zip(line["targets"], record.tracks, strict=True):
                 target["track"] = track
-        self._append(json.dumps(line, allow_nan=False) + "\n")
-
-    def _keep(self, content: str, done: Set[str]) -> str:
-        lines = content.split("\n")[:-1]
-        return "".join(f"{line}\n" for line in lines if json.loads(line)["source"] in done)
+        return line
 
 
-def _describe(target: Target) -> dict[str, Any]:
-    return {
-        "x": round(target.x, 3),
-        "y": round(target.y, 3),
-        "bbox": list(target.bbox),
-        "area": target.area,
-        "score": _shortest(target.score),
+def frame_line(record: FrameRecord) -> dict[str, Any]:
+    """A frame without its targets; of a video also "time", in seconds."""
+    height, width = record.frame.shape
+    line: dict[str, Any] = {
+        **{"source": record.source, "frame": record.page, "name": record.name},
+        **{"width": width, "height": height},
     }
+    if record.time is not None:
+        line["time"] = record.time
+    return line
 
 
-def _shortest(score: float) -> float:
-    """A score as the fewest digits that tell it apart: most scores are between 0.999 and 1."""
-    single = np.float32(score)  # as networks give it
-    return float(str(single)) if single == score else score
+def tracked(record: FrameRecord) -> Iterator[tuple[Target, int | None]]:
+    """The targets of a frame, each with its track."""
+    targets = record.prediction.targets
+    return zip(targets, record.tracks or [None] * len(targets), strict=True)
+
+
+def _join(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

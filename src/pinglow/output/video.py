@@ -23,7 +23,7 @@ _SLOWEST: Final = Fraction(1, 1000)  # frames a second
 
 
 class VideoWriter:
-    """An mp4 file that grows with each frame, at a constant rate.
+    """An mp4 file that grows with each frame, which lasts until the next one's time.
 
     Args:
         path: The file; an earlier one is replaced.
@@ -42,11 +42,17 @@ class VideoWriter:
         self._container = self._av.open(self._file, "w", format="mp4", options=_OPTIONS)
         self._rate = max(Fraction(rate).limit_denominator(1001), _SLOWEST)
         self._stream: Any = None
-        self._frames = 0
+        self._begin: float | None = None
+        self._step = -1  # of the last frame, in steps of the rate
         self._failed = False
 
-    def write(self, image: Image.Image) -> None:
-        """Add a frame. The first one's size, made even, is the video's; others are fitted in."""
+    def write(self, image: Image.Image, time: float | None = None) -> None:
+        """Add a frame. The first one's size, made even, is the video's; others are fitted in.
+
+        Args:
+            image: Of any size.
+            time: Seconds, of any start; None: one step of the rate after the one before.
+        """
         if self._stream is None:
             encoder = next(name for name in _ENCODERS if name in self._av.codecs_available)
             self._stream = self._container.add_stream(encoder, rate=self._rate)
@@ -58,9 +64,12 @@ class VideoWriter:
         if tuple(side // 2 * 2 for side in image.size) != size:
             image = ImageOps.pad(image, size)
         frame = self._av.VideoFrame.from_image(image.crop((0, 0, *size)))
-        frame.pts = self._frames
+        if self._begin is None:
+            self._begin = time
+        since = 0.0 if time is None or self._begin is None else time - self._begin
+        self._step = max(self._step + 1, round(since * self._rate))
+        frame.pts = self._step
         frame.time_base = 1 / self._rate
-        self._frames += 1
         self._mux(frame)
 
     def close(self) -> None:
@@ -80,6 +89,7 @@ class VideoWriter:
             with naming(self._path):
                 for packet in self._stream.encode(frame):
                     self._container.mux(packet)
+                self._file.flush()  # a fragment is there as a whole, or not at all
         except OSError:
             self._failed = True  # ending the file would fail in another way
             raise

@@ -19,13 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.errors import DataError
-from pinglow.metrics.report import (
-    RESAMPLES,
-    add_image_iou,
-    percentile_interval,
-    ratios_of_sums,
-    resample_sums,
-)
+from pinglow.metrics.report import RESAMPLES, mean_defined, percentile_interval, resample_together
 from pinglow.study.results import FIGURES, TARGET_FREE, RunResult
 
 _SEED_DRAWS: Final = 50
@@ -127,7 +121,7 @@ def _figures(
     resampled: dict[str, list[NDArray[np.float64]]] = {key: [] for key in FIGURES}
     for number, name in enumerate(names):
         frames = runs[0][0].sets[name].frames
-        columns = []
+        tables = []
         for run in (each for row in runs for each in row):
             if list(run.sets) != names or run.sets[name].frames != frames:
                 raise DataError(
@@ -135,30 +129,19 @@ def _figures(
                     f"{runs[0][0].arm}; arms that are compared need the same lists in data.sets "
                     "(their weights may differ)"
                 )
-            columns.append(add_image_iou(run.sets[name].table()))
-        shape = len(runs), len(runs[0]), columns[0].shape[1]
-        together = np.concatenate(columns, axis=1)  # (N, S · A · 9): the same frames for all
-        sums = resample_sums(together, seed + number).reshape(-1, *shape)
-        whole = ratios_of_sums(together.sum(axis=0).reshape(shape))
-        draws = ratios_of_sums(sums)
+            tables.append(run.sets[name].table())
+        whole, draws = resample_together(tables, seed + number)
+        shape = len(runs), len(runs[0])
         targets = runs[0][0].sets[name].report["targets"]
         for key in FIGURES if targets else TARGET_FREE:
-            points[key].append(whole[key])
-            resampled[key].append(draws[key])
+            points[key].append(whole[key].reshape(shape))
+            resampled[key].append(draws[key].reshape(-1, *shape))
     return _mean_over_sets(points), _mean_over_sets(resampled)
 
 
 def _mean_over_sets(
     figures: dict[str, list[NDArray[np.float64]]],
 ) -> dict[str, NDArray[np.float64]]:
-    # A draw of frames without targets has no Pd: it is left out of that mean.
-    means = {}
-    for key, each in figures.items():
-        if not each:  # of frames without targets alone
-            continue
-        stacked = np.stack(each)
-        defined = ~np.isnan(stacked)
-        count = defined.sum(axis=0)
-        total = np.where(defined, stacked, 0).sum(axis=0)
-        means[key] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return means
+    # A draw of frames without targets has no Pd: it is left out of that mean. A figure has no set
+    # at all where all frames are without targets.
+    return {key: mean_defined(each) for key, each in figures.items() if each}

@@ -150,7 +150,7 @@ def load_study(path: Path) -> Study:
         study = Study.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{path}: {explain_fault(error, Study)}") from error
-    beside = path.parent / study.recipe
+    beside = path.parent / Path(study.recipe).expanduser()
     return study.model_copy(update={"recipe": str(beside)}) if beside.is_file() else study
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from pinglow.data.pack.cache import open_data
 from pinglow.errors import DataError, ModelError, PinglowError, RecipeError
-from pinglow.files import claim, write_whole
+from pinglow.files import claim, remove_parts, write_whole
 from pinglow.study.grid import PlannedRun, digest_recipe
 from pinglow.study.results import (
     RunResult,
@@ -91,6 +91,7 @@ def run_study(
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder / "runs"):  # what cannot be written shows before the first run
         pass
+    remove_parts(folder)
     left = [run for run in plan if run.name not in find_done()]
     _check_folders(left)
     for run in left:

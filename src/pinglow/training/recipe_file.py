@@ -162,7 +162,7 @@ def bundled_recipes() -> dict[str, Path]:
 
 
 def _find(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
     bundled = bundled_recipes()

@@ -26,7 +26,7 @@ from typing import Any, Final, NoReturn
 import torch
 
 from pinglow.errors import DataError, PinglowError, RecipeError
-from pinglow.files import claim, read_whole, write_whole
+from pinglow.files import claim, read_whole, remove_parts, write_whole
 from pinglow.models.card import WEIGHTS, ModelCard
 from pinglow.models.weights import save_model
 from pinglow.training.checkpoint import save_checkpoint
@@ -86,6 +86,7 @@ def claim_run(run: Path) -> Iterator[None]:
             raise RecipeError(
                 f"another process is training into {run}; wait for it, or name another folder"
             )
+        remove_parts(run)
         yield
 
 
@@ -223,9 +224,9 @@ class RunKeeper:
                 card = self._finished_card(task, step)
                 save_model(self.run / WEIGHTS, task.trained_network, card)
         self._losses, self._norms = [], []
-        self.save(task, optimizer, step)
         if self._main:
             draw_curves(self.run, task.figures[0])
+        self.save(task, optimizer, step)  # last: with it a run may be finished
 
     def save(self, task: TrainingTask, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Write the checkpoint."""

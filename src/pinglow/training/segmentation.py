@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pinglow.backends.torch import TorchBackend
 from pinglow.data.folder import FrameFolder
-from pinglow.inference.predictor import predict_probabilities
+from pinglow.inference.probability import predict_probabilities
 from pinglow.losses import SoftIoULoss, find_loss
 from pinglow.metrics import PROTOCOLS, THRESHOLDS, Scorer
 from pinglow.models.weights import load_network

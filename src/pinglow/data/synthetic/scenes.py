@@ -24,7 +24,7 @@ from scipy import ndimage, special
 
 from pinglow.data.synthetic.backgrounds import BACKGROUNDS, Field
 from pinglow.errors import DataError, OptionError
-from pinglow.files import naming, write_whole
+from pinglow.files import naming, naming_below, write_whole
 from pinglow.structures import BoolArray
 
 LOCAL_RADIUS = 10
@@ -281,7 +281,7 @@ def write_dataset(
     # Aside first: what is there is only replaced by a whole new set.
     for left in out.glob(f"{_ASIDE}*"):  # by a call that was killed
         shutil.rmtree(left)
-    with TemporaryDirectory(prefix=_ASIDE, dir=out) as aside:
+    with TemporaryDirectory(prefix=_ASIDE, dir=out) as aside, naming_below(Path(aside), out):
         new = Path(aside)
         _write_scenes(new, count, spec, kinds, seed, on_scene)
         for split in ("train", *SPLIT_SHARES):

@@ -1,0 +1,177 @@
+"""What evaluate and compare share: their options, and going through the frames of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, cast
+
+import typer
+
+from pinglow.cli.output_file import echo
+from pinglow.errors import DataError, FrameError, OptionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pinglow.data.folder import FrameFolder
+    from pinglow.evaluation.pixels import ScoredFrame
+    from pinglow.evaluation.saved import SavedMaps
+    from pinglow.inference.boxes import BoxPredictor
+    from pinglow.inference.predictor import Predictor
+    from pinglow.metrics import Protocol, Report
+
+_Truth = TypeVar("_Truth")  # a mask, or boxes
+_Folder = TypeVar("_Folder", bound="FrameFolder")
+
+Split = Annotated[
+    str, typer.Option(help="List to score: its name in the folder, or the path of a .txt file.")
+]
+Flips = Annotated[
+    bool, typer.Option("--flips", help="Score the mean over mirror images, as in predict.")
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER|logits",
+        help="The value that stands for probability 1 in saved maps.",
+        show_default="255 for 8 bits, 65535 for 16 bits, 1 for floats",
+    ),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="How saved maps of another size are brought to that of the frames: nearest or "
+        "bilinear.",
+        show_default="they are left out",
+    ),
+]
+
+
+def choose_protocols(names: list[str] | None) -> list[Protocol]:
+    """The protocols of ``--protocol``, each once.
+
+    Raises:
+        OptionError: One is unknown.
+    """
+    from pinglow.metrics import PROTOCOLS
+
+    for name in names or []:
+        if name not in PROTOCOLS:
+            raise OptionError(f"--protocol {name!r} is unknown: choose from {', '.join(PROTOCOLS)}")
+    return [PROTOCOLS[name] for name in dict.fromkeys(names or ["strict"])]
+
+
+def choose_reading(scale: str | None, resize: str | None) -> dict[str, Any]:
+    """How saved maps are read, by ``--scale`` and ``--resize``.
+
+    Raises:
+        OptionError: The scale is neither a number above 0 nor "logits", or the way is unknown.
+    """
+    if resize not in (None, "nearest", "bilinear"):
+        raise OptionError(f"--resize {resize!r} is unknown: choose nearest or bilinear")
+    if scale in (None, "logits"):
+        return {"scale": scale, "resize": resize}
+    try:
+        number = float(scale or 0)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise OptionError(f"--scale {scale!r} is unknown: give logits, or the value that means 1")
+    return {"scale": number, "resize": resize}
+
+
+class FrameTask(Generic[_Folder]):
+    """The frames of a list, each with its truth, for one model after the other.
+
+    Attributes:
+        frames: The list.
+        broken: Why frames were left out, each reason once.
+        truth: What a table says of the truth.
+    """
+
+    truth = ""
+
+    def __init__(self, frames: _Folder) -> None:
+        self.frames = frames
+        self.broken: dict[str, None] = {}
+
+    def leave_out(self, reason: str) -> None:
+        """Keep why a frame has no scores."""
+        self.broken[reason] = None
+
+    def pairs(
+        self, read: Callable[[int], tuple[NDArray[Any], _Truth]]
+    ) -> Iterator[tuple[str, NDArray[Any], _Truth]]:
+        """Go through the list, with a bar on stderr if a person is looking at it."""
+        from pinglow.cli.progress import frame_progress
+
+        with frame_progress() as progress:
+            for index in progress.track(range(len(self.frames)), total=len(self.frames)):
+                try:
+                    frame, truth = read(index)
+                except (FrameError, DataError) as error:
+                    self.leave_out(str(error))
+                else:
+                    yield self.frames.names[index], frame, truth
+
+
+class PixelTask(FrameTask["FrameFolder"]):
+    """The frames of a list with their masks, and the protocols and threshold to score by."""
+
+    def __init__(self, data: Path, split: str, rules: list[Protocol], threshold: float) -> None:
+        from pinglow.data.folder import FrameFolder
+
+        super().__init__(FrameFolder(data, split))
+        self.how = rules, threshold
+
+    def open_saved(self, place: Path, reading: dict[str, Any]) -> SavedMaps:
+        """Find saved maps, before anything is scored."""
+        from pinglow.evaluation.saved import SavedMaps, check_protocols
+
+        check_protocols(self.how[0])
+        return SavedMaps(place, self.frames.names, **reading)
+
+    def score_each(self, method: Predictor | BoxPredictor | SavedMaps) -> Iterator[ScoredFrame]:
+        """The scores of each frame, of a model that finds pixels or of saved maps."""
+        from pinglow.evaluation.pixels import score_model
+        from pinglow.evaluation.saved import SavedMaps, score_saved
+
+        pairs = self.pairs(self.frames.pair)
+        if isinstance(method, SavedMaps):
+            return score_saved(pairs, method, *self.how, self.leave_out)
+        find = cast("Predictor", method).probabilities
+        return score_model(pairs, find, *self.how, self.leave_out)
+
+    def score(self, method: Predictor | BoxPredictor | SavedMaps) -> list[Report]:
+        """A report by each protocol."""
+        from pinglow.evaluation.pixels import add_up
+
+        return add_up(self.score_each(method), *self.how)
+
+
+@contextmanager
+def told_broken(broken: Iterable[str], images: int, total: int) -> Iterator[None]:
+    """Around what shows scores: say what they lack.
+
+    Args:
+        broken: Why each frame that could not be used was left out.
+        images: Frames that were scored.
+        total: Frames in the list.
+
+    Raises:
+        DataError: All frames were left out, so that there are no scores.
+        typer.Exit: With code 2, after the scores, if some were.
+    """
+    broken = list(broken)
+    for reason in broken:
+        echo(f"warning: left out: {reason}", err=True)
+    if not images:
+        raise DataError(f"none of the {total} frames could be scored: see above why")
+    yield
+    if images < total:
+        echo(f"warning: these are scores of {images} of the list's {total} frames", err=True)
+    if broken:
+        raise typer.Exit(2)
