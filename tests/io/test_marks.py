@@ -11,7 +11,6 @@ from pictures import full_mask
 from pinglow.errors import DataError
 from pinglow.io.labels.marks import Region, ellipse_region, polygon_region
 from pinglow.io.labels.rle import decode_rle
-from pinglow.rle import encode_rle
 from pinglow.structures import BoolArray
 
 SHAPE = (20, 26)
