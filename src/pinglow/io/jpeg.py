@@ -84,9 +84,7 @@ def decode_jpeg(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArra
     check_size(path, header.height, header.width, max_pixels)
     if header.kind not in _READ:
         raise FrameError(f"{path} is a JPEG of an unusual kind: convert it to PNG or TIFF")
-    if (
-        header.kind == _JPEG_LS
-    ):  # whose decoder checks what it holds, but may take long without an end
+    if header.kind == _JPEG_LS:  # its decoder checks the rest, but takes long without an end
         if data.rfind(_END) < 0:
             raise damaged(path, "its end is missing")
         return np.asarray(imagecodecs.jpegls_decode(data))
