@@ -4,21 +4,26 @@ A graph holds no large weights of its own: it reads them from the safetensors fi
 the type in which they are stored there, and multiplies them by what batch normalization and the
 kernels' shapes make of each channel. The runtimes do that once, as they load.
 
-python tools/bundle.py
+python tools/bundle.py                    # after the weights have changed
+python tools/bundle.py mine-fast mine-base # first take over the cards that pinglow calibrate wrote
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pinglow.models.card import bundled_models
+from pinglow.files import write_whole
+from pinglow.models.card import WEIGHTS, bundled_models, read_card, split_safetensors
+from pinglow.models.card_page import card_page
 from pinglow.models.checksum import seal
 from pinglow.models.conversion import convert_to_onnx
 from pinglow.models.weights import load_network
@@ -92,8 +97,38 @@ def find_scale(stored: NDArray[np.float32], values: NDArray[np.float32]) -> NDAr
     return scale.astype(np.float32).reshape(-1, *[1] * (stored.ndim - 1))
 
 
+def take_over(folder: Path) -> None:
+    """Replace a bundled model by a copy with the same tensors and another card, and its page."""
+    copy = folder / WEIGHTS
+    card = read_card(copy)
+    weights = bundled_models()[card.name]
+    old, new = (split_safetensors(path.read_bytes()) for path in (weights, copy))
+    assert old[1] == new[1], f"{copy} has other tensors than {weights}"
+    write_whole(weights, copy.read_bytes())
+    write_whole(weights.with_suffix(".md"), card_page(card).encode())
+
+
+def draw_reliability(path: Path) -> None:
+    """Draw the share of candidates that are true against their score, of every bundled model."""
+    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle=":")
+    for name, weights in bundled_models().items():
+        if (found := read_card(weights).calibration) is not None:
+            bins = found.reliability
+            label = f"{name}: error {100 * found.ece:.1f} %"
+            axes.plot(
+                [each.score for each in bins], [each.true for each in bins], "o-", label=label
+            )
+    axes.set(xlabel="mean score", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     """Write every bundled model's graph."""
+    for folder in sys.argv[1:]:
+        take_over(Path(folder))
+    draw_reliability(Path("docs/images/scores.png"))
     for name, weights in bundled_models().items():
         model = onnx.load_from_string(convert_to_onnx(*load_network(weights)))
         shared = share_weights(model, weights)

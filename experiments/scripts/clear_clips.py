@@ -21,13 +21,13 @@ def clear_half(
 ) -> tuple[slice, slice] | None:
     """Rows and columns of a half of the frame without a box; None: each half has one."""
     x, y = width // 2, height // 2
-    halves = {
-        (slice(0, height), slice(0, x)): all(left > x + MARGIN for left, *_ in boxes),
-        (slice(0, height), slice(x, width)): all(b[0] + b[2] < x - MARGIN for b in boxes),
-        (slice(0, y), slice(0, width)): all(b[1] > y + MARGIN for b in boxes),
-        (slice(y, height), slice(0, width)): all(b[1] + b[3] < y - MARGIN for b in boxes),
-    }
-    return next((half for half, clear in halves.items() if clear), None)
+    halves = [
+        (all(left > x + MARGIN for left, *_ in boxes), slice(0, height), slice(0, x)),
+        (all(b[0] + b[2] < x - MARGIN for b in boxes), slice(0, height), slice(x, width)),
+        (all(b[1] > y + MARGIN for b in boxes), slice(0, y), slice(0, width)),
+        (all(b[1] + b[3] < y - MARGIN for b in boxes), slice(y, height), slice(0, width)),
+    ]
+    return next(((rows, columns) for clear, rows, columns in halves if clear), None)
 
 
 def main() -> None:

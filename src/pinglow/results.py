@@ -193,7 +193,8 @@ class PixelResults(TargetResults):
         # Only one component can touch all four sides: two would cross.
         for number in range(1, count + 1):
             inside = np.asarray(labels == number)
-            if inside.any(axis=1)[[0, -1]].all() and inside.any(axis=0)[[0, -1]].all():
+            sides = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
+            if all(side.any() for side in sides):
                 return inside
         raise OptionError(f"{target} is no target of this prediction: take one of its targets")
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
 from pinglow.models.card import ModelCard
+from pinglow.models.score import ScoreCalibration
 from pinglow.structures import Prediction
 
 LOAD = "pinglow.inference.predictor.Predictor.load"
@@ -96,6 +97,53 @@ def test_options_are_handed_on(run: Run) -> None:
     assert run.asked == [("m", 0.25)]  # type: ignore[attr-defined]
     names = sorted(path.relative_to("o").as_posix() for path in Path("o").rglob("*.*"))
     assert names == ["p/.pinglow-job.jsonl", "p/masks/f0_mask.png", "p/masks/f1_mask.png"]
+
+
+def test_alarms_per_frame_chooses_the_score_by_the_card(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = {"detections": 7, "pd": 0.875, "alarms_per_megapixel": 0.2}
+    calibration = ScoreCalibration.model_validate(
+        {
+            **{"slope": 2, "intercept": -5, "min_score": 0.25, "highest": 0.9, "ece": 0.1},
+            **{"reliability": [], "frames": []},
+            "table": [
+                level | {"min_score": 0.6, "alarms_per_frame": 0.02},
+                level | {"min_score": 0.4, "alarms_per_frame": 0.05},
+                level | {"min_score": 0.25, "alarms_per_frame": 0.2},
+            ],
+        }
+    )
+    finder = Finder(find_bright)
+    finder.card = ModelCard(name="m", network={}, parameters=0, calibration=calibration)
+    monkeypatch.setattr(LOAD, lambda name, **_: finder)
+    save_frames(Path("in"), 1)
+    told = run("in", "--alarms-per-frame", "0.1").stderr
+    assert finder.min_score == 0.4
+    assert "note: --min-score 0.4: where m was calibrated, 0.05 false alarms a frame" in told
+    refused = run("in", "--alarms-per-frame", "0.01")
+    assert refused.exit_code == 2
+    assert "no score with so few false alarms: use 0.02 or more" in refused.stderr
+    finder.min_score = 0.95
+    assert "no detection scored above 0.9, and the smallest score is 0.95" in run("in").stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--min-score", "0.5", "--alarms-per-frame", "1"], "give one of the two"),
+        (["--alarms-per-frame", "-1"], "--alarms-per-frame is -1.0: give 0 or more"),
+        (["--alarms-per-frame", "nan"], "--alarms-per-frame is nan: give 0 or more"),
+        (["--alarms-per-frame", "1"], "the card of m does not say how many false alarms"),
+    ],
+)
+def test_alarms_that_cannot_be_chosen_by_are_said(
+    run: Run, options: list[str], message: str
+) -> None:
+    save_frames(Path("in"), 1)
+    result = run("in", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 def test_the_device_reaches_the_model(

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 
 from pinglow.errors import DataError
-from pinglow.evaluation.clear_footage import ClearClip, ClearFootage, Sighting, boxes_of, read_clips
+from pinglow.evaluation.clear_footage import (
+    CandidateSink,
+    ClearClip,
+    ClearFootage,
+    Sighting,
+    read_clips,
+)
 from pinglow.inference.tracking import Tracker
 from pinglow.io.source import Source
-from pinglow.structures import Target
+from pinglow.output.sink import FrameRecord
+from pinglow.structures import Clip, Detections, Target
 
 pytest.importorskip("trackers", reason="needs trackers: pip install '.[video]'")
 
@@ -42,7 +49,9 @@ def test_alarms_are_what_a_tracker_of_every_frame_says() -> None:
         numbers: set[int] = set()
         for place in range(200):  # without passing over any
             here = [each.target for each in clip.found.get(place, []) if each.target.score > level]
-            numbers |= {number for number in tracker.update(boxes_of(here)) if number is not None}
+            boxes = np.array([each.bbox for each in here], dtype=np.float64).reshape(-1, 4)
+            found = Detections(boxes, np.array([each.score for each in here]))
+            numbers |= {number for number in tracker.update(found) if number is not None}
         assert len(clip.alarms(level, Tracker)) == len(numbers)
     assert len(numbers) >= 2
 
@@ -65,6 +74,32 @@ def test_a_sure_and_long_track_looks_like_a_target() -> None:
     [alarm] = footage.alarms
     assert alarm.like_a_target
     assert alarm.seconds == pytest.approx(2.8, abs=0.2)
+
+
+def test_what_stands_still_is_one_alarm_though_the_camera_turns() -> None:
+    clip = clip_of(*(sighting(place, 60.0 * place, 0.9) for place in range(10)))
+    assert clip.alarms(0.5, Tracker) == []  # too far from each other
+    clip.moved = {place: (60.0 * place, 0.0) for place in clip.found}
+    [alarm] = clip.alarms(0.5, Tracker)
+    assert len(alarm) >= 7
+
+
+def test_the_table_says_how_the_camera_moved(tmp_path: Path) -> None:
+    scene = np.random.default_rng(0).normal(size=(96, 200)).cumsum(0).cumsum(1)
+    sink = CandidateSink(tmp_path, [Source("a.mkv", 9, 10.0), Source("b.mkv", 9, 10.0)])
+    nothing = Detections(np.empty((0, 4)), np.empty(0))
+    for source, page, left in (
+        ("a.mkv", 0, 0),
+        ("a.mkv", 1, 6),
+        ("a.mkv", 2, 12),
+        ("b.mkv", 0, 40),
+    ):
+        frame = scene[:, left : left + 96]
+        sink.write(FrameRecord(source, page, "n", frame, nothing, 0.0, Clip("a", 10.0)))
+    sink.close()
+    lines = map(json.loads, (tmp_path / "targets.jsonl").read_text().splitlines())
+    moved = [line["moved"] for line in lines]
+    np.testing.assert_allclose(moved, [(0, 0), (-6, 0), (-6, 0), (0, 0)], atol=0.6)
 
 
 def test_without_times_each_detection_is_an_alarm() -> None:

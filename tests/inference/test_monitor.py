@@ -57,20 +57,23 @@ def test_the_evidence_is_a_mean_of_likelihood_ratios() -> None:
     assert np.isfinite(monitor.evidence)
 
 
-def record(tracks: tuple[int | None, ...]) -> FrameRecord:
+def record(tracks: tuple[int | None, ...], time: float = 0.0) -> FrameRecord:
     boxes = np.tile([3.0, 3.0, 2.0, 2.0], (len(tracks), 1)).reshape(-1, 4)
     found = Detections(boxes, np.ones(len(tracks)))
     frame = np.zeros((8, 8))
-    return FrameRecord("a.mp4", 0, "a", frame, found, 0.0, Clip("a", 10.0), tracks)
+    return FrameRecord("a.mp4", 0, "a", frame, found, time, Clip("a", 10.0), tracks)
 
 
 def test_each_track_is_one_alarm_and_is_told_of_once() -> None:
     said: list[str] = []
     monitor = AlarmMonitor(POINT, said.append)
-    for tracks in [(), (None,), (1,), (1, None), (1, 2), (2,), (2,)]:
-        monitor.write(record(tracks))
+    for place, tracks in enumerate([(), (None,), (1,), (1, None), (1, 2), (2,), (2,)]):
+        monitor.write(record(tracks, place / 10))
     assert monitor.alarms == 2
     assert monitor.exposure == pytest.approx(7 / 10 / 3600)
+    monitor.write(record((2,), 0.8))  # one was dropped
+    monitor.write(record((2,), 60.8))  # a minute without a frame is no footage
+    assert monitor.exposure == pytest.approx(1.9 / 3600)
     assert said == []
     for number in range(3, 9):
         monitor.write(record((number,)))
@@ -95,4 +98,5 @@ def test_what_cannot_be_monitored() -> None:
         make_monitor(calibrated, 0.5, [video], print)
     with pytest.raises(OptionError, match=r"a\.png has no times"):
         make_monitor(calibrated, 0.6, [video, still], print)
-    assert make_monitor(calibrated, 0.7, [video], print).point is POINT
+    live = Source("rtsp://camera", None)  # says its rate when it is open
+    assert make_monitor(calibrated, 0.7, [video, live], print).point is POINT

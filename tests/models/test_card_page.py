@@ -4,6 +4,7 @@ from typing import Any
 
 from pinglow.models.card import ModelCard
 from pinglow.models.card_page import card_page
+from pinglow.models.score import ScoreCalibration
 
 
 def cells(page: str, first: str) -> list[str]:
@@ -75,3 +76,22 @@ def test_the_recipe_can_be_left_out() -> None:
     card = make(recipe="steps = 3\n")
     assert "```toml\nsteps = 3\n```" in card_page(card)
     assert "steps = 3" not in card_page(card, recipe=False)
+
+
+def test_a_calibration_is_shown_with_what_each_smallest_score_costs() -> None:
+    level = {"detections": 7, "pd": 0.875, "alarms_per_frame": 0.05, "alarms_per_megapixel": 0.2}
+    calibration = ScoreCalibration.model_validate(
+        {
+            **{"slope": 2, "intercept": -5, "min_score": 0.25, "highest": 0.9, "ece": 0.0321},
+            "reliability": [{"score": 0.8, "true": 0.75, "candidates": 12}],
+            "table": [level | {"min_score": 0.5}, level | {"min_score": 0.25}],
+            "frames": [{"data": "sky, val", "frames": 3}],
+        }
+    )
+    page = card_page(make(calibration=calibration))
+    assert cells(page, "0.2500 (default)") == ["0.2500 (default)", "7", "87.5", "0.050", "0.200"]
+    assert cells(page, "0.5000")[1:] == ["7", "87.5", "0.050", "0.200"]
+    assert cells(page, "0.800") == ["0.800", "75.0", "12"]
+    assert "error is 3.2 %" in page
+    assert "| sky, val | 3 |" in page
+    assert "Sensitivity" not in card_page(make())

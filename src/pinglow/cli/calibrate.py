@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -11,6 +12,7 @@ import typer
 
 from pinglow.cli.output_file import check_output_folder, echo
 from pinglow.cli.predict import Device, Precision
+from pinglow.cli.sources import Crop, Ignore
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.terminal import escape_controls
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pinglow.io.source import Selection, Source
     from pinglow.models.card import OperatingPoint
     from pinglow.output.job_log import JobLog
+    from pinglow.output.tables import JsonlSink
 
 _LISTED: Final = 10  # alarms
 _CANDIDATES: Final = "candidates"
@@ -30,16 +33,34 @@ _UNITS: Final = {"hour": "an hour", "frame": "a frame"}
 
 def calibrate(
     clear: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="SOURCE",
             help="Footage without targets: a file, folder, pack or quoted pattern, as for predict. "
             "Repeat for several.",
         ),
-    ],
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Instead of --clear: a folder with images/ and masks/, to calibrate scores on. "
+            "Repeat for several.",
+            metavar="DIR",
+        ),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The list in --data: one for all folders, or one for each.", metavar="LIST"
+        ),
+    ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for the model and what it rests on; made if need be.")
-    ],
+        Path | None,
+        typer.Option(
+            help="Folder for the model and what it rests on; made if need be. With --data it may "
+            "be left out, to measure the scores that the model has."
+        ),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -67,13 +88,8 @@ def calibrate(
     every: Annotated[
         int, typer.Option(help="Take each N-th frame, as predict will.", metavar="N")
     ] = 1,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Look for nothing here, as in predict. Repeat for several.",
-            metavar="X,Y,W,H|MASK",
-        ),
-    ] = None,
+    ignore: Ignore = None,
+    crop: Crop = None,
     backend: Annotated[
         str, typer.Option(help="auto (the fastest installed), torch, onnxruntime or openvino.")
     ] = "auto",
@@ -81,6 +97,7 @@ def calibrate(
     precision: Precision = "float32",
     tile: Annotated[int, typer.Option(help="As predict will.")] = 1024,
     flips: Annotated[bool, typer.Option("--flips", help="As predict will.")] = False,
+    large: Annotated[bool, typer.Option("--large", help="As predict will.")] = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -100,25 +117,52 @@ def calibrate(
     Where there is too little footage, or alarms at every score, nothing is certified: the alarms
     are shown all the same, no model is written, and the exit code is 2.
 
+    With --data instead, scores become the share of such detections that are true in frames that
+    were not trained on; and tables show what each smallest score costs, and how far scores and
+    shares are apart.
+
+    Example: pinglow calibrate --data sirst --split val --model runs/mine --out mine
+
     Example: pinglow calibrate --clear sky/ --alarms-per-hour 1 --out mine
 
     Example: pinglow calibrate --clear "frames/*.tif" --alarms-per-frame 0.05 --out mine
     """
+    from pinglow.inference.predictor import Predictor
+
+    if data is not None:
+        from pinglow.cli.score_calibration import calibrate_by_targets
+
+        if clear is not None or split is None:
+            raise OptionError("--data takes --split, the list of its frames, and no --clear")
+        if out is not None:
+            check_output_folder("--out", out)
+        loaded = Predictor.load(
+            model,
+            backend=backend,
+            device=device,
+            precision=precision,
+            tile=tile or None,
+            flips=flips,
+        )
+        calibrate_by_targets(loaded, model, data, split, out)
+        return
+    if clear is None or out is None:
+        raise OptionError("give --clear and --out, for alarms; or --data and --split, for scores")
     from pinglow.cli.sources import open_files
-    from pinglow.evaluation.clear_footage import read_clips
+    from pinglow.evaluation.clear_footage import CandidateSink, read_clips
     from pinglow.evaluation.operating_point import LEVELS, check_wish
     from pinglow.inference.ignored import Ignored
-    from pinglow.inference.predictor import Predictor
     from pinglow.io.source import Selection
     from pinglow.models.card import find_model
     from pinglow.models.recard import save_with_card
     from pinglow.output.job_log import JobLog
+    from pinglow.output.tables import JsonlSink
 
     wish = check_wish(alarms_per_hour, alarms_per_frame, confidence)
     check_output_folder("--out", out)
     earlier = _earlier_model(out)
     selection = Selection(every)
-    ignored = Ignored.parse(ignore or [])
+    ignored = Ignored.parse(ignore or [], crop)
     sources = open_files(clear, out)
     if wish.unit == "hour":
         _check_times(sources, rate)
@@ -130,16 +174,20 @@ def calibrate(
         min_score=LEVELS[-1],
         tile=tile or None,
         flips=flips,
+        large=large,
         ignore=ignored,
     )
     settings = {
-        **{"model": model, "tile": tile, "flips": flips, "every": every},
-        "ignore": ignore or [],
+        **{"model": model, "tile": tile, "flips": flips, "large": large},
+        **{"every": every, "ignore": ignore or [], "crop": crop, "unit": wish.unit},
     }
     folder = out / _CANDIDATES
+    folder.mkdir(parents=True, exist_ok=True)
     log = JobLog(folder, ["jsonl"], settings, resume)
-    _run(sources, predictor, folder, log, selection)
     in_time = wish.unit == "hour"
+    sink = CandidateSink(folder, sources) if in_time else JsonlSink(folder)
+    with closing(sink):
+        _run(sources, predictor, sink, log, selection)
     clips = read_clips(folder / "targets.jsonl", sources, every, rate, in_time=in_time)
     point = _choose(clips, sources, wish, out, earlier)
     card = predictor.card.model_copy(update={"operating_point": point})
@@ -195,7 +243,7 @@ def _check_times(sources: list[Source], rate: float | None) -> None:
 def _run(
     sources: list[Source],
     predictor: Predictor | BoxPredictor,
-    folder: Path,
+    sink: JsonlSink,
     log: JobLog,
     selection: Selection,
 ) -> None:
@@ -206,17 +254,17 @@ def _run(
     """
     from pinglow.cli.progress import frame_progress
     from pinglow.inference.pipeline import run
-    from pinglow.output.sinks import open_sinks
 
-    done = log.done if log.resumed else None
-    with open_sinks(["jsonl"], folder, done) as sinks, frame_progress() as bar:
-        if done:
-            echo(f"note: {len(done)} of the files were done before", err=True)
+    done = set(log.done) if log.resumed else set()
+    if done:
+        sink.go_on(done)
+        echo(f"note: {len(done)} files were done before", err=True)
+    with frame_progress() as bar:
         task = bar.add_task("", total=len(sources))
         summary = run(
             sources,
             predictor,
-            sinks,
+            [sink],
             resume=log,
             selection=selection,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),

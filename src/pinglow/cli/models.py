@@ -55,12 +55,12 @@ def models(
 def _print_list(console: Any, cards: list[ModelCard]) -> None:
     from rich.table import Table
 
-    table = Table("model", "parameters", "threshold", "trained on", "license")
+    table = Table("model", "parameters", "smallest score", "trained on", "license")
     for card in cards:
         table.add_row(
             card.name,
             f"{card.parameters:,}",
-            f"{card.threshold:.9g}",
+            f"{card.choose_score():.4g}",
             ", ".join(str(entry["name"]) for entry in card.data),
             card.license,
         )

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,13 @@ from pinglow.errors import DataError, FrameError
 from pinglow.evaluation.pixels import Pair, Probability
 from pinglow.inference.predictor import Predictor
 from pinglow.metrics.matching import MAX_DISTANCE
-from pinglow.models.score import ReliabilityBin, ScoreCalibration, ScoreLevel, measure_contrast
+from pinglow.models.score import (
+    ReliabilityBin,
+    ScoreCalibration,
+    ScoreLevel,
+    bend_contrast,
+    measure_contrast,
+)
 from pinglow.structures import BoolArray, components, find_targets, outline_candidates
 
 _FOLDS: Final = 5
@@ -36,7 +42,7 @@ _HIGHEST: Final = 1 - 1 / _ROUND
 @dataclass(frozen=True, eq=False)
 class _Frame:
     contrast: NDArray[np.float64]
-    """(n,), of the candidates."""
+    """(n,), of the candidates, bent."""
     true: BoolArray
     """(n,), which of them are targets."""
     bright: BoolArray
@@ -79,13 +85,8 @@ class CandidateCounter:
             if len(away) and away.min() < MAX_DISTANCE:
                 true[number], free[away.argmin()] = True, False
         contrast = np.array([value for value, _ in found], dtype=np.float64)
-        frame = _Frame(contrast, true, bright, len(targets), probability.size)
+        frame = _Frame(bend_contrast(contrast), true, bright, len(targets), probability.size)
         self._frames.setdefault(data, []).append(frame)
-
-    def merge(self, other: Self) -> None:
-        """Add the frames of another one."""
-        for data, frames in other._frames.items():
-            self._frames.setdefault(data, []).extend(frames)
 
     def fit(self) -> ScoreCalibration:
         """Fit the scores, and count what each smallest score comes to.
@@ -112,12 +113,12 @@ class CandidateCounter:
             there = fold == number
             slope_there, intercept_there = _fit(contrast[~there], true[~there])
             crossed[there] = expit(slope_there * contrast[there] + intercept_there)
-        return self._report(
-            scores, crossed, slope=slope, intercept=intercept, min_score=float(nearest.mean())
-        )
+        fitted = {"slope": slope, "intercept": intercept, "min_score": float(nearest.mean())}
+        levels = _choose_levels(scores[~true], fitted["min_score"])
+        return self._report(scores, crossed, levels, fitted)
 
     def measure(self, calibration: ScoreCalibration) -> ScoreCalibration:
-        """The same scores, and what they come to in these frames.
+        """The same scores, and what the same smallest ones come to in these frames.
 
         Raises:
             DataError: There are no candidates or no targets.
@@ -125,9 +126,10 @@ class CandidateCounter:
         contrast, true, _ = self._all()
         if not len(true) or not sum(frame.targets for frame in self._list()):
             raise DataError("the frames have no candidates or no targets: give others")
-        scores = expit(calibration.slope * contrast + calibration.intercept)
+        scores = calibration.scores(contrast)
         kept = {key: getattr(calibration, key) for key in ("slope", "intercept", "min_score")}
-        return self._report(scores, scores, **kept)
+        levels = [row.min_score for row in calibration.table]
+        return self._report(scores, scores, levels, kept)
 
     def _list(self) -> list[_Frame]:
         return [frame for part in self._frames.values() for frame in part]
@@ -143,13 +145,16 @@ class CandidateCounter:
         )
 
     def _report(
-        self, scores: NDArray[np.float64], honest: NDArray[np.float64], **fitted: float
+        self,
+        scores: NDArray[np.float64],
+        honest: NDArray[np.float64],
+        levels: list[float],
+        fitted: dict[str, float],
     ) -> ScoreCalibration:
         """A calibration with its figures; ``honest`` are scores from other frames than these."""
         _, true, _ = self._all()
         bins = _reliability(honest, true)
         off = sum(each.candidates * abs(each.score - each.true) for each in bins)
-        levels = _choose_levels(scores[~true], fitted["min_score"])
         return ScoreCalibration.model_validate(
             fitted
             | {

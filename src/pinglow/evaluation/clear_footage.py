@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.errors import DataError
+from pinglow.inference.camera_motion import CameraMotion
 from pinglow.inference.inputs import STILLS
 from pinglow.inference.pipeline import Tracker
 from pinglow.io.source import Source
+from pinglow.output.sink import FrameRecord
+from pinglow.output.tables import JsonlSink
 from pinglow.structures import Detections, Target
 
 MakeTracker = Callable[[float], Tracker]
@@ -84,6 +87,7 @@ class ClearClip:
         frames: How many were predicted.
         exposure: Hours in which there may be an alarm; frames, where there are no times.
         found: Candidates of the frames that have some, by the frame's place in the clip.
+        moved: How far the picture has moved before each of these, x and y in pixels.
     """
 
     name: str
@@ -91,6 +95,7 @@ class ClearClip:
     frames: int = 0
     exposure: float = 0.0
     found: dict[int, list[Sighting]] = field(default_factory=dict)
+    moved: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def above(self, level: float) -> dict[int, list[Sighting]]:
         """The candidates whose score is above a level."""
@@ -116,8 +121,8 @@ class ClearClip:
         before = -1
         for place, sightings in detections.items():
             for _ in range(min(place - before - 1, over)):
-                tracker.update(boxes_of(()))
-            numbers = tracker.update(boxes_of([each.target for each in sightings]))
+                tracker.update(_boxes_of([]))
+            numbers = tracker.update(_boxes_of(sightings, self.moved.get(place, (0.0, 0.0))))
             for each, number in zip(sightings, numbers, strict=True):
                 if number is not None:
                     tracks.setdefault(number, []).append(each)
@@ -125,10 +130,35 @@ class ClearClip:
         return list(tracks.values())
 
 
-def boxes_of(targets: Sequence[Target]) -> Detections:
-    """Targets of a frame as a tracker takes them: their boxes, in their order."""
-    boxes = np.array([target.bbox for target in targets], dtype=np.float64)
-    return Detections(boxes.reshape(-1, 4), np.array([target.score for target in targets]))
+def _boxes_of(sightings: Sequence[Sighting], moved: tuple[float, float] = (0.0, 0.0)) -> Detections:
+    """A frame's detections as a tracker takes them: boxes, in their order, where nothing moves."""
+    boxes = np.array([each.target.bbox for each in sightings], dtype=np.float64).reshape(-1, 4)
+    boxes[:, :2] -= moved
+    return Detections(boxes, np.array([each.target.score for each in sightings]))
+
+
+class CandidateSink(JsonlSink):
+    """targets.jsonl, with "moved": how far the camera moved the picture since the frame before.
+
+    With it, tracks can be made anew at each level without the frames.
+
+    Args:
+        folder: Where the table is.
+        sources: Of the job.
+    """
+
+    def __init__(self, folder: Path, sources: Sequence[Source]) -> None:
+        super().__init__(folder)
+        self._sequences = {source.name: source.sequence for source in sources}
+        self._sequence: str | None = None
+
+    def line(self, record: FrameRecord) -> dict[str, Any]:
+        """See `LinesSink`."""
+        sequence = self._sequences[record.source]
+        if sequence != self._sequence:
+            self._sequence, self._camera = sequence, CameraMotion()
+        moved = self._camera.update(record.frame, record.prediction.targets)
+        return {**super().line(record), "moved": moved}
 
 
 class ClearFootage:
@@ -204,6 +234,7 @@ def read_clips(
         DataError: Something in the table is not of such a job.
     """
     clips: dict[str, ClearClip] = {}
+    shifts: dict[str, NDArray[np.float64]] = {}
     known = dict(_places(sources, every, in_time))
     try:
         with table.open(encoding="utf-8") as lines:
@@ -216,7 +247,14 @@ def read_clips(
                     clip.frames += 1
                     seconds = every / (source.rate or rate or STILLS)
                     clip.exposure += seconds / 3600 if in_time else 1
-                    _add(clip, line, first + line["frame"] // every)
+                    x, y = line.get("moved", (0, 0))
+                    shift = shifts.setdefault(name, np.zeros(2))
+                    shift += x, y
+                    place = first + line["frame"] // every
+                    found = _sightings(line, place)
+                    if found:
+                        clip.found[place] = found
+                        clip.moved[place] = (float(shift[0]), float(shift[1]))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{table} is not a table of candidates: start anew, without it") from error
     return list(clips.values())
@@ -239,8 +277,8 @@ def _places(
         order[source.sequence] += source.sequence != source.name  # a single image
 
 
-def _add(clip: ClearClip, line: dict[str, Any], place: int) -> None:
-    found = [
+def _sightings(line: dict[str, Any], place: int) -> list[Sighting]:
+    return [
         Sighting(
             source=line["source"],
             page=line["frame"],
@@ -256,5 +294,3 @@ def _add(clip: ClearClip, line: dict[str, Any], place: int) -> None:
         )
         for each in line["targets"]
     ]
-    if found:
-        clip.found[place] = found

@@ -51,7 +51,7 @@ def write_levels(folder: Path, rates: Sequence[LevelRate], wish: Wish) -> None:
 def _draw(path: Path, rates: Sequence[LevelRate], wish: Wish) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
     axes = figure.subplots()
     scores = [rate.level for rate in rates]
     axes.step(scores, [rate.rate for rate in rates], label="seen", where="post")

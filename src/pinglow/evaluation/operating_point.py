@@ -5,8 +5,9 @@ whose bound is above the wish. In such an order each test has the whole error pr
 the one level that is chosen needs no correction for how many were looked at.
 
 Sources: the exact bound, Garwood, Fiducial limits for the Poisson distribution (Biometrika, 1936);
-the order, Angelopoulos et al., Learn then test, arXiv 2110.01052, section 4; the bound by clips,
-Efron and Tibshirani, An introduction to the bootstrap (1993), chapter 13.
+the order, Angelopoulos et al., Learn then test, arXiv 2110.01052, section 4; the bounds by clips,
+Fay and Feuer (Statistics in Medicine, 1997), and Efron and Tibshirani, An introduction to the
+bootstrap (1993), chapter 13.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from pinglow.errors import OptionError
 LEVELS: Final = tuple(round(float(expit(step / 4)), 8) for step in range(64, -18, -1))
 """The scores that are tried, strict to loose: even steps of log odds from 16 down to -4.25."""
 
-FEWEST_CLIPS: Final = 20
-"""Below so many, drawing clips anew says little: those that have the alarms may be missing."""
+FEWEST_CLIPS: Final = 40
+"""Below so many, no bound by clips says much: those that have bursts of alarms may be missing."""
 
 _DRAWS: Final = 4000
 _SHOWN: Final = 10  # times the wish, up to which rates are counted: beyond, nobody looks
@@ -86,6 +87,23 @@ def poisson_bound(alarms: int, exposure: float, confidence: float) -> float:
     return float(chi2.ppf(confidence, 2 * alarms + 2)) / 2 / exposure
 
 
+def burst_bound(alarms: IntArray, exposure: float, confidence: float) -> float:
+    """The upper bound of a rate when events of a clip come together: clips are the events.
+
+    The gamma interval of a sum of weighted Poisson counts; equal to `poisson_bound` where no two
+    events share a clip. Source: Fay and Feuer, Statistics in Medicine 16 (1997).
+
+    Args:
+        alarms: (clips,) events in each.
+        exposure: Hours or frames of all clips, above 0.
+        confidence: As of `poisson_bound`; it is kept approximately.
+    """
+    largest = max(1, int(alarms.max(initial=0)))
+    total = float(alarms.sum()) + largest
+    spread = float((alarms**2).sum()) + largest**2
+    return float(chi2.ppf(confidence, 2 * total**2 / spread)) * spread / (2 * total) / exposure
+
+
 def clip_bound(alarms: IntArray, exposure: RealArray, confidence: float) -> float:
     """The upper bound of a rate when whole clips are drawn anew: events of a clip come together.
 
@@ -129,8 +147,11 @@ def try_levels(
         alarms = count(level)
         seen = int(alarms.sum())
         if before is None or not np.array_equal(alarms, before):
-            by_clip = clip_bound(alarms, exposure, wish.confidence)
-            bound = max(poisson_bound(seen, total, wish.confidence), by_clip)
+            bound = max(
+                poisson_bound(seen, total, wish.confidence),
+                burst_bound(alarms, total, wish.confidence),
+                clip_bound(alarms, exposure, wish.confidence),
+            )
         before = alarms
         certified &= bound <= wish.alarms
         rates.append(LevelRate(level, seen, seen / total, bound, certified))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -27,8 +28,11 @@ _STILL: Final = 0.5  # px of the frame; less is not told from a camera that stan
 _AROUND: Final = 3  # px around a target that are taken out with it
 
 _PARTS: Final = 4  # on each side of the picture
-_AGREE: Final = 4  # of the parts, that fit better at least, and twice as many as fit worse
-_BETTER: Final = 0.95  # of the difference without the shift
+_AGREE: Final = 4  # of the parts must differ less by the shift
+_BETTER: Final = 0.95  # of the difference without it, that is
+_GAIN: Final = (
+    3.0  # times what other parts differ more by it; a flat sky differs by next to nothing
+)
 
 _Spectrum = NDArray[np.complex64]
 
@@ -87,15 +91,17 @@ def _shrink(frame: NDArray[Any], step: int, targets: Sequence[Target]) -> FloatA
     """(H // step, W // step) means of blocks; targets and pixels without a number are the mean."""
     height, width = (side // step * step for side in frame.shape)
     counts = frame[:height, :width].astype(np.float32)
-    known = np.isfinite(counts)
+    known = np.isfinite(counts) if frame.dtype.kind == "f" else np.ones(counts.shape, np.bool_)
     for target in targets:
         left, top, wide, high = target.bbox
         rows = slice(max(0, top - _AROUND), max(0, top + high + _AROUND))
         known[rows, max(0, left - _AROUND) : max(0, left + wide + _AROUND)] = False
     if not known.all():
         counts = np.where(known, counts, counts[known].mean() if known.any() else np.float32(0))
-    blocks = counts.reshape(height // step, step, width // step, step)
-    return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
+    if step > 1:  # slice by slice: ten times as fast as a mean over short axes
+        counts = np.sum([counts[row::step] for row in range(step)], axis=0)
+        counts = np.sum([counts[:, column::step] for column in range(step)], axis=0) / step**2
+    return counts
 
 
 def _transform(image: FloatArray) -> _Spectrum | None:
@@ -104,19 +110,29 @@ def _transform(image: FloatArray) -> _Spectrum | None:
     top = np.abs(image).max()
     if not top > 0:
         return None
-    window = np.outer(*(np.hanning(side + 2)[1:-1] for side in image.shape))
-    spectrum: _Spectrum = fft.rfft2(image / top * window.astype(np.float32))
+    spectrum: _Spectrum = fft.rfft2(image / top * _window(image.shape))
     return spectrum
+
+
+@lru_cache(maxsize=4)
+def _window(shape: tuple[int, ...]) -> FloatArray:
+    sides = (np.hanning(side + 2)[1:-1] for side in shape)
+    return np.asarray(np.outer(*sides), dtype=np.float32)
+
+
+@lru_cache(maxsize=4)
+def _weigh(shape: tuple[int, ...]) -> FloatArray:
+    """What each frequency counts, so that the peak is 1 high where all of two images fits."""
+    down, across = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None]
+    weight = np.exp(-2 * (np.pi * _BLUR) ** 2 * (down**2 + across**2))
+    return np.asarray(weight / fft.irfft2(weight, shape)[0, 0], dtype=np.float32)
 
 
 def _find_shift(before: _Spectrum, after: _Spectrum, shape: tuple[int, ...]) -> tuple[float, float]:
     """The (x, y) by which the second image is moved against the first; (0, 0): not clear."""
     cross = after * before.conj()
     cross /= np.maximum(np.abs(cross), 1e-30)
-    down, across = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None]
-    weight = np.exp(-2 * (np.pi * _BLUR) ** 2 * (down**2 + across**2)).astype(np.float32)
-    # 1 where all fits: that is the height of the weight's own peak.
-    surface = fft.irfft2(cross * weight, shape) / fft.irfft2(weight, shape)[0, 0]
+    surface = fft.irfft2(cross * _weigh(shape), shape)
     place = np.unravel_index(int(surface.argmax()), shape)
     peak = surface[place]
     around = [np.arange(-3, 4) + at for at in place]
@@ -147,7 +163,7 @@ def _agrees(before: FloatArray, after: FloatArray, x: int, y: int) -> bool:
     still = np.abs(now - before[rows, columns])
     moved = np.abs(now - before[max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)])
     parts = [
-        (still[part].sum(), moved[part].sum())
+        (float(still[part].sum()), float(moved[part].sum()))
         for part in (
             np.ix_(down, across)
             for down in np.array_split(np.arange(now.shape[0]), _PARTS)
@@ -155,5 +171,6 @@ def _agrees(before: FloatArray, after: FloatArray, x: int, y: int) -> bool:
         )
     ]
     better = sum(second < _BETTER * first for first, second in parts)
-    worse = sum(first < _BETTER * second for first, second in parts)
-    return bool(better >= max(_AGREE, 2 * worse))
+    gain = sum(max(0.0, first - second) for first, second in parts)
+    loss = sum(max(0.0, second - first) for first, second in parts)
+    return better >= _AGREE and gain >= _GAIN * loss

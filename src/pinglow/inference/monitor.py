@@ -48,6 +48,7 @@ class AlarmMonitor(Sink):
         self.warned = False
         self._warn = warn
         self._tracks = 0
+        self._before: tuple[str | None, float] = (None, 0.0)
 
     def write(self, record: FrameRecord) -> None:
         """Count a frame and its alarms."""
@@ -56,10 +57,15 @@ class AlarmMonitor(Sink):
             self.update(1.0, len(targets))
             return
         assert record.clip is not None  # `make_monitor` has seen to it
+        interval = 1 / record.clip.rate
+        if record.source == self._before[0] and record.time is not None:
+            # Of a camera, that drops frames, the clock tells; time without any frame is none.
+            interval = min(max(0.0, record.time - self._before[1]), max(1.0, interval))
+        self._before = record.source, record.time or 0.0
         last = max((track for track in record.tracks or () if track is not None), default=0)
         new = max(0, last - self._tracks)  # tracks are numbered on and on
         self._tracks += new
-        self.update(1 / record.clip.rate / 3600, new)
+        self.update(interval / 3600, new)
 
     def update(self, exposure: float, alarms: int) -> None:
         """Count hours, or frames, and the alarms in them."""
@@ -117,7 +123,9 @@ def make_monitor(
             f"--monitor counts what scores above {point.min_score:.6g}, and this job asks for "
             f"{min_score:.6g}: leave the sensitivity to the model"
         )
-    silent = next((source.name for source in sources if source.rate is None), None)
+    # A live source, which has no number of frames, says its rate when it is open.
+    ends = [source for source in sources if source.frames is not None]
+    silent = next((source.name for source in ends if source.rate is None), None)
     if point.unit == "hour" and silent is not None:
         raise OptionError(
             f"--monitor counts alarms an hour, and {silent} has no times: give videos, or "

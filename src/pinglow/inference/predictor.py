@@ -41,8 +41,7 @@ class Predictor:
     Args:
         backend: Maps images to probabilities.
         card: The model's card: input rule, outline level and how it scores.
-        min_score: A detection is a target if its score is above this; the card's by default. The
-            higher, the fewer.
+        min_score: A detection is a target if its score is above this; the card's by default.
         tile: See `predict_probability`.
         flips: Take the mean over the frame and its mirror images: three, for four times the work,
             or the one from left to right if the card says upright. Source: ours.
@@ -50,8 +49,7 @@ class Predictor:
         ignore: What is no part of the picture: nothing is found there, and it counts for nothing.
 
     Raises:
-        OptionError: The smallest score is not in [0, 1), or nothing reaches it, or the tile is too
-            small.
+        OptionError: The smallest score is not in [0, 1), or the tile is too small.
     """
 
     kind: ClassVar = "pixels"
@@ -98,9 +96,9 @@ class Predictor:
             device: cpu, cuda, cuda:N (a card by its index); auto is the first card that can be
                 used, else the CPU.
             precision: float32, or tf32: on a card, convolutions multiply in TensorFloat-32, and
-                TensorRT computes if it is installed. In a typical frame the probability that
-                moves most does so by 0.002, in 77 frames none did by more than 0.02, and targets
-                were as many (simulated: experiments/scripts/precision.py). A CPU ignores it.
+                TensorRT computes if it is installed. In 77 frames no probability moved by more
+                than 0.02, and targets were as many (simulated: experiments/scripts/precision.py).
+                A CPU ignores it.
             min_score: A detection is a target if its score is above this; the card's by default.
             tile: See `predict_probability`.
             flips: See `Predictor`.
@@ -111,8 +109,7 @@ class Predictor:
             ModelError: The name is unknown or the file cannot be used.
             MissingExtraError: The backend is not installed.
             OptionError: The backend is unknown, the device cannot be used, the smallest score is
-                not in [0, 1) or nothing reaches it, the tile is too small, or an option is not for
-                detectors.
+                not in [0, 1), the tile is too small, or an option is not for detectors.
         """
         path = find_model(name_or_path)
         if path.suffix.lower() not in EXPORTED and read_card(path).kind == "boxes":
@@ -159,8 +156,7 @@ class Predictor:
 
     def decide(self, probability: FloatArray) -> Prediction:
         """The targets of a probability map (H, W): the candidates that score enough."""
-        card = self.card
-        return Prediction(probability, card.threshold, self.min_score, card.score_of)
+        return Prediction(probability, self.card.threshold, self.min_score, self.card.score_of)
 
     def probability(self, frame: NDArray[Any]) -> FloatArray:
         """Target probability of each pixel, (H, W) float32 in [0, 1].

@@ -1,8 +1,8 @@
 """What the score of a detection means: its calibration, which a model's card carries.
 
-A candidate is a component of the probability map. Its score is a logistic function of its contrast,
-fitted to the share of such candidates that are true, on frames that the model was not trained on
-(docs/decisions/scores.md).
+A candidate is a component of the probability map. Its score is a logistic function of the logarithm
+of its contrast, fitted to the share of such candidates that are true, on frames that the model was
+not trained on (docs/decisions/scores.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import math
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import expit
 
 from pinglow.errors import OptionError
 from pinglow.structures import Component, FloatArray
@@ -22,10 +24,11 @@ _BRIGHTEST: Final = 1 - 2.0**-24  # beyond it a float32 is rounded to 1
 
 
 def measure_contrast(probability: FloatArray, candidate: Component) -> float:
-    """How far a candidate's peak is above its surroundings, in log-odds, from 0 to 26.
+    """How far a candidate's peak is above its surroundings, in log-odds, up to 26.
 
     The surroundings are the mean over the other pixels of its box, five pixels wider on each side.
     They tell candidates apart whose peaks a float32 rounds to 1, and count a ragged one for less.
+    It may be below 0 beside a brighter candidate.
 
     Args:
         probability: (H, W) in [0, 1].
@@ -44,6 +47,11 @@ def measure_contrast(probability: FloatArray, candidate: Component) -> float:
     inside[top : top + height, left : left + width] = candidate.inside
     around = odds[~inside]
     return float(odds[inside].max() - (around.mean() if len(around) else math.log(_DARKEST)))
+
+
+def bend_contrast(contrast: ArrayLike) -> NDArray[np.float64]:
+    """The logarithm of contrasts of any shape; below 3 smoothly bent, so that none is too low."""
+    return np.asarray(np.log(np.logaddexp(0, contrast)))
 
 
 class ScoreLevel(BaseModel):
@@ -87,8 +95,11 @@ class ScoreCalibration(BaseModel):
 
     def score(self, probability: FloatArray, candidate: Component) -> float:
         """The score of a candidate in an (H, W) probability map."""
-        odds = self.slope * measure_contrast(probability, candidate) + self.intercept
-        return 1 / (1 + math.exp(-odds))
+        return float(self.scores(bend_contrast(measure_contrast(probability, candidate))))
+
+    def scores(self, bent: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores of bent contrasts of any shape."""
+        return np.asarray(expit(self.slope * bent + self.intercept))
 
     def score_for(self, alarms_per_frame: float) -> float:
         """The lowest smallest score with at most so many false alarms a frame.

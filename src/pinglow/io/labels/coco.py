@@ -374,7 +374,7 @@ def _describe(target: Region | Box, score: float | None, shape: Shape) -> dict[s
     return {
         "bbox": [target.left, target.top, width, height],
         "area": int(target.pixels.sum()),
-        "segmentation": encode_rle(target.pixels, (target.left, target.top), shape),
+        "segmentation": encode_rle(target.pixels, (target.left, target.top), (shape[0], shape[1])),
         **scored,
     }
 

@@ -1,9 +1,4 @@
-"""COCO's run-length codes of masks, compressed and not: columns from left to right, each down.
-
-Compressed, a count is written in groups of five bits, the lowest first, each as a character from
-"0" on, with a sixth bit where another follows; from the third on, as the difference to the count
-before the last. Source: the format as pycocotools writes it.
-"""
+"""COCO's run-length codes of masks, read; `pinglow.rle` writes them."""
 
 from __future__ import annotations
 
