@@ -34,7 +34,7 @@ from pinglow.models.card import (
     read_card,
 )
 from pinglow.models.checksum import check_whole, is_whole
-from pinglow.models.graph import GRAPH
+from pinglow.models.graph import GRAPH, no_numbers
 
 _logger = logging.getLogger("pinglow")
 
@@ -218,10 +218,7 @@ def _check_numbers(backend: Backend, path: Path) -> None:
     """
     image = np.random.default_rng(0).standard_normal((1, 1, 32, 32), dtype=np.float32)
     if not np.isfinite(backend(image)).all():
-        raise ModelError(
-            f"{path} computes no numbers, as its weights hold NaN or infinity: put a whole copy in "
-            "its place, or export it again"
-        )
+        raise no_numbers(str(path))
 
 
 def _is_kept(path: Path) -> bool:

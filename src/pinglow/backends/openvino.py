@@ -13,7 +13,7 @@ import numpy as np
 from pinglow.backends.base import Backend
 from pinglow.backends.device import CPU, Device
 from pinglow.extras import how_to_install, import_extra, is_installed
-from pinglow.models.graph import GATES_INPUT, OWN_INPUT, check_ends, unreadable
+from pinglow.models.graph import GATES_INPUT, OWN_INPUT, check_ends, no_numbers, unreadable
 from pinglow.structures import FloatArray
 
 _REPEATED: Final = 8  # images of one shape after which OpenVINO compiles for it
@@ -82,6 +82,11 @@ class OpenVinoBackend(Backend):
             raise unreadable(source, "OpenVINO", error) from error
         outputs = _ends(self._model.outputs)
         check_ends(source, _ends(self._model.inputs), outputs)
+        # OpenVINO's ReLU makes 0 of NaN, so that no answer would tell.
+        constants = [op.data for op in self._model.get_ops() if op.get_type_name() == "Constant"]
+        weights = [each for each in constants if each.dtype.kind == "f" and each.ndim > 1]
+        if not all(np.isfinite(each).all() for each in weights):
+            raise no_numbers(source)
         self._count = outputs["gates"][1] or 0
 
     @classmethod

@@ -42,6 +42,14 @@ def unreadable(source: str, runtime: str, error: Exception) -> ModelError:
     )
 
 
+def no_numbers(source: str) -> ModelError:
+    """What to say of a model whose answers would be no numbers."""
+    return ModelError(
+        f"{source} computes no numbers, as its weights hold NaN or infinity: put a whole copy in "
+        "its place, or export it again"
+    )
+
+
 def last_line(error: Exception) -> str:
     """The last line of what a runtime says, which has the reason; at most 150 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

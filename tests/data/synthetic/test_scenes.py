@@ -300,6 +300,29 @@ def test_scenes_that_do_not_fit_cost_nothing_that_is_there(tmp_path: Path) -> No
     assert contents(tmp_path / "new") == before
 
 
+@pytest.mark.parametrize("done", [0, 1, 3, 6])
+def test_a_call_that_is_stopped_while_files_move_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    spec = SceneSpec(width=48, height=48, targets=(1, 1))
+    write_dataset(tmp_path / "set", 4, spec)
+    left, replace = [done], Path.replace
+
+    def stop(path: Path, place: Path) -> Path:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= ".part" not in path.name
+        return replace(path, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_dataset(tmp_path / "stopped", 4, spec)
+    assert not list((tmp_path / "stopped").glob("*.txt"))
+    write_dataset(tmp_path / "stopped", 4, spec, overwrite=True)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "set")
+
+
 def test_what_a_killed_call_left_is_no_obstacle(tmp_path: Path) -> None:
     spec = SceneSpec(width=64, height=64, targets=(1, 1))
     write_dataset(tmp_path / "set", 2, spec)

@@ -278,17 +278,17 @@ def write_dataset(
         raise OptionError(f"The count {count} is impossible; ask for at least 1 scene")
     _check_room(out, overwrite)
     out.mkdir(parents=True, exist_ok=True)
-    # Aside first: what is there is only replaced by a whole new set.
     for left in out.glob(f"{_ASIDE}*"):  # by a call that was killed
         shutil.rmtree(left)
     with TemporaryDirectory(prefix=_ASIDE, dir=out) as aside, naming_below(Path(aside), out):
         new = Path(aside)
         _write_scenes(new, count, spec, kinds, seed, on_scene)
-        for split in ("train", *SPLIT_SHARES):
-            (out / f"{split}.txt").unlink(missing_ok=True)
-        for old in (*out.glob("images/*.png"), *out.glob("masks/*.png")):
-            old.unlink()
-        for path in [each for each in new.rglob("*") if each.is_file()]:
+        lists = [out / f"{split}.txt" for split in ("train", *SPLIT_SHARES)]
+        for old in (*lists, *out.glob("images/*.png"), *out.glob("masks/*.png")):
+            old.unlink(missing_ok=True)
+        files = [each for each in new.rglob("*") if each.is_file()]
+        # The table first, by which the folder is known as ours should this be killed.
+        for path in sorted(files, key=lambda each: (each.name != TRUTH, each.suffix == ".txt")):
             place = out / path.relative_to(new)
             place.parent.mkdir(exist_ok=True)
             path.replace(place)
