@@ -27,12 +27,15 @@ NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 .PHONY: demo test test-core check docs bench bench-gpu fuzz soak clean
 
 demo: $(CORE_READY)
-	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,csv,jsonl
-	$(CORE)/pinglow evaluate --data examples --split demo --model pinglow-fast
+	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,html,csv,jsonl
+	$(CORE)/pinglow evaluate --data examples --split demo --model pinglow-fast --save panels --out demo-out
 	$(CORE)/python examples/make_clip.py demo-out/clip.mkv
 	$(CORE)/pinglow predict demo-out/clip.mkv --track --out demo-out/clip --save overlay,jsonl
-	@echo "pictures: demo-out/overlays   table: demo-out/targets.csv"
-	@echo "video: demo-out/clip/overlays/clip_overlay.mp4   a line a frame: demo-out/clip/targets.jsonl"
+	@echo
+	@echo "pinglow works: it found targets in still frames and followed others through a video."
+	@echo "Open demo-out/html/index.html in a browser, or the picture demo-out/overlays/000000_overlay.png."
+	@echo "More: right and wrong beside each other in demo-out/panels, the video demo-out/clip/overlays/clip_overlay.mp4,"
+	@echo "      the tables demo-out/targets.csv and demo-out/clip/targets.jsonl."
 
 # A file of tests at a time on each of two cores: threads of their own would only wait for each other.
 test: $(READY) test-core

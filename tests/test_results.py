@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 import pinglow.results
+from pictures import full_mask
 from pinglow.errors import MissingExtraError, OptionError
 from pinglow.structures import BoolArray, Detections, Prediction, find_targets
 
@@ -40,10 +41,7 @@ def detections() -> Detections:
 
 
 def whole_mask(inside: BoolArray, bbox: tuple[int, int, int, int]) -> BoolArray:
-    mask = np.zeros((HEIGHT, WIDTH), bool)
-    left, top, width, height = bbox
-    mask[top : top + height, left : left + width] = inside
-    return mask
+    return full_mask((HEIGHT, WIDTH), bbox[0], bbox[1], inside)
 
 
 def test_outlines_are_disjoint_and_make_up_the_mask(prediction: Prediction) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from pictures import full_mask
 from pinglow.rle import encode_rle
 
 
@@ -24,8 +25,7 @@ def test_run_lengths_are_those_of_pycocotools(
 ) -> None:
     coco = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
     height, width = inside.shape
-    whole = np.zeros((top + height + room[0], left + width + room[1]), bool)
-    whole[top : top + height, left : left + width] = inside
+    whole = full_mask((top + height + room[0], left + width + room[1]), left, top, inside)
     made = encode_rle(inside, (left, top), whole.shape)
     theirs = coco.encode(np.asfortranarray(whole.astype(np.uint8)))
     assert made == {"size": theirs["size"], "counts": theirs["counts"].decode()}

@@ -146,7 +146,7 @@ def test_a_prediction_starts_at_one_half() -> None:
     assert Prediction(np.array([[0.5, 0.0, 0.51]], np.float32)).mask.tolist() == [[0, 0, 1]]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     probability=maps,
     scores=st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=4),

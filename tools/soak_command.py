@@ -14,7 +14,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-LONGEST = 180
+LONGEST = 600
 """Seconds that a command may take."""
 
 FRESH = ("export",)

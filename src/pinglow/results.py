@@ -232,7 +232,7 @@ class PixelResults(TargetResults):
         return found
 
     def plot(self, frame: NDArray[Any] | None = None) -> Image:
-        """A picture of the frame with its targets marked, which a notebook shows.
+        """A picture of the frame with its targets marked and outlined, which a notebook shows.
 
         Args:
             frame: (H, W) counts, the frame that this is the prediction of; None: the probability
@@ -246,7 +246,10 @@ class PixelResults(TargetResults):
                 f"the frame is {_size(frame.shape)} pixels and its prediction "
                 f"{_size(self.mask.shape)}: plot the frame that was predicted"
             )
-        return super().plot(self.probability if frame is None else frame)
+        from pinglow.output.overlay import draw_overlay
+
+        shown = self.probability if frame is None else frame
+        return draw_overlay(shown, self.targets, mask=self.mask)
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows of a prediction."""

@@ -285,8 +285,12 @@ def test_a_folder_of_labels_tells_the_command_that_imports_it(
 
 
 def test_derived_masks_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    out = tmp_path / "out"
-    run_well("import", write_labels(tmp_path / "in"), "--out", out)
+    labels, out, boxed = write_labels(tmp_path / "in"), tmp_path / "out", tmp_path / "boxed"
+    run_well("import", labels, "--out", out)
+    run_well("import", labels, "--out", boxed, "--keep-boxes")
+    (boxed / "boxes").rename(out / "boxes")
+    BoxFolder(out, "all", "voc")  # boxes, which were drawn
+    assert "derived" not in caplog.text
     for _ in range(2):
         FrameFolder(out, "all")
     assert caplog.text.count("1 of 2 masks were derived from boxes or points, not drawn") == 1

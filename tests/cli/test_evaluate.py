@@ -402,3 +402,46 @@ def test_importing_the_command_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_panels_show_the_worst_frames_first(folder: Path) -> None:
+    out = folder / "out"
+    command = ["--predictions", folder / "found", "--save", "panels", "--out", out]
+    result = run(folder, *command)
+    assert result.exit_code == 0, result.output
+    assert f"3 panels, the worst frame first, are in {out / 'panels'}" in result.stderr
+    drawn = sorted(path.name for path in (out / "panels").iterdir())
+    assert drawn == ["01-f1-1-wrong.png", "02-f0-0-wrong.png", "03-f2-0-wrong.png"]
+    run(folder, *command, "--panels", 1)
+    (path,) = (out / "panels").iterdir()
+    with Image.open(path) as picture:
+        assert (np.asarray(picture)[60:] == (240, 228, 66)).all(axis=-1).any()  # a miss
+
+
+def test_of_several_models_panels_show_first_where_they_differ_most(folder: Path) -> None:
+    (folder / "better").mkdir()
+    for index in range(3):  # right in f1, and three false alarms in f0
+        mask = np.zeros((40, 60), dtype=np.uint8)
+        if index == 1:
+            mask[10:13, 20:24] = 255
+        if index == 0:
+            mask[10:13, 20:24] = mask[30:32, 2:50:20] = 255
+        Image.fromarray(mask).save(folder / "better" / f"f{index}.png")
+    both = ["--predictions", folder / "found", "--predictions", folder / "better"]
+    assert run(folder, *both, "--save", "panels", "--out", folder / "out").exit_code == 0
+    drawn = sorted(path.name for path in (folder / "out" / "panels").iterdir())
+    assert drawn == ["01-f0-3-wrong.png", "02-f1-1-wrong.png", "03-f2-0-wrong.png"]
+
+
+def test_panels_that_cannot_be_had_are_refused(folder: Path) -> None:
+    (folder / "file").touch()
+    found = ["--predictions", folder / "found"]
+    for wrong, message in (
+        (["--save", "overlay"], "evaluate saves panels"),
+        (["--save", "panels", "--protocol", "greedy"], "add --protocol strict"),
+        (["--save", "panels", "--out", folder / "file"], "--out"),
+        (["--save", "panels", "--panels", 0], "--panels"),
+    ):
+        result = run(folder, *found, *wrong)
+        assert result.exit_code == 2
+        assert message in result.stderr

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from pinglow.cli.main import app
 from pinglow.errors import FrameError
 from pinglow.io.live import Feed
+from pinglow.models.card import ModelCard
 from pinglow.structures import Prediction
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -31,6 +32,7 @@ class Finder:
     """Finds bright pixels; another kind of predictor stops the job by Ctrl-C after some frames."""
 
     kind = "pixels"
+    card = ModelCard(name="m", network={}, parameters=0)
 
     def __init__(self, until: int | None = None) -> None:
         self._until = until

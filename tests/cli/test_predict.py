@@ -272,7 +272,7 @@ def test_an_interrupted_job_that_is_resumed_ends_as_if_it_had_not_been(
     save_clip(Path("in/clip.mkv"), 2)
     # A name that a page of the stack would like to have.
     Image.fromarray(np.full((20, 30), 50, dtype=np.uint8)).save("in/s_p0.png")
-    sources = ("in", "in/sub", "--save", "csv,jsonl,overlay,mask")
+    sources = ("in", "in/sub", "--save", "csv,jsonl,overlay,mask,coco,crops")
     assert run(*sources, "--out", "whole").exit_code == 0
     seen = interrupt(stop)
     result = run(*sources, "--out", "parts")

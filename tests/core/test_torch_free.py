@@ -76,6 +76,27 @@ for module in pkgutil.walk_packages(pinglow.__path__, "pinglow.", onerror=lambda
     )
 
 
+def test_a_prediction_is_converted_and_drawn(tmp_path: Path) -> None:
+    code = f"""{HIDE_TORCH}
+import numpy as np
+from pinglow import Prediction
+sys.modules["polars"] = sys.modules["pandas"] = None
+probability = np.zeros((64, 80), np.float32)
+probability[30:33, 40:43] = 0.9
+found = Prediction(probability)
+print(found.to_dict()["targets"][0]["bbox"], found.to_coco(1)[0]["bbox"], found.plot().mode)
+for name in ("m.png", "p.npy", "p.tif", "t.json", "t.csv"):
+    found.save({str(tmp_path)!r} + "/" + name)
+try:
+    found.to_dataframe()
+except Exception as error:
+    print(type(error).__name__)
+"""
+    lines = run(code).splitlines()
+    assert lines == ["[40, 30, 3, 3] [40.0, 30.0, 3.0, 3.0] RGB", "MissingExtraError"]
+    assert len(list(tmp_path.iterdir())) == 5
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_nothing_is_sent_and_nothing_written_at_home(runtime: str, tmp_path: Path) -> None:
     home, cache = tmp_path / "home", tmp_path / "cache"

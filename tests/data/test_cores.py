@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pictures import full_mask
 from pinglow.data.boxes import mask_regions
 from pinglow.data.cores import grow_core
 from pinglow.data.folder import FrameFolder
 from pinglow.errors import DataError, OptionError
 from pinglow.io.labels.marks import Box, Point, Region
-from pinglow.io.labels.rle import full_mask
 from pinglow.structures import BoolArray
 
 SHAPE = (40, 50)

@@ -21,6 +21,6 @@ def test_a_set_knows_its_frames_in_5_characters_each() -> None:
     digests = [digest_frame(frame) for frame in frames]
     packed = pack_digests(digests[:200])
     assert len(packed) <= 200 * 16 / 3 + 4
-    assert count_known(packed, digests[150:]) == 50
-    assert count_known(pack_digests([]), digests) == 0
-    assert count_known("no such text", digests) == 0
+    assert count_known([packed], digests[150:]) == 50
+    assert count_known([packed, pack_digests(digests[250:])], digests[150:]) == 100
+    assert count_known([pack_digests([]), "no such text"], digests) == 0

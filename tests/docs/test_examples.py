@@ -16,6 +16,9 @@ from markdown_it import MarkdownIt
 from typer.core import TyperGroup
 
 from pinglow.cli.main import app
+from pinglow.output.sink import FrameRecord
+from pinglow.output.sinks import open_sinks
+from pinglow.structures import Prediction
 from pinglow.study.grid import load_study, plan_runs
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +66,8 @@ def test_python_runs(
     if "deployed/model.xml" in source:  # what the page has exported before
         monkeypatch.chdir(request.getfixturevalue("deployed"))
         values["image"] = np.zeros((1, 1, 64, 64), np.float32)
+    elif "found/" in source:
+        monkeypatch.chdir(request.getfixturevalue("found"))
     else:
         monkeypatch.chdir(ROOT)
     exec(source, values)
@@ -75,6 +80,20 @@ def deployed(exported: dict[str, Path]) -> Path:
     if not (folder / "deployed").exists():
         (folder / "deployed").symlink_to("openvino")
     return folder
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Path:
+    """Return a folder that holds found/, with tables of a frame that has a target."""
+    pytest.importorskip("pyarrow", reason="needs pyarrow")
+    probability = np.zeros((40, 60), np.float32)
+    probability[10:13, 20:23] = 0.9
+    with open_sinks(["csv", "jsonl", "coco", "parquet", "crops"], tmp_path / "found") as sinks:
+        for sink in sinks:
+            sink.write(
+                FrameRecord("a.png", 0, "a", np.zeros((40, 60), np.uint16), Prediction(probability))
+            )
+    return tmp_path
 
 
 @pytest.mark.parametrize("source", cases("toml"))

@@ -132,7 +132,10 @@ def test_jpeg_ls(tmp_path: Path) -> None:
     whole = imagecodecs.jpegls_encode(DEEP)
     np.testing.assert_array_equal(read(tmp_path, whole), DEEP)
     with pytest.raises(FrameError, match="damaged"):
-        read(tmp_path, whole[:-2000])
+        read(tmp_path, whole[:-2000] + whole[-2:])
+    for size in (60, 90, 130, len(whole) - 2):
+        with pytest.raises(FrameError, match=r"damaged .*its end is missing|no image header"):
+            read(tmp_path, whole[:size])
 
 
 def test_an_unusual_kind_is_no_damage(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pictures import full_mask
 from pinglow.errors import DataError
 from pinglow.io.labels.marks import Region, ellipse_region, polygon_region
-from pinglow.io.labels.rle import decode_rle, encode_rle, full_mask
+from pinglow.io.labels.rle import decode_rle
 from pinglow.structures import BoolArray
 
 SHAPE = (20, 26)
@@ -99,14 +100,11 @@ def test_an_ellipse_holds_the_centers_inside_and_turns_clockwise() -> None:
 @given(share=st.floats(0, 1), seed=st.integers(0, 99), shape=st.tuples(*[st.integers(1, 40)] * 2))
 @settings(max_examples=60, deadline=None)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_codes_are_those_of_pycocotools(share: float, seed: int, shape: tuple[int, int]) -> None:
+def test_codes_of_pycocotools_are_read(share: float, seed: int, shape: tuple[int, int]) -> None:
     tools = pytest.importorskip("pycocotools.mask", reason="needs pycocotools, independent")
     mask = np.random.default_rng(seed).random(shape) < share
-    code = encode_rle(mask)
-    assert (
-        code["counts"].encode() == tools.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
-    )
-    assert (tools.decode(code) == mask).all()
+    code = tools.encode(np.asfortranarray(mask, dtype=np.uint8))
+    code["counts"] = code["counts"].decode()
     assert (decode_rle(code, shape, "it") == mask).all()
 
 

@@ -49,7 +49,10 @@ def lines(counts: NDArray[np.unsignedinteger]) -> bytes:
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (9, 17), (16, 16)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_interlaced_frames_are_read(
-    shape: tuple[int, int], dtype: type[np.unsignedinteger], tmp_path: Path
+    shape: tuple[int, int],
+    dtype: type[np.unsignedinteger],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     counts = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
     # Each pass: first row and column, and steps to the next (PNG specification, Adam7).
@@ -64,6 +67,7 @@ def test_interlaced_frames_are_read(
     (tmp_path / "f.png").write_bytes(file)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(file))), counts)
     np.testing.assert_array_equal(read_frame(tmp_path / "f.png"), counts)
+    assert capfd.readouterr().err == ""
 
 
 def test_more_pixels_than_the_header_claims_are_refused_quietly(

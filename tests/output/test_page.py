@@ -159,9 +159,10 @@ def test_frames_are_filtered_and_looked_through(browser: Any, tmp_path: Path, wi
     tab.wait_for_function("document.getElementById('whole').naturalWidth === 60")  # of that name
     tab.keyboard.press("Escape")
     assert not viewer.is_visible()
-    assert tab.evaluate("document.activeElement.getAttribute('aria-label')").endswith("best 95%")
+    focused = "document.activeElement.getAttribute('aria-label')"
+    tab.wait_for_function(f"{focused}?.endsWith('best 95%')")
     tab.keyboard.press("ArrowRight")
-    assert tab.evaluate("document.activeElement.getAttribute('aria-label')").startswith("low")
+    tab.wait_for_function(f"{focused}?.startsWith('low')")
 
     tab.get_by_label("frames without targets").check()
     assert cards.count() == 4

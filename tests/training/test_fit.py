@@ -10,6 +10,7 @@ import signal
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,23 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from pinglow.data.digests import digest_frame
 from pinglow.data.folder import FrameFolder
 from pinglow.data.pack.writer import write_pack
 from pinglow.errors import DataError, ModelError, RecipeError
 from pinglow.inference.predictor import Predictor
-from pinglow.models.card import read_card
+from pinglow.models.card import ModelCard, read_card
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.checkpoint import load_checkpoint, save_checkpoint
-from pinglow.training.fit import Machine, train
+from pinglow.training.fit import Machine, train, warn_of_known_frames
+from pinglow.training.gain import Gain
 from pinglow.training.loop import Deadline, count_steps
 from pinglow.training.processes import World
-from pinglow.training.recipe import Recipe
+from pinglow.training.recipe import DataSet, Recipe
 from pinglow.training.recipe_file import load_recipe, parse_recipe
 from pinglow.training.run import TrainingInterruptedError
 from pinglow.training.segmentation import SegmentationTask
+from pinglow.training.splits import Cut
 from pinglow.training.step import Step
 
 MakeRecipe = Callable[..., Recipe]
@@ -63,6 +67,7 @@ def _events(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is slow, and tested elsewhere."""
     monkeypatch.setattr("pinglow.training.run.draw_curves", lambda run, figure: None)
+    monkeypatch.setattr("pinglow.training.run.draw_validation", lambda task, frames, path: None)
 
 
 def recipe_with(make_recipe: MakeRecipe, optimizer: str) -> Recipe:
@@ -221,7 +226,7 @@ def test_a_run_folder_is_complete(
     run, recipe = finished["adamw"], recipe_with(make_recipe, "adamw")
     assert {path.name for path in run.iterdir()} == {
         "recipe.toml", "splits", "metrics.csv", "curves.png", "weights.safetensors",
-        "last.ckpt", "tensorboard", ".lock",
+        "last.ckpt", "tensorboard", "validation.png", ".lock",
     }  # fmt: skip
     assert load_recipe(run / "recipe.toml") == recipe
     assert [row["step"] for row in rows(run)] == ["5", "10"]
@@ -239,6 +244,9 @@ def test_a_run_folder_is_complete(
         "scenes", "train", "not known to pinglow",
     )  # fmt: skip
     assert data["frames"] + data["held out for validation"] == len(FrameFolder(scenes, "train"))
+    all_frames = FrameFolder(scenes, "train")
+    digests = [digest_frame(all_frames.frame(index)) for index in range(len(all_frames))]
+    assert card.count_known(digests) == data["frames"]
     assert card.training["steps"] == 10
     assert card.training["best_step"] in (5, 10)
     assert card.training["minutes"] >= 0
@@ -429,19 +437,61 @@ def test_a_resumed_run_needs_the_first_weights_no_more(
     weights = tmp_path / "first.safetensors"
     weights.write_bytes((finished["adamw"] / "weights.safetensors").read_bytes())
     recipe = make_recipe(init=str(weights))
-    whole = train(recipe, tmp_path / "whole", command="pinglow train first", progress=False)
+    gains: list[Gain] = []
+    whole = train(
+        recipe,
+        tmp_path / "whole",
+        command="pinglow train first",
+        progress=False,
+        on_end=gains.append,
+    )
     AT[7] = lambda: os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(TrainingInterruptedError):
         train(recipe, tmp_path / "run", command="pinglow train first", progress=False)
     weights.unlink()
     resumed = train(
-        recipe, tmp_path / "run", resume=True, command="pinglow train --resume", progress=False
+        recipe,
+        tmp_path / "run",
+        resume=True,
+        command="pinglow train --resume",
+        progress=False,
+        on_end=gains.append,
     )
     assert_equal(dict(resumed.state_dict()), dict(whole.state_dict()))
     cards = [read_card(tmp_path / run / "weights.safetensors") for run in ("whole", "run")]
     for card in cards:
         assert card.command == "pinglow train first"
         assert card.training["started_from"]["name"] == "tiny"
+    # What the first weights reach is known before the first step, and outlives the stop.
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    start = rows(tmp_path / "whole")[0]
+    assert (start["step"], start["train_loss"], start["learning_rate"]) == ("0", "", "")
+    assert gains[0] == gains[1]
+    expected = max(float(row["val_score"]) for row in rows(finished["adamw"]))
+    assert gains[0].before == float(start["val_score"]) == pytest.approx(expected, abs=1e-6)
+    assert gains[0].after == max(float(row["val_score"]) for row in rows(tmp_path / "whole"))
+
+
+def test_validation_frames_that_the_first_weights_know_are_told(
+    scenes: Path, finished: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = FrameFolder(scenes, "train")
+    digests = [digest_frame(frames.frame(index)) for index in range(len(frames))]
+    base = read_card(finished["adamw"])
+    known = base.data[0]["frames"]
+    cut = Cut("scenes", DataSet(folder="scenes", split="train"), frames, [], frames, [*range(8)])
+    warn_of_known_frames(base, [replace(cut, validation_digests=tuple(digests))])
+    assert f"tiny was trained on {known} of the 8 validation frames of scenes" in caplog.text
+    later = ModelCard(name="later", network={}, parameters=1, training={"started_from": dict(base)})
+    caplog.clear()
+    warn_of_known_frames(later, [replace(cut, validation_digests=tuple(digests))])
+    assert f"later was trained on {known} of the 8" in caplog.text
+    caplog.clear()
+    warn_of_known_frames(base, [replace(cut, validation_digests=("00" * 32,))])
+    assert caplog.text == ""
+    old = base.model_copy(update={"data": [{"name": "scenes", "split": "train"}]})
+    warn_of_known_frames(old, [replace(cut, validation_digests=tuple(digests))])
+    assert "tiny was trained on scenes, list train, without a record of its frames" in caplog.text
 
 
 def test_weights_of_another_network_are_no_start_and_leave_no_run(

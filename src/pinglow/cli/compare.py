@@ -197,29 +197,31 @@ def _opener(
 def _score(named: Sequence[_Method], task: PixelTask, folder: Path) -> None:
     """Give each method its results: those in the folder where they fit, else new ones.
 
-    A method that cannot be scored loses no other.
+    A method that cannot be scored loses no other, as long as two are left.
 
     Raises:
-        PinglowError: One cannot be loaded.
+        PinglowError: One cannot be loaded, or scored.
     """
     from pinglow.data.digests import digest_frame
-    from pinglow.evaluation.results import (
-        Results,
-        collect_results,
-        digest_pair,
-        read_results,
-        write_results,
-    )
+    from pinglow.evaluation.results import digest_pair, read_results, write_results
+    from pinglow.inference.predictor import Predictor
 
     ready = [(each, *each.open()) for each in named if each.open is not None]
-    digests = {
-        name: digest_pair(digest_frame(frame), mask)
-        for name, frame, mask in task.pairs(task.frames.pair)
-    }
+    digests, of_frames = {}, []
+    for name, frame, mask in task.pairs(task.frames.pair):
+        of_frames.append(digest_frame(frame))
+        digests[name] = digest_pair(of_frames[-1], mask)
     unreadable = dict(task.broken)
     how = task.how[0][0], task.how[1]
-    names = set[str]()
+    names, failed = set[str](), set[str]()
     for each, method, origin in ready:
+        known = method.card.count_known(of_frames) if isinstance(method, Predictor) else 0
+        if known:
+            echo(
+                f"warning: {each.name} was trained on {known} of the {len(of_frames)} frames: its "
+                "scores are too good",
+                err=True,
+            )
         path = folder / f"{_file_name(each.name, names)}.json"
         try:
             kept = read_results(path) if path.is_file() else None
@@ -231,24 +233,42 @@ def _score(named: Sequence[_Method], task: PixelTask, folder: Path) -> None:
             continue
         task.broken = dict(unreadable)
         try:
-            found = collect_results(task.score_each(method), how, digests)
+            each.results = _score_all(each.name, method, origin, task, digests)
         except PinglowError as error:
             unreadable[str(error)] = None
+            left = [other for other in named if other is not each and other.name not in failed]
+            if len(left) < 2:
+                raise
+            failed.add(each.name)
             continue
-        each.results = Results(
-            method=each.name,
-            origin=origin,
-            data=str(task.frames.folder.absolute()),
-            list=task.frames.split,
-            protocol=how[0].name,
-            threshold=how[1],
-            left_out=tuple(name for name in task.frames.names if name not in found["frames"]),
-            reasons=tuple(task.broken),
-            **found,
-        )
         write_results(each.results, path)
         echo(f"{each.name}: {len(each.results.frames)} frames scored, kept in {path}", err=True)
     task.broken = unreadable
+
+
+def _score_all(
+    name: str,
+    method: Predictor | SavedMaps,
+    origin: dict[str, Any],
+    task: PixelTask,
+    digests: dict[str, str],
+) -> Results:
+    """The results of a method on all frames, and why some have none."""
+    from pinglow.evaluation.results import Results, collect_results
+
+    [rules], threshold = task.how
+    found = collect_results(task.score_each(method), (rules, threshold), digests)
+    return Results(
+        method=name,
+        origin=origin,
+        data=str(task.frames.folder.absolute()),
+        list=task.frames.split,
+        protocol=rules.name,
+        threshold=threshold,
+        left_out=tuple(each for each in task.frames.names if each not in found["frames"]),
+        reasons=tuple(task.broken),
+        **found,
+    )
 
 
 def _file_name(name: str, taken: set[str]) -> str:
@@ -292,7 +312,7 @@ def _print(comparison: Comparison) -> None:
         for title, cells in zip((row.name, ""), zip(*score_cells(row), strict=True), strict=True):
             table.add_row(title, *cells)
         if row.differences:
-            titles = (f"  less {comparison.first.name}", "", "")
+            titles = ("  difference", "", "")
             for title, cells in zip(titles, zip(*difference_cells(row), strict=True), strict=True):
                 table.add_row(title, *cells)
     sizes = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)

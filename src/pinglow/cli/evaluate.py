@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pinglow._version import __version__
-from pinglow.cli.output_file import check_output_file, is_standard_output, write_json
+from pinglow.cli.output_file import (
+    check_output_file,
+    check_output_folder,
+    echo,
+    is_standard_output,
+    write_json,
+)
 from pinglow.cli.predict import Device, Precision
 from pinglow.cli.scoring import (
     Flips,
@@ -28,6 +34,8 @@ from pinglow.errors import OptionError, PinglowError
 if TYPE_CHECKING:
     from pinglow.cli.score_tables import Scored
     from pinglow.data.boxes import BoxFolder  # noqa: F401
+    from pinglow.data.folder import FrameFolder
+    from pinglow.evaluation.panels import PanelCollector
     from pinglow.inference.boxes import BoxPredictor
     from pinglow.inference.predictor import Predictor
     from pinglow.metrics import BoxReport, Protocol, Report
@@ -103,6 +111,21 @@ def evaluate(
             help="Also write the scores to this file, as fractions; - is stdout.", metavar="FILE"
         ),
     ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            help="panels: pictures of the worst frames, image | truth | model, with hits, misses "
+            "and false alarms in color. Of several models those first in which they differ most.",
+            metavar="panels",
+            show_default="nothing",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for what --save writes, made if need be.")
+    ] = Path("pinglow-out"),
+    panels: Annotated[
+        int, typer.Option(help="With --save panels: how many at most.", metavar="N", min=1)
+    ] = 20,
 ) -> None:
     """Score a model or saved probability maps on frames with known targets.
 
@@ -114,6 +137,8 @@ def evaluate(
     and the exit code is 2.
 
     Example: pinglow evaluate --data sirst --split test --model pinglow-fast --json scores.json
+
+    Example: pinglow evaluate --data sirst --model pinglow-fast --save panels --out looked-at
 
     Example: pinglow evaluate --data my-frames --model runs/detector --boxes voc
 
@@ -147,6 +172,7 @@ def evaluate(
         task = _Boxes(data, split, boxes, (rules, threshold))
     else:
         task = PixelTask(data, split, rules, 0.5 if threshold is None else threshold)
+    collector = _open_panels(save, out, task, rules)
     from pinglow.cli.score_tables import print_scores
     from pinglow.evaluation.origin import hash_model
 
@@ -154,12 +180,14 @@ def evaluate(
     jobs: list[_Job] = []
     for name, predictor in predictors.items():
         origin: dict[str, Any] = {"model": name, "sha256": hash_model(name), "flips": flips}
-        jobs.append((name, origin | common, partial(task.score, predictor)))
+        watching = _watching(collector, name)
+        jobs.append((name, origin | common, partial(task.score, predictor, **watching)))
     for place in dict.fromkeys(predictions or []):
         assert isinstance(task, PixelTask)
         origin = {"predictions": str(place.absolute()), **reading}
         maps = task.open_saved(place, reading)
-        jobs.append((str(place), origin | common, partial(task.score, maps)))
+        watching = _watching(collector, str(place))
+        jobs.append((str(place), origin | common, partial(task.score, maps, **watching)))
     scored = list(_run(jobs, task.leave_out))
     images = min((report.images for each in scored for report in each.reports), default=0)
     with told_broken(task.broken, images, len(task.frames)):
@@ -168,6 +196,48 @@ def evaluate(
         finally:  # whoever reads the tables may stop
             rows = [row for each in scored for row in each.to_list()]
             write_json(json, rows[0] if len(rows) == 1 else rows)
+        _write_panels(collector, out / "panels", task.frames, panels)
+
+
+def _open_panels(
+    save: str | None, out: Path, task: PixelTask | _Boxes, rules: Sequence[Protocol]
+) -> PanelCollector | None:
+    """What collects panels, if ``--save`` asks for them.
+
+    Raises:
+        OptionError: It asks for something else, or there are none to be had.
+    """
+    from pinglow.evaluation.panels import PROTOCOL, PanelCollector
+
+    if save is None:
+        return None
+    if save != "panels":
+        raise OptionError(f"--save {save!r} is unknown: evaluate saves panels")
+    if not isinstance(task, PixelTask):
+        raise OptionError("--save panels shows pixels, and boxes are scored: leave it out")
+    if PROTOCOL not in (rule.name for rule in rules):
+        raise OptionError(f"--save panels shows what {PROTOCOL} counts: add --protocol {PROTOCOL}")
+    check_output_folder("--out", out)
+    return PanelCollector()
+
+
+def _watching(collector: PanelCollector | None, title: str) -> dict[str, Any]:
+    """What a `PixelTask` is scored with, so that a model's panels can be drawn."""
+    return {} if collector is None else {"watch": partial(collector.watch, title)}
+
+
+def _write_panels(
+    collector: PanelCollector | None, folder: Path, frames: FrameFolder, most: int
+) -> None:
+    from pinglow.output.sinks import unwritable
+
+    if collector is None:
+        return
+    try:
+        count = collector.write(folder, frames, most)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    echo(f"{count} panels, the worst frame first, are in {folder}", err=True)
 
 
 def _run(jobs: list[_Job], leave_out: Callable[[str], object]) -> Iterator[Scored]:

@@ -163,7 +163,7 @@ def convert(
     from pinglow.data.boxes import BOX_SOURCES
     from pinglow.data.convert import LABEL_FORMATS, convert_labels
     from pinglow.data.folder import read_split
-    from pinglow.data.results import RESULTS, is_results
+    from pinglow.data.predicted import RESULTS, is_results
 
     check_output_folder("--out", out)
     if to not in LABEL_FORMATS:

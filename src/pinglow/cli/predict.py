@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -211,14 +212,15 @@ def predict(
     log = None if out == _STDOUT else JobLog(out, names, settings, resume)
     done_before = 0 if log is None else len(log.done)
     extra: list[Sink] = [] if watch is None else [watch]
+    # Alarms are counted as `pinglow calibrate` counts them, which sees no frames.
+    make = partial(Tracker, compensate=watch is None) if track else None
     try:
-        make = Tracker if track else None
         summary = _run(found, predictor, out, names, log, selection, make, extra)
     finally:
         if watch is not None:
             echo(f"monitor: {watch.describe()}", err=True)
     tell_live(found)
-    _tell(summary, done_before, out)
+    _tell(summary, done_before, out, names)
 
 
 def _choose_sinks(save: str | None, out: Path) -> list[str]:
@@ -307,7 +309,7 @@ def _run(
         raise
 
 
-def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
+def _tell(summary: JobSummary, done_before: int, out: Path, names: list[str]) -> None:
     """Say what a job did.
 
     Raises:
@@ -336,7 +338,8 @@ def _tell(summary: JobSummary, done_before: int, out: Path) -> None:
         f"{_count(summary.frames, 'frame')}, {left_out}"
         f"{_count(summary.targets, 'target')}{tracks}, "
         f"{summary.seconds / summary.frames:.3f} s a frame."
-        + ("" if out == _STDOUT else f" Results are in {out}."),
+        + ("" if out == _STDOUT else f" Results are in {out}.")
+        + (f" Open {out / 'html' / 'index.html'} in a browser." if "html" in names else ""),
         err=out == _STDOUT,
     )
     if summary.broken:

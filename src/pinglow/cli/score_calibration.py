@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -38,9 +38,10 @@ def calibrate_by_targets(
             scores are measured.
 
     Raises:
-        OptionError: The model is a detector, or there are not as many lists as folders.
-        DataError: A folder or list is missing, no frame can be used, the frames say too little, or
-            the card has no calibration that could be measured.
+        OptionError: The model is a detector, there are not as many lists as folders, or the card
+            has no calibration that could be measured.
+        DataError: A folder or list is missing, or the frames say too little.
+        typer.Exit: With code 2, after the tables, if a frame could not be used.
     """
     from pinglow.data.folder import FrameFolder, name_folders
     from pinglow.evaluation.calibration import CandidateCounter, collect_candidates
@@ -54,7 +55,7 @@ def calibrate_by_targets(
             f"there are {len(data)} --data and {len(split)} --split: give one list for all "
             "folders, or one for each"
         )
-    card = predictor.card
+    pixels, card = cast("Predictor", predictor), predictor.card
     if out is None and card.calibration is None:
         raise OptionError(f"the scores of {model} are not calibrated yet: give --out, to do so")
     lists = split * (len(data) // len(split))
@@ -63,7 +64,7 @@ def calibrate_by_targets(
     broken: list[str] = []
     for name, frames in zip(name_folders(each.folder for each in folders), folders, strict=True):
         label = f"{name}, {frames.split}"
-        collect_candidates(_read(frames, broken), predictor, counter, label, broken.append)
+        collect_candidates(_read(frames, broken), pixels, counter, label, broken.append)
     for reason in broken:
         echo(f"warning: left out: {reason}", err=True)
     if out is None:

@@ -117,7 +117,7 @@ def _detail(report: Report | BoxReport) -> list[RenderableType]:
         ends = "-" if interval is None else f"[{', '.join(map(score.show, interval))}]"
         table.add_row(score.name, score.show(getattr(report, key)), score.unit, ends)
     if not isinstance(report, Report):
-        return [table]
+        return [table, _say(report)]
     sizes = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     sizes.add_column("true area, px")
     for column in ("targets", "detected", "Pd, %", "IoU where detected, %"):
@@ -127,4 +127,19 @@ def _detail(report: Report | BoxReport) -> list[RenderableType]:
         sizes.add_row(*counts, SCORES["pd"].show(row.pd), SCORES["iou"].show(row.iou))
     roc = report.roc
     area = "-" if roc.area is None else f"{roc.area:.4f}"
-    return [table, sizes, f"area under Pd against Fa, up to Fa {roc.limit * 1e6:g}e-6: {area}"]
+    curve = f"area under Pd against Fa, up to Fa {roc.limit * 1e6:g}e-6: {area}"
+    return [table, sizes, curve, _say(report)]
+
+
+def _say(report: Report | BoxReport) -> str:
+    """The scores in words, for a person who does not know their names."""
+    found = round((report.pd or 0) * report.targets)
+    false = round((report.false_alarms_per_image or 0) * report.images)
+    targets = f"{found} of {report.targets} targets were found (Pd)"
+    alarms = f"{false} false alarm{'s' * (false != 1)} in {report.images} frames"
+    area = f"covering {SCORES['fa'].show(report.fa, 1)} of a million pixels (Fa)"
+    text = f"in words: {targets if report.targets else 'there are no targets'}; {alarms}"
+    text += f", {area}" if false else ""
+    if isinstance(report, Report) and found and report.iou is not None:
+        text += f"; {report.iou:.0%} of all pixels drawn or true are both (IoU)"
+    return text

@@ -145,11 +145,16 @@ class PixelTask(FrameTask["FrameFolder"]):
         find = cast("Predictor", method).probabilities
         return score_model(pairs, find, *self.how, self.leave_out)
 
-    def score(self, method: Predictor | BoxPredictor | SavedMaps) -> list[Report]:
-        """A report by each protocol."""
+    def score(
+        self,
+        method: Predictor | BoxPredictor | SavedMaps,
+        watch: Callable[[Iterator[ScoredFrame]], Iterator[ScoredFrame]] | None = None,
+    ) -> list[Report]:
+        """A report by each protocol; ``watch`` sees the frames on their way into it."""
         from pinglow.evaluation.pixels import add_up
 
-        return add_up(self.score_each(method), *self.how)
+        scored = self.score_each(method)
+        return add_up(scored if watch is None else watch(scored), *self.how)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pinglow.errors import DataError, OptionError, PinglowError
 from pinglow.extras import need_torch
 
 if TYPE_CHECKING:
+    from pinglow.training.gain import Gain
     from pinglow.training.recipe import Recipe
     from pinglow.training.splits import Cut
 
@@ -72,6 +73,15 @@ def train(
             "steps=minutes the schedule has as many steps as fit.",
         ),
     ] = None,
+    loggers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            metavar="NAME",
+            help="What gets losses and scores: tensorboard, wandb, mlflow; repeat for several.",
+            show_default="tensorboard",
+        ),
+    ] = None,
     compiled: Annotated[
         bool,
         typer.Option(
@@ -88,6 +98,8 @@ def train(
     Example: pinglow train fast --data my-frames:train --set steps=2000
 
     Example: pinglow train base --data my-frames:train --minutes 9 --set steps=minutes
+
+    Example: pinglow train fast --data my-frames:train --logger wandb --logger tensorboard
 
     Example: pinglow train detect --data my-frames:train --set network.gaussian=true
 
@@ -114,7 +126,14 @@ def train(
     follower = _rank() > 0
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, quiet=follower)
     command = shlex.join(["pinglow", *sys.argv[1:]])
-    machine = Machine(device, devices, minutes, compiled=compiled, begun=_BEGUN)
+    machine = Machine(
+        device,
+        devices,
+        minutes,
+        compiled=compiled,
+        loggers=tuple(loggers or ["tensorboard"]),
+        begun=_BEGUN,
+    )
 
     console.print(f"{plain.name}: reading frames")
 
@@ -125,6 +144,7 @@ def train(
             source = getattr(cut.frames, "source", "masks")
             console.print(f"{cut.name}: {trained} frames, {held} more validate; truth: {source}")
 
+    gains: list[Gain] = []
     try:
         task = fit(
             plain,
@@ -133,6 +153,7 @@ def train(
             command=command,
             on_start=announce,
             machine=machine,
+            on_end=gains.append,
         )
     except TrainingInterruptedError as stop:
         console.print(str(stop))
@@ -149,8 +170,11 @@ def train(
         )
     console.print(
         f"last validation {SCORES[task.figures[0]].name} {task.score:.3f}; weights of the best "
-        f"validation: {folder / 'weights.safetensors'}; curves: {folder / 'curves.png'}"
+        f"validation: {folder / 'weights.safetensors'}; curves: {folder / 'curves.png'}; pictures: "
+        f"{folder / 'validation.png'}"
     )
+    if gains:
+        console.print(gains[0].describe())
 
 
 def _check_options(

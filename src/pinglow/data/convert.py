@@ -17,7 +17,7 @@ from PIL import Image
 from pinglow.data.boxes import BoxFolder, mask_regions, split_title
 from pinglow.data.folder import frame_path, list_splits, read_split
 from pinglow.data.pack.cache import open_data
-from pinglow.data.results import Form, ResultFolder, is_results
+from pinglow.data.predicted import Form, ResultFolder, is_results
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.files import remove_parts, write_whole
 from pinglow.io.frames import strip_suffix

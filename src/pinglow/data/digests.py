@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,11 @@ def pack_digests(digests: Iterable[str]) -> str:
     return base64.b64encode(b"".join(short)).decode()
 
 
-def count_known(packed: str, digests: Iterable[str]) -> int:
-    """How many digests are among packed ones; 0 where that is no such text."""
-    try:
-        content = base64.b64decode(packed, validate=True)
-    except ValueError:
-        return 0
-    known = {content[start : start + _BYTES] for start in range(0, len(content), _BYTES)}
+def count_known(packed: Iterable[str], digests: Iterable[str]) -> int:
+    """How many digests are among those of some packed texts; what is no such text is empty."""
+    known: set[bytes] = set()
+    for text in packed:
+        with suppress(ValueError):
+            content = base64.b64decode(text, validate=True)
+            known.update(content[at : at + _BYTES] for at in range(0, len(content), _BYTES))
     return sum(bytes.fromhex(each)[:_BYTES] in known for each in digests)

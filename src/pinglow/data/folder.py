@@ -266,7 +266,6 @@ class FrameFolder:
         self.names = read_split(self.folder, split)
         self._open_mask = MaskReader()
         self._frames = [self._existing(frame_path, name, "image") for name in self.names]
-        _tell_derived(self.folder, self.names)
         self._masks = self._find_masks()
 
     def __len__(self) -> int:
@@ -302,6 +301,7 @@ class FrameFolder:
         return frame, fit_mask(self._masks[index], self.mask(index), frame.shape)
 
     def _find_masks(self) -> list[Path]:
+        _tell_derived(self.folder, self.names)
         return [self._existing(find_mask, name, "mask") for name in self.names]
 
     def _existing(self, find: Any, name: str, kind: str) -> Path:

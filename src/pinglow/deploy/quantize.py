@@ -140,7 +140,7 @@ def measure_cost(original: Predictor, exported: Predictor, frames: Calibration) 
             frames.pairs(original),
             predictor.probabilities,
             [PROTOCOLS["strict"]],
-            original.threshold,
+            original.card.threshold,
         )
         scores[name] = {key: getattr(report, key) for key in ("iou", "pd", "fa")}
     return Accuracy(len(frames.measuring), scores, frames.with_masks)

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,11 +87,6 @@ class CandidateCounter:
         contrast = np.array([value for value, _ in found], dtype=np.float64)
         frame = _Frame(bend_contrast(contrast), true, bright, len(targets), probability.size)
         self._frames.setdefault(data, []).append(frame)
-
-    def merge(self, other: Self) -> None:
-        """Add the frames of another one."""
-        for data, frames in other._frames.items():
-            self._frames.setdefault(data, []).extend(frames)
 
     def fit(self) -> ScoreCalibration:
         """Fit the scores, and count what each smallest score comes to.

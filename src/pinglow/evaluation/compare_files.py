@@ -227,6 +227,9 @@ def _plain(text: str) -> str:
 def draw_roc(comparison: Comparison, path: Path) -> None:
     """Draw Pd against Fa, and precision against recall, of all methods; dots: at the threshold.
 
+    Neither need rise or fall with the threshold. So the lines are the best Pd that is reached with
+    no more Fa, see `Roc.area`, and the best precision with no less recall.
+
     Raises:
         MissingExtraError: Matplotlib is not installed.
         OSError: The file cannot be written.
@@ -243,11 +246,13 @@ def draw_roc(comparison: Comparison, path: Path) -> None:
         recall = matches / max(1, report.targets)
         fa = false_pixels / max(1, row.results.table(comparison.names)[:, 0].sum())
         label = escape_controls(row.name)
-        left.step(1e6 * fa[::-1], 100 * recall[::-1], where="post", label=label, **style)
-        found = components > 0  # elsewhere there is no precision
-        right.plot(
-            100 * recall[found], 100 * (matches[found] / components[found]), label=label, **style
-        )
+        order = np.argsort(fa, kind="stable")
+        best = np.maximum.accumulate(recall[order])
+        left.step(1e6 * fa[order], 100 * best, where="post", label=label, **style)
+        some = components > 0  # elsewhere there is no precision
+        order = np.argsort(-recall[some], kind="stable")
+        best = np.maximum.accumulate((matches[some] / components[some])[order])
+        right.step(100 * recall[some][order], 100 * best, where="post", **style)
         if report.fa is not None and report.pd is not None:
             left.plot(1e6 * report.fa, 100 * report.pd, "o", color=color)
             lowest = min(lowest, report.pd)

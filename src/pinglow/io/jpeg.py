@@ -26,6 +26,7 @@ _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF; JPEG-LS
 _LOSSLESS, _JPEG_LS = 0xC3, 0xF7
 _READ = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA, _LOSSLESS, _JPEG_LS}
 _SCAN = 0xDA
+_END = b"\xff\xd9"
 _SCAN_END = re.compile(rb"\xff(?=[^\0\xd0-\xd7\xff])")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _JUNK = bytes((73 * i) % 251 + 1 for i in range(128))  # any bits, but no marker
@@ -83,7 +84,9 @@ def decode_jpeg(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArra
     check_size(path, header.height, header.width, max_pixels)
     if header.kind not in _READ:
         raise FrameError(f"{path} is a JPEG of an unusual kind: convert it to PNG or TIFF")
-    if header.kind == _JPEG_LS:  # which checks what it holds
+    if header.kind == _JPEG_LS:  # its decoder checks the rest, but takes long without an end
+        if data.rfind(_END) < 0:
+            raise damaged(path, "its end is missing")
         return np.asarray(imagecodecs.jpegls_decode(data))
     blocks = header.height * header.width // 64
     if header.kind in (0xC0, 0xC1, 0xC2) and 8 * len(data) < blocks:  # a bit a block at least

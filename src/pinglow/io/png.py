@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +40,58 @@ def decode_png(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArray
     check_size(path, height, width, max_pixels)
     if b"acTL" in data[: data.find(b"IDAT")]:
         raise FrameError(f"{path} is an animation of several frames: save each to a file")
-    return np.asarray(imagecodecs.png_decode(_keep_pixels(path, data)))
+    bare = _keep_pixels(path, data)
+    if data[28]:
+        return _decode_passes(path, bare)
+    return np.asarray(imagecodecs.png_decode(bare))
+
+
+def _decode_passes(path: Path | MemoryFile, data: bytes) -> NDArray[Any]:
+    """An interlaced image, pass by pass: imagecodecs makes libpng print a warning about a whole."""
+    chunks: dict[bytes, bytes] = {}
+    place = 8
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kind, content = data[place + 4 : place + 8], data[place + 8 : end - 4]
+        if data[end - 4 : end] != struct.pack(">I", zlib.crc32(kind + content)):
+            raise damaged(path, f"{kind.decode(errors='replace')}: CRC error")
+        chunks[kind] = chunks.get(kind, b"") + content
+        place = end
+    header, lines = chunks.pop(b"IHDR"), zlib.decompressobj()
+    pixels = lines.decompress(chunks.pop(b"IDAT", b""))
+    if not lines.eof or len(pixels) != sum(each[-1] for each in _passes(header)):
+        raise damaged(path, "fewer pixels than its header claims")
+    chunks.pop(b"IEND", None)
+    others = b"".join(_chunk(kind, content) for kind, content in chunks.items())
+    width, height = struct.unpack_from(">II", header)
+    image: NDArray[Any] | None = None
+    place = 0
+    for top, left, down, right, rows, columns, size in _passes(header):
+        stated = struct.pack(">II", columns, rows) + header[8:12] + b"\0"
+        content = _chunk(b"IDAT", zlib.compress(pixels[place : place + size], 1))
+        whole = PNG_START + _chunk(b"IHDR", stated) + others + content + _chunk(b"IEND", b"")
+        part = np.asarray(imagecodecs.png_decode(whole))
+        if image is None:
+            image = np.empty((height, width, *part.shape[2:]), part.dtype)
+        image[top::down, left::right] = part
+        place += size
+    assert image is not None
+    return image
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def _passes(header: bytes) -> Iterator[tuple[int, ...]]:
+    """Of each pass: first row and column, steps to the next, rows, columns, bytes."""
+    width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    bits = depth * _CHANNELS[color]
+    for top, left, down, right in _ADAM7 if interlaced == 1 else ((0, 0, 1, 1),):
+        rows, columns = -(-(height - top) // down), -(-(width - left) // right)
+        if rows > 0 and columns > 0:
+            yield top, left, down, right, rows, columns, rows * (1 + -(-columns * bits // 8))
 
 
 def _keep_pixels(path: Path | MemoryFile, data: bytes) -> bytes:
@@ -86,12 +139,7 @@ def _check_length(path: Path | MemoryFile, data: bytes, pixels: list[bytes]) -> 
         or max(width, height) > _LONGEST
     ):
         raise damaged(path, "its header is none of a PNG")
-    bits = depth * _CHANNELS[color]
-    passes = _ADAM7 if interlaced == 1 else ((0, 0, 1, 1),)
-    expected = 0
-    for top, left, down, right in passes:
-        rows, columns = -(-(height - top) // down), -(-(width - left) // right)
-        expected += max(rows, 0) * (1 + -(-columns * bits // 8)) if columns > 0 else 0
+    expected = sum(each[-1] for each in _passes(data[16:29]))
     decoder, found = zlib.decompressobj(), 0
     try:
         for part in pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -10,6 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
+from pinglow.data.digests import count_known
 from pinglow.errors import ModelError, OptionError
 from pinglow.models.checksum import check_whole
 from pinglow.models.registry import Kind, find_network
@@ -22,6 +24,9 @@ CARD_KEY: Final = "pinglow"
 
 WEIGHTS: Final = "weights.safetensors"
 """The file in a run folder that has the weights of its best validation."""
+
+DIGESTS: Final = "digests"
+"""Where a row of a card's data has those of its training frames, see `pinglow.data.digests`."""
 
 EXPORTED: Final = (".onnx", ".xml")
 """Suffixes of models that `pinglow export` has written."""
@@ -83,6 +88,19 @@ class ModelCard(BaseModel):
     recipe: str = Field(default="", description="the recipe, TOML")
     command: str = Field(default="", description="the command that trained it")
     license: str = Field(default="not stated", description="of the weights")
+
+    @property
+    def trained_on(self) -> list[dict[str, Any]]:
+        """The rows of `data`, then those of the models that the training started from."""
+        rows, training = list(self.data), self.training
+        while before := training.get("started_from"):
+            rows += before.get("data") or []
+            training = before.get("training") or {}
+        return rows
+
+    def count_known(self, digests: Iterable[str]) -> int:
+        """How many of some frames it was trained on, as far as the digests in its data say."""
+        return count_known((str(row.get(DIGESTS, "")) for row in self.trained_on), digests)
 
     @property
     def kind(self) -> Kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pinglow.metrics.scores import SCORES
-from pinglow.models.card import ModelCard, OperatingPoint
+from pinglow.models.card import DIGESTS, ModelCard, OperatingPoint
 from pinglow.models.score import ScoreCalibration
 
 _SHOWN: Final = ("ap50", "ap", "iou", "niou", "pd", "fa", "false_alarms_per_image")
@@ -160,7 +160,7 @@ def _size_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns = list(dict.fromkeys(c for row in rows for c in row if c != DIGESTS))
     lines = [columns, ["---"] * len(columns)]
     lines += [["-" if row.get(c) is None else str(row[c]) for c in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -47,7 +47,8 @@ class JobLog(Sink):
             DataError: The log is broken, or the folder cannot be written to.
         """
         self._path = folder / self.place
-        tables = [SINKS[name].place for name in names if issubclass(SINKS[name], TableSink)]
+        kinds = [SINKS[name] for name in names]
+        tables = [kind.table or kind.place for kind in kinds if issubclass(kind, TableSink)]
         if (
             resume
             and not self._path.exists()

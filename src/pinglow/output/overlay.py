@@ -137,8 +137,8 @@ def draw_overlay(
     for trail in (trails or {}).values():
         _draw_trail(draw, trail, scale, text)
     for target in targets if trails else ():  # on which no trail may lie
-        area = tuple(map(int, box_clear_of(target.bbox, scale, size)))
-        canvas.paste(shown.crop(area), area)
+        x0, y0, x1, y1 = map(int, box_clear_of(target.bbox, scale, size))
+        canvas.paste(shown.crop((x0, y0, x1, y1)), (x0, y0))
     names = _name_targets(targets, tracks)
     _draw_marks(canvas, targets, names, mask, scale, size, font, trails)
 

@@ -83,7 +83,7 @@ class PageSink(PictureSink):
 
     def _save(self, image: Image.Image, name: str, quality: int) -> None:
         content = io.BytesIO()
-        image.save(content, "WEBP", quality=quality, method=2)
+        image.save(content, "WEBP", quality=quality, method=0)
         write_whole(self._folder / name, content.getvalue(), durable=False)
 
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from pinglow.metrics.matching import Components, find_components, match_optimal
 from pinglow.metrics.pixels import Pixels, pixels_above
 from pinglow.output.drawing import (
+    CROP,
     GROUND,
     TEXT,
     Box,
@@ -40,8 +41,7 @@ FALSE_ALARM: Final[Color] = (230, 97, 0)
 TRUTH: Final[Color] = (255, 255, 255)
 _SMALLEST, _LARGEST = 384, 768  # the long side of a panel, px
 _ACROSS: Final = 4  # panels in a row
-_GAP, _LINE, _TEXT_SIZE = 8, 20, 14
-_BLOCK: Final = 4  # px that a pixel of the frame becomes in an inset
+_GAP: Final = 8
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ class Judgement:
     def describe(self) -> str:
         """In words, such as ``2 of 3 found, 1 false, IoU 61%``."""
         targets = len(self.found)
-        found = f"{len(self.hits)} of {targets} found" if targets else "no target"
-        return f"{found}, {len(self.false_alarms)} false, IoU {self.iou:.0%}"
+        if not targets:
+            return f"no target, {len(self.false_alarms)} false"
+        hits, false = len(self.hits), len(self.false_alarms)
+        return f"{hits} of {targets} found, {false} false, IoU {self.iou:.0%}"
 
 
 def judge(truth: BoolArray, predicted: BoolArray) -> Judgement:
@@ -114,8 +116,9 @@ def draw_panels(
     contrast = Contrast.of(frame)
     gray = show_frame(frame, contrast, scale).convert("RGB")
     judged = {name: judge(truth, mask) for name, mask in predicted.items()}
-    inset = _BLOCK * 25
     wide = max(gray.width, _SMALLEST)
+    text, block = wide // 28, wide // 96
+    line, inset = text + 6, block * CROP
     places = _choose_places(truth, judged, (wide + _GAP) // (inset + _GAP))
 
     panels = [_Panel("image", "", gray.copy())]
@@ -132,26 +135,27 @@ def draw_panels(
 
     across = min(_ACROSS, len(panels))
     rows = math.ceil(len(panels) / across)
-    tall = 2 * _LINE + gray.height + (_GAP + inset if places else 0) + _GAP
-    top = _LINE * (2 if title else 1) + _GAP
+    tall = 2 * line + gray.height + (_GAP + inset if places else 0) + _GAP
+    top = line * (2 if title else 1) + _GAP
     canvas = Image.new(
         "RGB", (across * (wide + _GAP) + _GAP, top + rows * (tall + _GAP) + _GAP), GROUND
     )
-    font = load_font(_TEXT_SIZE)
+    font = load_font(text)
     draw = ImageDraw.Draw(canvas)
     if title:
         draw.text((_GAP, 3), _fit(font, title, canvas.width - 2 * _GAP), fill=TEXT, font=font)
-    _draw_legend(draw, font, (_GAP, top - _LINE - 3))
+    _draw_legend(draw, font, text, (_GAP, top - line - 3))
     for number, panel in enumerate(panels):
         x = _GAP + number % across * (wide + _GAP)
         y = top + number // across * (tall + _GAP)
         draw.text((x, y), _fit(font, panel.title, wide), fill=TEXT, font=font)
-        draw.text((x, y + _LINE - 3), _fit(font, panel.caption, wide), fill=(170,) * 3, font=font)
-        canvas.paste(panel.picture, (x, y + 2 * _LINE))
+        draw.text((x, y + line - 3), _fit(font, panel.caption, wide), fill=(170,) * 3, font=font)
+        canvas.paste(panel.picture, (x, y + 2 * line))
         for place, box in enumerate(places):
-            cut = _cut(frame, contrast, box, truth, panel, judged.get(panel.title))
+            cut = cut_inset(frame, contrast, box, block)[:3]
+            _outline(*cut, truth, panel, judged.get(panel.title))
             left = x + place * (inset + _GAP)
-            canvas.paste(cut, (left, y + 2 * _LINE + gray.height + _GAP))
+            canvas.paste(cut[0], (left, y + 2 * line + gray.height + _GAP))
     return canvas
 
 
@@ -198,21 +202,20 @@ def _choose_places(truth: BoolArray, judged: Mapping[str, Judgement], room: int)
     return chosen
 
 
-def _cut(
-    frame: NDArray[Any],
-    contrast: Contrast,
-    box: Box,
+def _outline(
+    inset: Image.Image,
+    shown: Box,
+    factor: int,
     truth: BoolArray,
     panel: _Panel,
     judged: Judgement | None,
-) -> Image.Image:
-    """A place enlarged: a panel's outlines, and where a model misses a target, the true one."""
-    inset, shown, factor, _ = cut_inset(frame, contrast, box, _BLOCK)
+) -> None:
+    """Draw a panel's outlines in an inset, and where its model misses a target, the true one."""
     if panel.mask is None or not factor:
-        return inset
+        return
     if judged is None:
         draw_outline(inset, cut_mask(truth, shown), (0, 0), factor, TRUTH)
-        return inset
+        return
     for boxes, mask, color in (
         (judged.misses, truth, MISS),
         (judged.false_alarms, panel.mask, FALSE_ALARM),
@@ -222,7 +225,6 @@ def _cut(
             window = cut_mask(mask, shown, each)
             if window.any():
                 draw_outline(inset, window, (0, 0), factor, color)
-    return inset
 
 
 def _mark(
@@ -249,7 +251,7 @@ def _draw_shape(
         draw.polygon(corners, outline=color, width=2)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, font: Any, place: tuple[int, int]) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, font: Any, text: int, place: tuple[int, int]) -> None:
     x, y = place
     for kind, color in (
         ("target", TRUTH),
@@ -257,12 +259,11 @@ def _draw_legend(draw: ImageDraw.ImageDraw, font: Any, place: tuple[int, int]) -
         ("miss", MISS),
         ("false alarm", FALSE_ALARM),
     ):
-        around = (x + 3.0, y + 4.0, x + 14.0, y + 15.0)
-        if kind == "false alarm":
-            around = (x + 5.0, y + 7.0, x + 12.0, y + 15.0)
+        middle, half = (x + text / 2, y + text * 0.7), text * (0.25 if "alarm" in kind else 0.4)
+        around = (middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half)
         _draw_shape(draw, kind, around, color)
-        draw.text((x + 22, y + 1), kind, fill=color, font=font)
-        x += 42 + math.ceil(draw.textlength(kind, font=font))
+        draw.text((x + 1.6 * text, y + 1), kind, fill=color, font=font)
+        x += 3 * text + math.ceil(draw.textlength(kind, font=font))
 
 
 def _fit(font: Any, text: str, width: int) -> str:

@@ -226,8 +226,10 @@ def _table_stability(study: Study, done: list[RunResult]) -> str:
         runs = [each for each in done if each.arm == arm.name]
         if not runs:
             continue
-        norms = [float(row["gradient_norm"]) for each in runs for row in each.curve]
-        peaks = [float(row["largest_gradient_norm"]) for each in runs for row in each.curve]
+        # Before the first step there are none.
+        trained = [row for each in runs for row in each.curve if row["gradient_norm"]]
+        norms = [float(row["gradient_norm"]) for row in trained]
+        peaks = [float(row["largest_gradient_norm"]) for row in trained]
         losses = [float(each.curve[-1]["train_loss"]) for each in runs]
         scores = [100 * each.figure("iou") for each in runs]
         spreads = [

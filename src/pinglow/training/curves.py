@@ -1,21 +1,16 @@
-"""What a run shows of itself while it goes: metrics.csv, curves.png, and events for TensorBoard."""
+"""What a run shows of itself while it goes: metrics.csv and curves.png."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import os
-import socket
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from pinglow.errors import DataError
-from pinglow.extras import import_extra
-from pinglow.files import naming, read_whole, write_whole
+from pinglow.files import read_whole, write_whole
 from pinglow.metrics.scores import SCORES
 
 _LARGEST: Final = 2**26  # bytes of metrics.csv
@@ -100,46 +95,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:  # empty, where there is none
         return math.nan
-
-
-class EventLog:
-    """What TensorBoard shows. Its own writer has a thread, which fails without telling anybody.
-
-    Args:
-        folder: Gets a file more.
-
-    Raises:
-        OSError: It cannot be written, here or later.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        proto = import_extra("tensorboard.compat.proto.event_pb2", "train", "pinglow train")
-        summary = import_extra("tensorboard.compat.proto.summary_pb2", "train", "pinglow train")
-        records = import_extra("tensorboard.summary.writer.record_writer", "train", "training")
-        self._event, self._summary = proto.Event, summary.Summary
-        host = socket.gethostname()
-        self._path = folder / f"events.out.tfevents.{time.time():.0f}.{host}.{os.getpid()}"
-        self._file = self._path.open("ab")
-        self._records = records.RecordWriter(self._file)
-        try:
-            self._add(file_version="brain.Event:2")
-        except OSError:
-            self.close()
-            raise
-
-    def add(self, tag: str, value: float, step: int) -> None:
-        """Add a point of a curve."""
-        point = self._summary.Value(tag=tag, simple_value=value)
-        self._add(step=step, summary=self._summary(value=[point]))
-
-    def close(self) -> None:
-        """End the file; each point is in it already."""
-        with suppress(OSError):
-            self._file.close()
-
-    def _add(self, **content: Any) -> None:
-        event = self._event(wall_time=time.time(), **content)
-        with naming(self._path):
-            self._records.write(event.SerializeToString())
-            self._file.flush()

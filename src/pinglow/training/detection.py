@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from pinglow.extras import import_extra
 from pinglow.inference.boxes import Detector, find_boxes
 from pinglow.io.labels.boxes import BoxArray
 from pinglow.metrics.boxes import BoxReport, BoxScorer
+from pinglow.structures import BoolArray
 from pinglow.training.recipe import DataSet, Recipe
 from pinglow.training.task import TrainingTask, ValidationFrame
 
@@ -70,6 +72,16 @@ class DetectionTask(TrainingTask):
             scorers[-1].update(found.boxes, found.scores, boxes, counts.shape)
         return scorers
 
+    def find_masks(self, frames: Sequence[ValidationFrame]) -> list[tuple[BoolArray, BoolArray]]:
+        """See `TrainingTask`; boxes are filled."""
+        detector = cast(Detector, self.trained_network.eval())
+        masks = []
+        for _, counts, boxes in frames:
+            found = find_boxes(detector, counts, self.recipe.input_rule)
+            kept = found.boxes[found.scores > self.threshold]
+            masks.append((_fill(boxes, counts.shape), _fill(kept, counts.shape)))
+        return masks
+
     def report(self) -> dict[str, BoxReport]:
         """The report of each data set, at the threshold that is best for all of them."""
         together = BoxScorer()
@@ -77,6 +89,13 @@ class DetectionTask(TrainingTask):
             together.merge(scorer)
         self.threshold = together.best_threshold()
         return {name: scorer.compute(self.threshold) for name, scorer in self.scorers.items()}
+
+
+def _fill(boxes: BoxArray, shape: tuple[int, ...]) -> BoolArray:
+    mask = np.zeros(shape, dtype=np.bool_)
+    for left, top, width, height in np.rint(boxes).astype(int).tolist():
+        mask[max(0, top) : top + height, max(0, left) : left + width] = True
+    return mask
 
 
 def _corners(boxes: BoxArray) -> Tensor:

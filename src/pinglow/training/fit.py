@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +13,24 @@ from typing import Any, Final
 
 import torch
 
+from pinglow.data.digests import pack_digests
 from pinglow.data.known import KNOWN_DATASETS
 from pinglow.errors import ModelError, OptionError, RecipeError
-from pinglow.models.card import ModelCard
+from pinglow.models.card import DIGESTS, ModelCard
 from pinglow.models.registry import Kind, parse_network
 from pinglow.models.weights import load_network
 from pinglow.training.batches import TrainingBatches, collect_frames, place_frames
 from pinglow.training.checkpoint import load_checkpoint, not_a_checkpoint
 from pinglow.training.detection import DetectionTask
+from pinglow.training.gain import Gain
+from pinglow.training.loggers import check_loggers
 from pinglow.training.loop import (
     Deadline,
     count_steps,
     estimate_validation,
     load_optimizer,
     run_steps,
+    validate,
 )
 from pinglow.training.processes import World, open_world, share_norms
 from pinglow.training.recipe import Recipe
@@ -34,6 +39,8 @@ from pinglow.training.segmentation import SegmentationTask
 from pinglow.training.splits import Cut, cut_validation
 from pinglow.training.step import Step
 from pinglow.training.task import TrainingTask
+
+_logger = logging.getLogger("pinglow")
 
 TASKS: Final[dict[Kind, type[TrainingTask]]] = {"pixels": SegmentationTask, "boxes": DetectionTask}
 """What trains a network, by what it finds."""
@@ -50,6 +57,7 @@ class Machine:
         devices: How many of them, with a process each.
         minutes: End after so many, validated and saved, even if steps are left; None: never.
         compiled: Fuse operations by torch.compile.
+        loggers: Names of `pinglow.training.loggers.LOGGERS` that get losses and scores.
         begun: `time.monotonic` when the command began, from which the minutes count; None: now.
     """
 
@@ -57,6 +65,7 @@ class Machine:
     devices: int = 1
     minutes: float | None = None
     compiled: bool = False
+    loggers: tuple[str, ...] = ("tensorboard",)
     begun: float | None = None
 
 
@@ -68,6 +77,7 @@ def train(
     command: str = "",
     progress: bool = True,
     on_start: Callable[[Recipe, list[Cut]], None] = lambda recipe, cuts: None,
+    on_end: Callable[[Gain], object] = lambda gain: None,
     machine: Machine | None = None,
 ) -> TrainingTask:
     """Train by a recipe until its last step; see `pinglow.training.run` for what a run leaves.
@@ -79,6 +89,7 @@ def train(
         command: The command line, for the weights' card.
         progress: Show a progress bar with the time left.
         on_start: Called with the recipe, its steps counted, and the frames before the first step.
+        on_end: Called after the last step with what has changed, where a run started from weights.
         machine: On what, and for how long; None: on the first GPU, or the CPU, until all is done.
 
     Returns:
@@ -101,6 +112,7 @@ def train(
     kind = TASKS[recipe.network.kind]
     world = open_world(machine.device, machine.devices)
     check_machine(recipe, machine, world)
+    check_loggers(machine.loggers)
     start = finished_steps(run, recipe, resume)
     torch.manual_seed(recipe.seed)
     task = kind(recipe)  # first: reading all frames may take minutes
@@ -128,7 +140,10 @@ def train(
         compiled=machine.compiled,
         alone=world.size == 1,
     )
-    if machine.minutes is not None:
+    if base is not None:
+        warn_of_known_frames(base, cuts)
+        deadline.validation = world.largest(validate(task, frames, world))
+    elif machine.minutes is not None:
         deadline.validation = world.largest(estimate_validation(task, frames))
     if not recipe.steps:
         recipe = _count_steps(task, batches, step, deadline, world)
@@ -138,15 +153,10 @@ def train(
                 "training": card.training | {"steps": recipe.steps},
             }
         )
-    keeper = RunKeeper(run, card, world.main, progress)
+    keeper = RunKeeper(run, card, world.main, progress, machine.loggers)
     optimizer = task.build_optimizer(device)
     if checkpoint is not None:
-        try:
-            task.load_state_dict(checkpoint["task"])
-            load_optimizer(optimizer, checkpoint["optimizer"])
-            keeper.restore(checkpoint["keeper"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise not_a_checkpoint(run / CHECKPOINT) from error
+        _restore(checkpoint, task, optimizer, keeper)
     world.wait()  # all have seen the folder as it was
     with claim_run(run) if world.main else nullcontext():
         if world.main:
@@ -154,6 +164,9 @@ def train(
             on_start(recipe, cuts)
         with keeper.watching(start, recipe):
             try:
+                if base is not None:
+                    keeper.keep_start(task)
+                    keeper.draw(task, frames)
                 task.steps_done = run_steps(
                     task, step, optimizer, frames, keeper, world, deadline, start
                 )
@@ -162,8 +175,30 @@ def train(
                     f"training does not fit into the memory of {device}: use a smaller "
                     "batch_size, or free the card"
                 ) from None
+    gain = keeper.gain(task.figures[0], sum(len(cut.validation) for cut in cuts))
+    if gain is not None:
+        on_end(gain)
     world.wait()  # until the first process has written all
     return task
+
+
+def _restore(
+    checkpoint: dict[str, Any],
+    task: TrainingTask,
+    optimizer: torch.optim.Optimizer,
+    keeper: RunKeeper,
+) -> None:
+    """Take up all that a checkpoint holds.
+
+    Raises:
+        ModelError: It holds something else.
+    """
+    try:
+        task.load_state_dict(checkpoint["task"])
+        load_optimizer(optimizer, checkpoint["optimizer"])
+        keeper.restore(checkpoint["keeper"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise not_a_checkpoint(keeper.run / CHECKPOINT) from error
 
 
 def _count_steps(
@@ -212,8 +247,39 @@ def _start_from(task: TrainingTask, name_or_path: str) -> ModelCard:
                 f"init: {name_or_path} has {key} {given.get(key)}, the recipe's network "
                 f"{asked.get(key)}; set network.{key} to the same"
             )
-    task.network.load_state_dict(network.state_dict())
+    for each in (task.network, task.average):  # the average is validated before the first step
+        if each is not None:
+            each.load_state_dict(network.state_dict())
     return card
+
+
+def warn_of_known_frames(base: ModelCard, cuts: Sequence[Cut]) -> None:
+    """Warn of validation frames that the weights to start from were trained on.
+
+    Where a card has no digests, a data set of that name is all that can be known.
+    """
+    rows = base.trained_on
+    for cut in cuts:
+        seen = base.count_known(cut.validation_digests)
+        same = [row for row in rows if row.get("name") == _title(cut) and not row.get(DIGESTS)]
+        if seen:
+            _logger.warning(
+                f"{base.name} was trained on {seen} of the {len(cut.validation)} validation frames "
+                f"of {cut.name}: their scores are too good before and after; name others, as in "
+                "--data DIR:train:val"
+            )
+        elif same:
+            _logger.warning(
+                f"{base.name} was trained on {_title(cut)}, list {same[0].get('split')}, without a "
+                f"record of its frames: where validation frames of {cut.name} are among them, "
+                "their scores are too good before and after"
+            )
+
+
+def _title(cut: Cut) -> str:
+    """What a card calls a data set."""
+    known = KNOWN_DATASETS.get(cut.dataset.known_as or cut.frames.folder.absolute().name)
+    return known.title if known else cut.name
 
 
 def finished_steps(run: Path, recipe: Recipe, resume: bool) -> int:
@@ -260,11 +326,12 @@ def describe_model(
         known = KNOWN_DATASETS.get(cut.dataset.known_as or cut.frames.folder.absolute().name)
         data.append(
             {
-                "name": known.title if known else cut.name,
+                "name": _title(cut),
                 "split": cut.dataset.split,
                 "frames": len(cut.training),
                 "held out for validation": len(cut.validation),
                 "license": known.license if known else "not known to pinglow",
+                DIGESTS: pack_digests(cut.training_digests),
             }
         )
     training: dict[str, Any] = {

@@ -103,17 +103,17 @@ def run_steps(
             continue
         # From here on the host waits for the device, and all processes decide alike.
         for loss, norm in world.mean(noted[:waiting]).tolist():
-            keeper.note(done - waiting + 1, loss, norm)
+            keeper.note(done - waiting + 1, loss, norm, rate)
             waiting -= 1
         stopping = world.largest(keeper.stop_signal or 0)
         ending = world.largest(float(deadline.left < 0)) > 0
         if validating or ending:
-            begun = time.monotonic()
-            _validate(task, frames, keeper, world)
-            task.network.train()
-            deadline.validation = time.monotonic() - begun
+            keeper.say("validating")
+            deadline.validation = validate(task, frames, world)
+            keeper.say("training")
             keeper.keep(task, optimizer, done, rate)
             ending = ending or world.largest(float(deadline.left < 0)) > 0
+            keeper.draw(task, frames, last=ending or done == recipe.steps)
         elif stopping:
             keeper.save(task, optimizer, done)
         if stopping and done < recipe.steps:
@@ -134,17 +134,16 @@ def _clip(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:
     return norm
 
 
-def _validate(
-    task: TrainingTask, frames: Sequence[ValidationFrame], keeper: RunKeeper, world: World
-) -> None:
-    """Score the frames of all processes."""
-    keeper.say("validating")
+def validate(task: TrainingTask, frames: Sequence[ValidationFrame], world: World) -> float:
+    """Score the frames of all processes; the seconds that it took."""
+    begun = time.monotonic()
     benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False  # frames have many sizes
     scorers = world.gather(task.score_frames(frames))
     torch.backends.cudnn.benchmark = benchmark
     task.take_scores(world.gather([each.dataset for each in frames]), scorers)
-    keeper.say("training")
+    task.network.train()
+    return time.monotonic() - begun
 
 
 def estimate_validation(task: TrainingTask, frames: Sequence[ValidationFrame]) -> float:

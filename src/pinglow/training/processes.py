@@ -117,7 +117,7 @@ def open_world(device: str = "auto", devices: int = 1) -> World:
             f"--device {device} is one device and --devices asks for {devices}: leave out its "
             "number, and choose with CUDA_VISIBLE_DEVICES"
         )
-    with _quiet_lightning():
+    with quiet_lightning():
         from lightning.fabric import Fabric  # seconds, which one process saves
 
         fabric = Fabric(accelerator=chosen.type, devices=devices, num_nodes=nodes, strategy="ddp")
@@ -182,7 +182,7 @@ def share_norms(network: nn.Module) -> None:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Keep Lightning from telling what it has found on the machine."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
     levels = [logger.level for logger in loggers]

@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pinglow.console import Console
 from pinglow.metrics.scores import SCORES
 from pinglow.training.task import TrainingTask
 
+_LINE_EVERY: Final = 30.0  # seconds, where there is no terminal for a bar
+
 
 class StepsBar:
-    """A bar of steps with the time left, and a line for each validation."""
+    """Steps, loss, learning rate and the time left, and a line for each validation.
+
+    A terminal has a bar; a log file gets a line from time to time.
+    """
 
     def __init__(self) -> None:
+        self._begun = self._told = 0.0
+        self._first = self._steps = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("steps,"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("left"),
+            TextColumn("left{task.fields[state]}"),
             console=Console(stderr=True),
             transient=True,
             speed_estimate_period=300,  # validations included
         )
-        self._bar = self._progress.add_task("training")
+        self._bar = self._progress.add_task("training", state="")
 
     def start(self, step: int, steps: int) -> None:
         """Begin where the run begins."""
+        self._begun = self._told = time.monotonic()
+        self._first, self._steps = step, steps
         self._progress.update(self._bar, total=steps, completed=step)
         self._progress.start()
 
-    def advance(self, step: int) -> None:
+    def advance(self, step: int, loss: float, rate: float) -> None:
         """Show a step that is done."""
-        self._progress.update(self._bar, completed=step)
+        state = f"loss {loss:.3g}, learning rate {rate:.1e}"
+        self._progress.update(self._bar, completed=step, state=f", {state}")
+        now = time.monotonic()
+        if self._progress.console.is_terminal or now - self._told < _LINE_EVERY:
+            return
+        self._told = now
+        left = (now - self._begun) / (step - self._first) * (self._steps - step)
+        line = f"step {step} of {self._steps}: {state}, {_show_time(left)} left"
+        self._progress.console.print(line, highlight=False)
 
     def say(self, what: str) -> None:
         """Show what the run is at, as why the steps stand still."""
@@ -52,6 +72,11 @@ class StepsBar:
     def stop(self) -> None:
         """Take the bar away."""
         self._progress.stop()
+
+
+def _show_time(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
 def _show(ratio: float | None) -> str:

@@ -6,7 +6,8 @@ metrics.csv            a row per validation
 curves.png             the same, drawn
 weights.safetensors    the best network so far, with its card
 last.ckpt              to go on from
-tensorboard/
+validation.png         frames that validate, their truth and what is found: early, and at the end
+tensorboard/           or what other loggers write
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -30,15 +31,21 @@ from pinglow.files import claim, read_whole, remove_parts, write_whole
 from pinglow.models.card import WEIGHTS, ModelCard
 from pinglow.models.weights import save_model
 from pinglow.training.checkpoint import save_checkpoint
-from pinglow.training.curves import EventLog, draw_curves, read_rows, write_rows
+from pinglow.training.curves import draw_curves, read_rows, write_rows
+from pinglow.training.gain import Gain, Reached
+from pinglow.training.loggers import Log, open_logs
+from pinglow.training.pictures import draw_validation
 from pinglow.training.progress import StepsBar
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
 from pinglow.training.splits import Cut
-from pinglow.training.task import TrainingTask
+from pinglow.training.task import TrainingTask, ValidationFrame
 
 CHECKPOINT: Final = "last.ckpt"
 """The file in a run folder to resume from."""
+
+PICTURE: Final = "validation.png"
+"""The file in a run folder that shows frames that validate."""
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _LOG_EVERY: Final = 50  # steps between the losses that TensorBoard gets, at most
@@ -99,9 +106,9 @@ def describe_run(run: Path, recipe: Recipe, cuts: list[Cut], resume: bool) -> No
         DataError: A resumed run's lists are not what the data gives now.
     """
     if not resume and (run / "recipe.toml").exists():
-        for folder in ("splits", "tensorboard"):
+        for folder in ("splits", "tensorboard", "wandb", "mlruns"):
             shutil.rmtree(run / folder, ignore_errors=True)
-        for name in ("metrics.csv", "curves.png", WEIGHTS, "recipe.toml"):
+        for name in ("metrics.csv", "curves.png", PICTURE, WEIGHTS, "recipe.toml"):
             (run / name).unlink(missing_ok=True)
     (run / "splits").mkdir(parents=True, exist_ok=True)
     for cut in cuts:
@@ -131,6 +138,10 @@ class RunKeeper:
         card: Of the weights, but for what only the run can say.
         main: Whether this process writes; of several, one does.
         progress: Show a bar.
+        loggers: What gets losses and scores, by name; see `pinglow.training.loggers`.
+
+    Attributes:
+        before: What the weights reach that the run started from; None: it started from none.
     """
 
     def __init__(
@@ -139,15 +150,20 @@ class RunKeeper:
         card: ModelCard,
         main: bool = True,
         progress: bool = False,
+        loggers: Sequence[str] = (),
     ) -> None:
         self.run = run
         self.card = card
         self.best = -1.0
+        self.best_step = 0
+        self.before: Reached | None = None
+        self._reached: Reached | None = None  # at the best validation
         self.minutes = 0.0
         self.stop_signal: int | None = None
         self._main = main
         self._bar = StepsBar() if progress and main else None
-        self._log: EventLog | None = None
+        self._loggers = loggers
+        self._logs: list[Log] = []
         self._log_every = _LOG_EVERY
         self._started = time.monotonic()
         self._losses: list[float] = []
@@ -173,21 +189,21 @@ class RunKeeper:
         try:
             if self._main:
                 self._drop_rows_after(step)
-                self._log = EventLog(self.run / "tensorboard")
+                self._logs = open_logs(self._loggers, self.run, recipe.model_dump(mode="json"))
             if self._bar:
                 self._bar.start(step, recipe.steps)
             yield
         finally:
             if self._bar:
                 self._bar.stop()
-            if self._log:
-                self._log.close()
+            for log in self._logs:
+                log.close()
             if _in_main_thread():
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
-    def note(self, step: int, loss: float, norm: float) -> None:
-        """Collect the loss and the gradient's norm of a step.
+    def note(self, step: int, loss: float, norm: float, rate: float) -> None:
+        """Collect the loss and the gradient's norm of a step, and tell them and the learning rate.
 
         Raises:
             RecipeError: One of them is no number any more.
@@ -200,10 +216,10 @@ class RunKeeper:
                 "lower optimizer.learning_rate or optimizer.gradient_clip (0 is none), and begin "
                 "a new run"
             )
-        if self._log and step % self._log_every == 0:
-            self._log.add("train/loss", loss, step)
+        if step % self._log_every == 0:
+            self._add_points({"train/loss": loss, "train/learning_rate": rate}, step)
         if self._bar:
-            self._bar.advance(step)
+            self._bar.advance(step, loss, rate)
 
     def say(self, what: str) -> None:
         """Show what the run is at."""
@@ -219,14 +235,48 @@ class RunKeeper:
         if self._bar:
             self._bar.tell(task, step)
         if task.score >= self.best:  # of equal ones the later, as without any targets
-            self.best = task.score
-            if self._main:
-                card = self._finished_card(task, step)
-                save_model(self.run / WEIGHTS, task.trained_network, card)
+            self._keep_best(task, step)
         self._losses, self._norms = [], []
         if self._main:
             draw_curves(self.run, task.figures[0])
         self.save(task, optimizer, step)  # last: with it a run may be finished
+
+    def keep_start(self, task: TrainingTask) -> None:
+        """Keep what the weights reach that a run starts from: until something is better."""
+        if self._main:
+            self._append_row(task, 0, None)
+        if self._bar:
+            self._bar.tell(task, 0)
+        self.before = Reached.by(task)
+        self._keep_best(task, 0)
+
+    def gain(self, key: str, frames: int) -> Gain | None:
+        """What training has changed of a score on so many frames; None: it started from nothing."""
+        if self.before is None or self._reached is None:
+            return None
+        return Gain.between(key, self.before, self._reached, self.best_step, frames)
+
+    def draw(
+        self, task: TrainingTask, frames: Sequence[ValidationFrame], *, last: bool = False
+    ) -> None:
+        """Draw validation.png after the first validation of a run, and after the last."""
+        path = self.run / PICTURE
+        if self._main and frames and (last or not path.exists()):
+            self.say("drawing")
+            draw_validation(task, frames, path)
+            task.network.train()
+            self.say("training")
+
+    def _keep_best(self, task: TrainingTask, step: int) -> None:
+        self.best, self.best_step = task.score, step
+        if self.before is not None:  # only a run from weights compares itself with anything
+            self._reached = Reached.by(task)
+        if self._main:
+            save_model(self.run / WEIGHTS, task.trained_network, self._finished_card(task, step))
+
+    def _add_points(self, points: Mapping[str, float], step: int) -> None:
+        for log in self._logs:
+            log.add(points, step)
 
     def save(self, task: TrainingTask, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Write the checkpoint."""
@@ -234,6 +284,9 @@ class RunKeeper:
             return
         keeper = {
             "best": self.best,
+            "best_step": self.best_step,
+            "before": self.before,
+            "reached": self._reached,
             "minutes": self._elapsed(),
             "losses": self._losses,
             "norms": self._norms,
@@ -251,6 +304,10 @@ class RunKeeper:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up what a checkpoint holds of the keeper."""
         self.best = state["best"]
+        # A run of an earlier version has none of these.
+        self.best_step = state.get("best_step", 0)
+        kept = (state.get("before"), state.get("reached"))
+        self.before, self._reached = (None if each is None else Reached(*each) for each in kept)
         self.minutes = state["minutes"]
         self._losses, self._norms = list(state["losses"]), list(state["norms"])
         training = dict(self.card.training)
@@ -280,14 +337,15 @@ class RunKeeper:
     def _elapsed(self) -> float:
         return self.minutes + (time.monotonic() - self._started) / 60
 
-    def _append_row(self, task: TrainingTask, step: int, rate: float) -> None:
+    def _append_row(self, task: TrainingTask, step: int, rate: float | None) -> None:
+        """Add a validation to metrics.csv; before the first step there is no rate and no loss."""
         row: dict[str, Any] = {
             "step": step,
             "minutes": round(self._elapsed(), 2),
             "learning_rate": rate,
-            "train_loss": sum(self._losses) / max(1, len(self._losses)),
-            "gradient_norm": sum(self._norms) / max(1, len(self._norms)),
-            "largest_gradient_norm": max(self._norms, default=0.0),
+            "train_loss": _mean(self._losses),
+            "gradient_norm": _mean(self._norms),
+            "largest_gradient_norm": max(self._norms, default=None),
             "val_score": task.score,
         }
         points = {"val/score": task.score}
@@ -295,9 +353,7 @@ class RunKeeper:
             for key in task.figures:
                 row[f"{name}_{key}"] = value = getattr(report, key)
                 points[f"val/{name}/{key}"] = math.nan if value is None else value
-        if self._log:
-            for tag, value in points.items():
-                self._log.add(tag, value, step)
+        self._add_points(points, step)
         path = self.run / "metrics.csv"
         columns, rows = read_rows(path)
         # A run that an older version began keeps its columns.
@@ -326,6 +382,10 @@ class RunKeeper:
         }
         update = {"scores": scores, "training": training, **task.card_changes}
         return self.card.model_copy(update=update)
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _in_main_thread() -> bool:

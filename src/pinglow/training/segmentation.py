@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,8 +15,10 @@ from pinglow.data.folder import FrameFolder
 from pinglow.inference.probability import predict_probabilities
 from pinglow.losses import SoftIoULoss, find_loss
 from pinglow.metrics import PROTOCOLS, THRESHOLDS, Scorer
+from pinglow.metrics.report import FloatArray, mean_defined, resample_together
 from pinglow.models.weights import load_network
 from pinglow.nn import fold_kernels, fold_norms
+from pinglow.structures import BoolArray
 from pinglow.training.recipe import Recipe
 from pinglow.training.splits import open_frames
 from pinglow.training.task import TrainingTask, ValidationFrame
@@ -77,9 +80,7 @@ class SegmentationTask(TrainingTask):
 
     def score_frames(self, frames: Sequence[ValidationFrame]) -> list[Scorer]:
         """See `TrainingTask`."""
-        network = self.trained_network.eval()
-        backend = TorchBackend.fastest(network, next(network.parameters()).device)
-        rule = self.recipe.input_rule
+        backend, rule = self._open_backend(), self.recipe.input_rule
         scorers = [Scorer(PROTOCOLS["strict"], thresholds=THRESHOLDS) for _ in frames]
         # Neighbors of one size are computed together.
         order = sorted(range(len(frames)), key=lambda place: frames[place].counts.shape)
@@ -90,9 +91,33 @@ class SegmentationTask(TrainingTask):
                 scorers[place].update(probability, frames[place].truth)
         return scorers
 
+    def draw_score(self) -> FloatArray | None:
+        """See `TrainingTask`."""
+        tables = [
+            np.array(scorer.images, dtype=np.int64)
+            for name, scorer in self.scorers.items()
+            if self.reports[name].targets
+        ]
+        draws = [
+            resample_together([table], seed)[1][self.figures[0]][:, 0]
+            for seed, table in enumerate(tables)
+        ]
+        return mean_defined(draws) if draws else None
+
+    def find_masks(self, frames: Sequence[ValidationFrame]) -> list[tuple[BoolArray, BoolArray]]:
+        """See `TrainingTask`."""
+        counts = [frame.counts for frame in frames]
+        found = predict_probabilities(self._open_backend(), counts, self.recipe.input_rule)
+        return [(frame.truth, each > 0.5) for frame, each in zip(frames, found, strict=True)]
+
     def report(self) -> dict[str, Any]:
         """The strict protocol's report of each data set."""
         return {name: scorer.compute() for name, scorer in self.scorers.items()}
+
+    def _open_backend(self) -> TorchBackend:
+        """What runs the trained network."""
+        network = self.trained_network.eval()
+        return TorchBackend.fastest(network, next(network.parameters()).device)
 
     def _loss(self, logits: Tensor, masks: Tensor, warm: bool) -> Tensor:
         """The sum of the terms; in the warm-up the first one is the plain soft IoU."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pinglow.data.digests import digest_frame
 from pinglow.data.duplicates import group_near_duplicates
 from pinglow.data.folder import FrameFolder, name_folders
 from pinglow.data.pack.cache import open_data
@@ -33,6 +34,8 @@ class Cut:
         training: Which of ``frames`` are trained on.
         validation_frames: ``frames`` again, or those of the data set's own list for validation.
         validation: Which of ``validation_frames`` validate.
+        training_digests: Of the frames to train on, see `digest_frame`.
+        validation_digests: Of those that validate.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Cut:
     training: list[int]
     validation_frames: FrameFolder
     validation: list[int]
+    training_digests: tuple[str, ...] = ()
+    validation_digests: tuple[str, ...] = ()
 
 
 def open_frames(folder: Path, dataset: DataSet) -> FrameFolder:
@@ -80,11 +85,11 @@ def cut_validation(
     _refuse_shared_frames([frames for pair in lists for frames in pair if frames is not None])
     seed = recipe.data.validation_seed
     seed = recipe.seed if seed is None else seed
-    all_groups = _group_frames(lists)
+    all_groups, all_digests = _group_frames(lists)
     names = name_folders(frames.folder for frames, _ in lists)
     cuts: list[Cut] = []
-    for name, dataset, (frames, own), groups in zip(
-        names, recipe.data.sets, lists, all_groups, strict=True
+    for name, dataset, (frames, own), groups, digests in zip(
+        names, recipe.data.sets, lists, all_groups, all_digests, strict=True
     ):
         share = dataset.validation or recipe.data.validation
         training, validation = (
@@ -92,19 +97,34 @@ def cut_validation(
             if own is None
             else (list(range(len(frames))), list(range(len(own))))
         )
-        cuts.append(Cut(name, dataset, frames, training, own or frames, validation))
+        cuts.append(
+            Cut(
+                name,
+                dataset,
+                frames,
+                training,
+                own or frames,
+                validation,
+                tuple(digests[index] for index in training),
+                # Those of the list for validation lie behind the others.
+                tuple(digests[index + (len(frames) if own else 0)] for index in validation),
+            )
+        )
     return cuts
 
 
 def _group_frames(
     lists: list[tuple[FrameFolder, FrameFolder | None]],
-) -> list[NDArray[np.int64]]:
-    """Near-duplicate groups of each list that is to be cut; every file is read on the way.
+) -> tuple[list[NDArray[np.int64]], list[list[str]]]:
+    """Near-duplicate groups of each list that is to be cut, and digests of all frames.
+
+    Every file is read on the way.
 
     Raises:
         DataError: Files are broken: said now, not in the middle of training.
     """
     broken: list[str] = []
+    digests: list[list[str]] = []
     with_target = 0
 
     def read(frames: FrameFolder) -> Iterator[NDArray[Any]]:
@@ -116,10 +136,12 @@ def _group_frames(
                 broken.append(str(error))
             else:
                 with_target += bool(mask.any())
+                digests[-1].append(digest_frame(frame))
                 yield frame
 
     groups = []
     for frames, own in lists:
+        digests.append([])
         if own is None:
             groups.append(group_near_duplicates(read(frames)))
         else:
@@ -132,7 +154,7 @@ def _group_frames(
         _logger.warning(
             f"no frame of {places} has a target: look at the masks, where targets are bright"
         )
-    return groups
+    return groups, digests
 
 
 def _cut(

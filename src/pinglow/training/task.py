@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pinglow.data.folder import FrameFolder
+from pinglow.metrics.report import FloatArray
+from pinglow.structures import BoolArray
 from pinglow.training.recipe import DataSet, OptimizerSection, Recipe
 
 
@@ -104,6 +106,17 @@ class TrainingTask(nn.Module):
 
     def score_frames(self, frames: Sequence[ValidationFrame]) -> list[Any]:
         """A `FrameScorer` for each frame, by what the trained network finds in it."""
+        raise NotImplementedError
+
+    def draw_score(self) -> FloatArray | None:
+        """`score` of the last validation over draws of its frames, (R,), the same each time.
+
+        None where that is not known of its figures.
+        """
+        return None
+
+    def find_masks(self, frames: Sequence[ValidationFrame]) -> list[tuple[BoolArray, BoolArray]]:
+        """(H, W) bool of each frame for pictures: the truth, what the trained network finds."""
         raise NotImplementedError
 
     def report(self) -> Mapping[str, Any]:

@@ -37,8 +37,9 @@ from pinglow.io.labels.marks import (
     read_coordinates,
     trim_region,
 )
-from pinglow.io.labels.rle import decode_rle, encode_rle, full_mask
+from pinglow.io.labels.rle import decode_rle
 from pinglow.io.labels.text import read_text
+from pinglow.rle import encode_rle
 
 _logger = logging.getLogger("pinglow")
 
@@ -373,7 +374,7 @@ def _describe(target: Region | Box, score: float | None, shape: Shape) -> dict[s
     return {
         "bbox": [target.left, target.top, width, height],
         "area": int(target.pixels.sum()),
-        "segmentation": encode_rle(full_mask(shape, target.left, target.top, target.pixels)),
+        "segmentation": encode_rle(target.pixels, (target.left, target.top), shape),
         **scored,
     }
 

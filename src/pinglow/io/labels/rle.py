@@ -1,39 +1,13 @@
-"""COCO's run-length codes of masks, compressed and not: columns from left to right, each down.
-
-Compressed, a count is written in groups of five bits, the lowest first, each as a character from
-"0" on, with a sixth bit where another follows; from the third on, as the difference to the count
-before the last. Source: the format as pycocotools writes it.
-"""
+"""COCO's run-length codes of masks, read; `pinglow.rle` writes them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from pinglow.errors import DataError
 from pinglow.io.labels.boxes import Shape
-from pinglow.io.labels.marks import expand_runs, run_lengths
+from pinglow.io.labels.marks import expand_runs
 from pinglow.structures import BoolArray
-
-
-def encode_rle(mask: BoolArray) -> dict[str, Any]:
-    """A mask as COCO's compressed RLE, ready for JSON.
-
-    Args:
-        mask: (H, W) bool.
-    """
-    counts = run_lengths(mask.ravel(order="F"))
-    text = []
-    for place, count in enumerate(counts):
-        rest = count - counts[place - 2] if place > 2 else count
-        more = True
-        while more:
-            bits = rest & 0x1F
-            rest >>= 5
-            more = rest != (-1 if bits & 0x10 else 0)
-            text.append(chr((bits | 0x20 if more else bits) + 48))
-    return {"size": list(mask.shape), "counts": "".join(text)}
 
 
 def decode_rle(code: Any, shape: Shape, place: str) -> BoolArray:
@@ -82,10 +56,3 @@ def _parse_counts(text: str, place: str) -> list[int]:
     if shift:
         raise DataError(f"{place} is a run-length code that was cut short: export it again")
     return counts
-
-
-def full_mask(shape: Shape, left: int, top: int, pixels: BoolArray) -> BoolArray:
-    """(H, W) bool with pixels put in at a place."""
-    mask = np.zeros(shape, dtype=np.bool_)
-    mask[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    return mask
