@@ -19,8 +19,7 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
-from scipy.stats import chi2
+from scipy.special import expit, gammaincinv
 
 from pinglow.errors import OptionError
 
@@ -84,7 +83,7 @@ def poisson_bound(alarms: int, exposure: float, confidence: float) -> float:
         exposure: Hours or frames in which they were, above 0.
         confidence: How often the bound is above the true rate, at least; in (0, 1).
     """
-    return float(chi2.ppf(confidence, 2 * alarms + 2)) / 2 / exposure
+    return float(gammaincinv(alarms + 1, confidence)) / exposure  # half a quantile of chi-square
 
 
 def burst_bound(alarms: IntArray, exposure: float, confidence: float) -> float:
@@ -101,7 +100,7 @@ def burst_bound(alarms: IntArray, exposure: float, confidence: float) -> float:
     largest = max(1, int(alarms.max(initial=0)))
     total = float(alarms.sum()) + largest
     spread = float((alarms**2).sum()) + largest**2
-    return float(chi2.ppf(confidence, 2 * total**2 / spread)) * spread / (2 * total) / exposure
+    return float(gammaincinv(total**2 / spread, confidence)) * spread / total / exposure
 
 
 def clip_bound(alarms: IntArray, exposure: RealArray, confidence: float) -> float:

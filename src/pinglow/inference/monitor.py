@@ -14,8 +14,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import numpy as np
-
 from pinglow.errors import OptionError
 from pinglow.io.source import Source
 from pinglow.models.card import ModelCard, OperatingPoint
@@ -24,7 +22,7 @@ from pinglow.output.sink import FrameRecord, Sink
 FALSE_WARNINGS: Final = 0.01
 """The share of jobs, of any length, that are warned about although the bound holds; at most."""
 
-_RATIOS: Final = np.array([1.25, 1.5, 2.0, 3.0, 5.0, 10.0])
+_RATIOS: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Times the bound: the rates that are compared with it."""
 
 
@@ -82,9 +80,9 @@ class AlarmMonitor(Sink):
     def evidence(self) -> float:
         """How many times likelier the alarms are under higher rates than under the bound."""
         expected = self.point.bound * self.exposure
-        logs = self.alarms * np.log(_RATIOS) - (_RATIOS - 1) * expected
-        top = float(logs.max())
-        return math.exp(min(700.0, top + math.log(float(np.exp(logs - top).mean()))))
+        logs = [self.alarms * math.log(ratio) - (ratio - 1) * expected for ratio in _RATIOS]
+        # What overflows is far beyond any doubt.
+        return math.fsum(math.exp(min(700.0, value)) for value in logs) / len(logs)
 
     def describe(self) -> str:
         """What was seen, beside the bound."""
