@@ -207,7 +207,8 @@ def _score(named: Sequence[_Method], task: PixelTask, folder: Path) -> None:
     from pinglow.inference.predictor import Predictor
 
     ready = [(each, *each.open()) for each in named if each.open is not None]
-    digests, of_frames = {}, []
+    digests: dict[str, str] = {}
+    of_frames: list[str] = []
     for name, frame, mask in task.pairs(task.frames.pair):
         of_frames.append(digest_frame(frame))
         digests[name] = digest_pair(of_frames[-1], mask)
