@@ -88,8 +88,7 @@ def compare(
     without models: pinglow compare DIR/results/*.json --out DIR2. A comparison that was stopped
     goes on where it was: what is in DIR/results and still fits is not scored again.
 
-    Example: pinglow compare pinglow-base pinglow-fast 'theirs=maps/*_Pred.png' --data sirst --out
-    table
+    Example: pinglow compare pinglow-base runs/mine 'theirs=maps/*_Pred.png' --data sirst --out t
     """
     [rules] = choose_protocols([protocol])
     reading = choose_reading(scale, resize)
