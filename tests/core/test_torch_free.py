@@ -136,6 +136,14 @@ def test_the_examples_are_scored(tmp_path: Path) -> None:
     assert json.loads(scores.read_text())["pd"] > 0.5
 
 
+def test_the_examples_are_compared(tmp_path: Path) -> None:
+    methods = ["pinglow-fast", f"truth={EXAMPLES / 'masks'}"]
+    words = ["compare", *methods, "--data", str(EXAMPLES), "--split", "demo"]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "table.tex").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "extra"),
     [

@@ -88,8 +88,7 @@ def compare(
     without models: pinglow compare DIR/results/*.json --out DIR2. A comparison that was stopped
     goes on where it was: what is in DIR/results and still fits is not scored again.
 
-    Example: pinglow compare pinglow-base pinglow-fast 'theirs=maps/*_Pred.png' --data sirst --out
-    table
+    Example: pinglow compare pinglow-base runs/mine 'theirs=maps/*_Pred.png' --data sirst --out t
     """
     [rules] = choose_protocols([protocol])
     reading = choose_reading(scale, resize)
@@ -207,7 +206,8 @@ def _score(named: Sequence[_Method], task: PixelTask, folder: Path) -> None:
     from pinglow.inference.predictor import Predictor
 
     ready = [(each, *each.open()) for each in named if each.open is not None]
-    digests, of_frames = {}, []
+    digests: dict[str, str] = {}
+    of_frames: list[str] = []
     for name, frame, mask in task.pairs(task.frames.pair):
         of_frames.append(digest_frame(frame))
         digests[name] = digest_pair(of_frames[-1], mask)
