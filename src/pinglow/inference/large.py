@@ -55,10 +55,8 @@ def _reduce(frame: NDArray[Any], step: int) -> FloatArray:
     """(H, W) to about (H / step, W / step), by means; a hidden pixel hides what it would be in."""
     height, width = frame.shape
     size = round(height / step), round(width / step)
-    counts = np.array(frame, dtype=np.float32)
-    return resample(np.where(np.isfinite(counts), counts, np.float32(np.nan))[None, None], size)[
-        0, 0
-    ]
+    counts = np.where(np.isfinite(frame), frame, np.nan).astype(np.float32)
+    return np.asarray(resample(counts[None, None], size)[0, 0])
 
 
 def _is_any(frame: FloatArray) -> bool:
