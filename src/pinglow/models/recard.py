@@ -131,7 +131,7 @@ def _in_openvino(content: bytes, text: str, model: Path) -> bytes:
         pattern = rf'<{key} value="[^"]*"'.encode()
         new = f'<{key} value="{value}"'.encode()
         # One may come from the ONNX model that it was converted from.
-        content, count = re.subn(pattern, lambda _, new=new: new, content)
+        content, count = re.subn(pattern, new.replace(b"\\", rb"\\"), content)
         if not count:
             raise ModelError(
                 f"{model} has no {key} of pinglow's in it: use a model that pinglow export has "
