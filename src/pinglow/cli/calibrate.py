@@ -130,10 +130,15 @@ def calibrate(
     from pinglow.inference.predictor import Predictor
 
     if data is not None:
-        from pinglow.cli.score_calibration import calibrate_by_targets
+        from pinglow.cli.score_calibration import calibrate_by_targets, refuse_beside_data
 
         if clear is not None or split is None:
             raise OptionError("--data takes --split, the list of its frames, and no --clear")
+        refuse_beside_data(
+            **{"alarms_per_hour": alarms_per_hour, "alarms_per_frame": alarms_per_frame},
+            **{"rate": rate, "ignore": ignore, "crop": crop, "resume": resume or None},
+            every=None if every == 1 else every,
+        )
         if out is not None:
             check_output_folder("--out", out)
         loaded = Predictor.load(
@@ -143,6 +148,7 @@ def calibrate(
             precision=precision,
             tile=tile or None,
             flips=flips,
+            large=large,
         )
         calibrate_by_targets(loaded, model, data, split, out)
         return
