@@ -114,7 +114,10 @@ def test_a_broken_frame_is_left_out_and_told(run: Run, small_model: Path) -> Non
         (("--data", "set"), "--data takes --split"),
         (("--data", "set", "--split", "many", "--clear", "set"), "and no --clear"),
         (("--data", "set", "--split", "many", "--crop", "0,0,9,9"), "--crop is for --clear"),
-        (("--data", "set", "--split", "many", "--alarms-per-hour", "0"), "--alarms-per-hour is for"),
+        (
+            ("--data", "set", "--split", "many", "--alarms-per-hour", "0"),
+            "--alarms-per-hour is for",
+        ),
         (("--out", "mine"), "give --clear and --out, for alarms; or --data and --split"),
         (("--data", "set", "--split", "many"), "are not calibrated yet: give --out"),
         (

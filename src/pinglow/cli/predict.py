@@ -212,7 +212,9 @@ def predict(
     done_before = 0 if log is None else len(log.done)
     extra: list[Sink] = [] if watch is None else [watch]
     try:
-        summary = _run(found, predictor, out, names, log, selection, Tracker if track else None, extra)
+        summary = _run(
+            found, predictor, out, names, log, selection, Tracker if track else None, extra
+        )
     finally:
         if watch is not None:
             echo(f"monitor: {watch.describe()}", err=True)

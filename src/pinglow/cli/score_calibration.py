@@ -28,7 +28,9 @@ def refuse_beside_data(**options: object) -> None:
     """
     for name, value in options.items():
         if value is not None:
-            raise OptionError(f"--{name.replace('_', '-')} is for --clear: leave it out with --data")
+            raise OptionError(
+                f"--{name.replace('_', '-')} is for --clear: leave it out with --data"
+            )
 
 
 def calibrate_by_targets(
