@@ -175,7 +175,8 @@ def test_the_monitor_counts_tracks_as_calibration_does_where_the_camera_shakes(r
     assert point.alarms == 1
     watched = run("predict sky --model mine --out found --save jsonl --monitor")
     assert "monitor: 1 alarm in" in watched.stderr
-    tracks = [json.loads(line)["targets"] for line in Path("found/targets.jsonl").open()]
+    lines = Path("found/targets.jsonl").read_text().splitlines()
+    tracks = [json.loads(line)["targets"] for line in lines]
     assert {target["track"] for targets in tracks[2:] for target in targets} == {1}
 
 
