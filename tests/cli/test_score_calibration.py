@@ -92,6 +92,9 @@ def test_an_operating_point_does_not_outlive_its_scores(run: Run, small_model: P
     made = run("--data", "set", "--split", "many", "--model", "before", "--out", "after")
     assert made.exit_code == 0, made.output
     assert "the operating point is left out" in made.stderr
+    again = run("--data", "set", "--split", "many", "--model", small_model, "--out", "after")
+    assert again.exit_code == 2
+    assert "holds another model" in again.stderr
     after = read_card("after")
     assert after.operating_point is None
     assert after.calibration is not None

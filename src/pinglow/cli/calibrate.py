@@ -141,6 +141,7 @@ def calibrate(
         )
         if out is not None:
             check_output_folder("--out", out)
+            _earlier_model(out)
         loaded = Predictor.load(
             model,
             backend=backend,
