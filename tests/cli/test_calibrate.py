@@ -173,6 +173,7 @@ def test_the_monitor_counts_tracks_as_calibration_does_where_the_camera_shakes(r
     point = read_card("mine").operating_point
     assert point is not None
     assert point.alarms == 1
+    assert "1 alarm is in mine/alarms.csv" in made.stdout
     watched = run("predict sky --model mine --out found --save jsonl --monitor")
     assert "monitor: 1 alarm in" in watched.stderr
     lines = Path("found/targets.jsonl").read_text().splitlines()

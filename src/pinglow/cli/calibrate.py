@@ -361,7 +361,8 @@ def _tell(footage: ClearFootage, rates: list[LevelRate], wish: Wish, out: Path) 
         for rank, alarm in enumerate(alarms[:_LISTED], start=1):
             listed.add_row(*_alarm_row(rank, alarm))
         console.print(listed)
-        echo(f"The {len(alarms)} surest alarms are in {out / 'alarms.csv'}, pictures in alarms/.")
+        are = "alarm is" if len(alarms) == 1 else "alarms are"
+        echo(f"{len(alarms)} {are} in {out / 'alarms.csv'}, surest first; pictures in alarms/.")
     if clips < FEWEST_CLIPS:
         echo(
             f"note: {clips} clip{'s' * (clips != 1)}: the bound takes alarms as independent; that "

@@ -350,7 +350,7 @@ def _tell_none(broken: int, done_before: int, out: Path) -> None:
     if done_before and broken:
         raise FrameError("nothing else was left to do: mend what was left out, then --resume")
     if broken:
-        raise FrameError(f"none of the {broken} frames could be read: see above why")
+        raise FrameError("no frame could be read: see above why")
     if not done_before:
         raise OptionError(
             "no frame was taken: the videos have none between --start and --end that --every "
