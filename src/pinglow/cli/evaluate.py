@@ -21,6 +21,7 @@ from pinglow.cli.predict import Device, Precision
 from pinglow.cli.scoring import (
     Flips,
     FrameTask,
+    Large,
     PixelTask,
     Resize,
     Scale,
@@ -68,6 +69,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "float32",
     flips: Flips = False,
+    large: Large = False,
     predictions: Annotated[
         list[Path] | None,
         typer.Option(
@@ -154,7 +156,7 @@ def evaluate(
     """
     rules = choose_protocols(protocol)
     if not model:
-        _check_saved(predictions, backend, device, precision, flips)
+        _check_saved(predictions, backend, device, precision, {"flips": flips, "large": large})
     elif not predictions and (scale, resize) != (None, None):
         raise OptionError("--scale and --resize are for saved maps: give them with --predictions")
     if score not in (None, "pixels", "boxes"):
@@ -173,6 +175,7 @@ def evaluate(
             device=device,
             precision=precision,
             flips=flips,
+            large=large,
         )
     kinds = {each.kind for each in predictors.values()} | ({"saved"} if predictions else set())
     task: PixelTask | _Boxes
@@ -191,6 +194,7 @@ def evaluate(
     jobs: list[_Job] = []
     for name, predictor in predictors.items():
         origin: dict[str, Any] = {"model": name, "sha256": hash_model(name), "flips": flips}
+        origin |= {"large": True} if large else {}
         watching = _watching(collector, name)
         jobs.append((name, origin | common, partial(task.score, predictor, **watching)))
     for place in dict.fromkeys(predictions or []):
@@ -272,7 +276,11 @@ def _run(jobs: list[_Job], leave_out: Callable[[str], object]) -> Iterator[Score
 
 
 def _check_saved(
-    predictions: list[Path] | None, backend: str, device: str, precision: str, flips: bool
+    predictions: list[Path] | None,
+    backend: str,
+    device: str,
+    precision: str,
+    looks: dict[str, bool],
 ) -> None:
     """Refuse what is for a model, where saved maps alone are scored.
 
@@ -285,8 +293,8 @@ def _check_saved(
         raise OptionError(f"--backend {backend} is for a model: saved predictions need none")
     if (device, precision) != ("auto", "float32"):
         raise OptionError("--device and --precision are for a model: saved predictions need none")
-    if flips:
-        raise OptionError("--flips is for a model: saved predictions are what they are")
+    for option in (name for name, wanted in looks.items() if wanted):
+        raise OptionError(f"--{option} is for a model: saved predictions are what they are")
 
 
 def _choose_score(

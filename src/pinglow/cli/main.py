@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -49,7 +50,8 @@ def _one_line() -> Iterator[None]:
         echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout):
+        unread = isinstance(error, BrokenPipeError) and _is_unread(sys.stdout)
+        if unread or (error.errno == errno.EPIPE and error.filename == "standard output"):
             raise typer.Exit(0) from error
         if error.filename is None and error.errno not in NO_ROOM:  # a closed pipe, for one
             raise

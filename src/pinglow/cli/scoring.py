@@ -31,6 +31,7 @@ Split = Annotated[
 Flips = Annotated[
     bool, typer.Option("--flips", help="Score the mean over mirror images, as in predict.")
 ]
+Large = Annotated[bool, typer.Option("--large", help="Look at reduced scale, too, as in predict.")]
 Scale = Annotated[
     str | None,
     typer.Option(

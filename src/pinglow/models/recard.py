@@ -129,12 +129,12 @@ def _in_openvino(content: bytes, text: str, model: Path) -> bytes:
     card = escape(text, {'"': "&quot;", "\n": "&#10;", "\t": "&#9;", "\r": "&#13;"})
     for key, value in ((CARD_KEY, card), (OPENVINO_KEY, UNSEALED)):
         pattern = rf'<{key} value="[^"]*"'.encode()
-        found = re.search(pattern, content)
-        if found is None:
+        new = f'<{key} value="{value}"'.encode()
+        # One may come from the ONNX model that it was converted from.
+        content, count = re.subn(pattern, new.replace(b"\\", rb"\\"), content)
+        if not count:
             raise ModelError(
                 f"{model} has no {key} of pinglow's in it: use a model that pinglow export has "
                 "written"
             )
-        new = f'<{key} value="{value}"'.encode()
-        content = content[: found.start()] + new + content[found.end() :]
     return content
