@@ -187,8 +187,7 @@ def read_coco_marks(path: Path) -> Iterator[LabeledFrame]:
     coco = _parse(path, _OutlinedCoco)
     if any(row.segments_info is not None for row in coco.annotations):
         raise DataError(
-            f"{path} is COCO's panoptic kind, whose outlines are in PNG files: export instances, "
-            "with polygons or RLE"
+            f"{path} is COCO's panoptic kind, whose outlines are in PNG files: export instances"
         )
     images, by_id = _index_images(path, coco.images)
     names = {
