@@ -284,6 +284,18 @@ def test_a_folder_of_labels_tells_the_command_that_imports_it(
         BoxFolder(labels, "train")
 
 
+def test_audit_of_images_beside_labels_tells_the_command(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path / "in")
+    (labels / "images").mkdir()
+    for image in labels.glob("*.png"):
+        image.rename(labels / "images" / image.name)
+    result = run("audit", labels)
+    assert result.exit_code == 0
+    assert f"has no masks; it holds labels of labelme: pinglow data import {labels}" in (
+        result.stderr
+    )
+
+
 def test_derived_masks_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labels, out, boxed = write_labels(tmp_path / "in"), tmp_path / "out", tmp_path / "boxed"
     run_well("import", labels, "--out", out)

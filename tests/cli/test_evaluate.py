@@ -441,6 +441,8 @@ def test_panels_that_cannot_be_had_are_refused(folder: Path) -> None:
         (["--save", "panels", "--protocol", "greedy"], "add --protocol strict"),
         (["--save", "panels", "--out", folder / "file"], "--out"),
         (["--save", "panels", "--panels", 0], "--panels"),
+        (["--panels", 3], "give them with --save panels"),
+        (["--out", folder / "out"], "give them with --save panels"),
     ):
         result = run(folder, *found, *wrong)
         assert result.exit_code == 2

@@ -493,6 +493,31 @@ def test_images_of_one_name_are_told_by_their_folders(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "masks" / "two" / "c.png").is_file()
 
 
+def test_an_image_above_one_of_its_name_is_the_one_that_is_named(tmp_path: Path) -> None:
+    for part in ("images", "images/sub"):
+        write_images(tmp_path / "in" / part, "b")
+    image = '<image id="0" name="{}" width="30" height="24">{}</image>'
+    mark = '<points label="t" points="10.5,5.5"/>'
+    rows = image.format("b.png", mark) + image.format("sub/b.png", "")
+    (tmp_path / "in" / "annotations.xml").write_text(f"<annotations>{rows}</annotations>")
+    for number, images in enumerate([None, tmp_path / "in" / "images"]):
+        out = tmp_path / str(number)
+        assert not import_labels(tmp_path / "in", out, images=images).broken
+        masks = [np.asarray(Image.open(out / "masks" / name)) for name in ("b.png", "sub/b.png")]
+        assert [bool(mask.any()) for mask in masks] == [True, False]
+
+
+def test_panoptic_coco_is_named_as_what_it_is(tmp_path: Path) -> None:
+    write_images(tmp_path / "in" / "images", "b")
+    content = {
+        "images": [{"id": 1, "file_name": "b.png"}],
+        "annotations": [{"image_id": 1, "file_name": "b.png", "segments_info": [{"id": 5}]}],
+    }
+    (tmp_path / "in" / "panoptic.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"panoptic kind.*export instances"):
+        import_labels(tmp_path / "in", tmp_path / "out")
+
+
 def test_several_files_and_folders_called_train_give_lists(tmp_path: Path) -> None:
     source = make(tmp_path / "in", "coco")
     path = source / "annotations" / "instances_default.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,13 @@ def test_what_cannot_be_split_is_one_sentence(tmp_path: Path, folder: Path) -> N
     with pytest.raises(DataError, match=r"6 frames fall into 1 groups .* leaves none for t"):
         split_folder(alike)
     assert not list(alike.glob("*.txt"))
+    bare = write(tmp_path / "my bare", {f"a{n}": picture(n) for n in range(3)})
+    shutil.rmtree(bare / "masks", ignore_errors=True)
+    with pytest.raises(DataError, match=r"no frame with a mask or label.*: add masks/"):
+        split_folder(bare)
+    (bare / "a1.json").write_text('{"shapes": [], "imagePath": "a1.png"}')
+    with pytest.raises(DataError, match=r"pinglow data import '.*my bare' --out 'my bare-pinglow'"):
+        split_folder(bare)
 
 
 def test_broken_and_unlabeled_frames_are_in_no_list(folder: Path) -> None:

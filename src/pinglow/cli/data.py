@@ -48,6 +48,7 @@ def audit(
     from pinglow.cli.progress import frame_progress
     from pinglow.console import Console
     from pinglow.data.audit import audit_folder, find_image_files
+    from pinglow.data.folder import import_hint
 
     check_output_file("--json", json)
     audits = []
@@ -56,6 +57,10 @@ def audit(
             task = progress.add_task(str(folder), total=len(find_image_files(folder)))
             audits.append(audit_folder(folder, on_frame=partial(progress.advance, task)))
         Console(stderr=is_standard_output(json)).print(_audit_table(audits[-1]))
+        if len(audits[-1].missing_masks) == audits[-1].images:
+            hint = import_hint(folder)
+            if hint:
+                echo(f"note: {folder} has no masks{hint}", err=True)
     found = [each.to_dict() for each in audits]
     write_json(json, found if len(found) > 1 else found[0])
 

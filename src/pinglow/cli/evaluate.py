@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from pinglow.inference.boxes import BoxPredictor
     from pinglow.inference.predictor import Predictor
     from pinglow.metrics import BoxReport, Protocol, Report
+
+_PANELS: Final = 20
 
 _Job = tuple[str, dict[str, Any], Callable[[], "Sequence[Report | BoxReport]"]]
 """What a table calls it, what a report says of it, and what scores it."""
@@ -123,11 +125,17 @@ def evaluate(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for what --save writes, made if need be.")
-    ] = Path("pinglow-out"),
+        Path | None,
+        typer.Option(
+            help="Folder for what --save writes, made if need be.", show_default="pinglow-out"
+        ),
+    ] = None,
     panels: Annotated[
-        int, typer.Option(help="With --save panels: how many at most.", metavar="N", min=1)
-    ] = 20,
+        int | None,
+        typer.Option(
+            help="With --save panels: how many at most.", metavar="N", min=1, show_default="20"
+        ),
+    ] = None,
 ) -> None:
     """Score a model or saved probability maps on frames with known targets.
 
@@ -175,6 +183,9 @@ def evaluate(
         task = _Boxes(data, split, boxes, (rules, threshold))
     else:
         task = PixelTask(data, split, rules, 0.5 if threshold is None else threshold)
+    if save is None and (out, panels) != (None, None):
+        raise OptionError("--out and --panels are for pictures: give them with --save panels")
+    out = out or Path("pinglow-out")
     collector = _open_panels(save, out, task, rules)
     from pinglow.cli.score_tables import print_scores
     from pinglow.evaluation.origin import hash_model
@@ -200,7 +211,7 @@ def evaluate(
         finally:  # whoever reads the tables may stop
             rows = [row for each in scored for row in each.to_list()]
             write_json(json, rows[0] if len(rows) == 1 else rows)
-        _write_panels(collector, out / "panels", task.frames, panels)
+        _write_panels(collector, out / "panels", task.frames, panels or _PANELS)
 
 
 def _open_panels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,7 +114,9 @@ def _tell_import(done: Import, out: Path) -> None:
     elif done.pages:
         echo(f"every target with its outline: {out / 'contact'}")
     lists = ", ".join(f"{title}.txt {size}" for title, size in done.lists.items())
-    hint = f"; next: pinglow data split {out}" if set(done.lists) == {"all"} else ""
+    hint = (
+        f"; next: pinglow data split {shlex.quote(str(out))}" if set(done.lists) == {"all"} else ""
+    )
     echo(f"lists: {lists}{hint}")
 
 

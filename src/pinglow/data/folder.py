@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -90,7 +91,8 @@ def import_hint(folder: Path) -> str:
     if form is None:
         return ""
     out = f"{folder.absolute().stem}-pinglow"
-    return f"; it holds labels of {title}: pinglow data import {folder} --out {out}"
+    command = shlex.join(["pinglow", "data", "import", str(folder), "--out", out])
+    return f"; it holds labels of {title}: {command}"
 
 
 def _short_name(path: Path) -> str:

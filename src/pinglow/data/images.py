@@ -51,8 +51,9 @@ class ImageIndex:
     def find(self, name: str, label: Path) -> Path:
         """The image that a label means.
 
-        It is the one at that place, seen from the label's folder; or else the one whose path ends
-        in most of what the label has; where there are several, the one beside the label.
+        It is the one at that place, seen from the label's folder, the images' folder or an images/
+        in it; or else the one whose path ends in most of what the label has; where there are
+        several, the one beside the label.
 
         Args:
             name: As the label has it: a path, a file name, or a name without its suffix.
@@ -61,9 +62,10 @@ class ImageIndex:
         Raises:
             DataError: There is none, or it may be one of several.
         """
-        direct = Path(os.path.abspath(label.parent / name))
-        if direct.suffix.lower() in frame_suffixes() and os.path.isfile(direct):
-            return direct
+        for folder in (label.parent, self._root, self._root / "images"):
+            direct = Path(os.path.abspath(folder / name))
+            if direct.suffix.lower() in frame_suffixes() and os.path.isfile(direct):
+                return direct
         parts = [_plain(part) for part in Path(name).parts if part not in ("/", "..", ".")]
         for tail in (parts, [_plain(part) for part in Path(uploaded_name(name)).parts]):
             found = self._match(tail, label) if tail else []

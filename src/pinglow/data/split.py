@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pinglow.data.audit import find_image_files
 from pinglow.data.duplicates import group_near_duplicates, join_groups
-from pinglow.data.folder import find_mask, frame_path, read_image
+from pinglow.data.folder import find_mask, frame_path, import_hint, read_image
 from pinglow.data.windows import find_overlaps
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.files import write_whole
@@ -92,7 +92,10 @@ def split_folder(
     done = Split()
     frames = _Frames(folder, done, on_frame)
     if not frames.names:
-        raise DataError(f"{folder} has no frame with a mask or label that can be read")
+        raise DataError(
+            f"{folder} has no frame with a mask or label that can be read"
+            + (import_hint(folder) or ": add masks/")
+        )
     groups = _group(frames, done, clips, on_frame)
     _draw(frames.names, groups, shares, seed, done)
     for title, names in done.lists.items():
@@ -134,7 +137,8 @@ def _has_label(folder: Path, name: str) -> bool:
         return find_mask(folder, name) is not None
     if (folder / "boxes").is_dir():
         return (folder / "boxes" / f"{name}.xml").exists()
-    return True  # YOLO's and COCO's may be absent: a frame without targets
+    # YOLO's and COCO's may be absent of a frame without targets, but not of all.
+    return any((folder / name).exists() for name in ("labels", "annotations", "annotations.json"))
 
 
 def _group(

@@ -90,6 +90,7 @@ class _OutlinedRow(_AnnotationRow):
     category_id: Any = None
     segmentation: Any = None
     keypoints: Any = None
+    segments_info: Any = None  # of the panoptic kind
 
 
 class _OutlinedCoco(BaseModel):
@@ -184,6 +185,10 @@ def read_coco_marks(path: Path) -> Iterator[LabeledFrame]:
         DataError: As `read_coco`.
     """
     coco = _parse(path, _OutlinedCoco)
+    if any(row.segments_info is not None for row in coco.annotations):
+        raise DataError(
+            f"{path} is COCO's panoptic kind, whose outlines are in PNG files: export instances"
+        )
     images, by_id = _index_images(path, coco.images)
     names = {
         str(each.get("id")): str(each.get("name", each.get("id")))
