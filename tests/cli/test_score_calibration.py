@@ -83,10 +83,9 @@ def test_scores_are_calibrated_then_measured(run: Run, small_model: Path) -> Non
 
 
 def test_an_operating_point_does_not_outlive_its_scores(run: Run, small_model: Path) -> None:
-    point = OperatingPoint(
-        **{"min_score": 0.9, "unit": "frame", "wished": 1, "alarms": 0, "rate": 0, "bound": 0.1},
-        **{"confidence": 0.95, "frames": 40, "clips": 40},
-    )
+    values = {"min_score": 0.9, "wished": 1, "alarms": 0, "rate": 0, "bound": 0.1, "clips": 40}
+    values |= {"confidence": 0.95, "frames": 40}
+    point = OperatingPoint.model_validate({"unit": "frame", **values})
     card = read_card(small_model).model_copy(update={"operating_point": point})
     save_with_card(small_model, card, Path("before"))
     made = run("--data", "set", "--split", "many", "--model", "before", "--out", "after")

@@ -100,3 +100,12 @@ def test_a_folder_of_two_exported_models_asks_which(
         shutil.copytree(path.parent, tmp_path, dirs_exist_ok=True)
     with pytest.raises(ModelError, match="several models"):
         find_model(tmp_path)
+
+
+def test_a_graph_whose_weights_lie_beside_it_is_not_copied(tmp_path: Path) -> None:
+    weights = bundled_models()["pinglow-fast"]
+    graph = bundled_graph(weights)
+    assert graph is not None
+    with pytest.raises(ModelError, match="keeps its weights in another file"):
+        save_with_card(graph, read_card(weights), tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -25,6 +25,7 @@ from pinglow.models.card import (
 from pinglow.models.checksum import KEY, OPENVINO_KEY, UNSEALED, check_whole, seal
 
 _METADATA_FIELD: Final = 14
+_OUTSIDE: Final = b"\x0a\x08location\x12"  # the key of a tensor whose values are in another file
 _TEXT: Final = 2  # the wire type of what has a length
 
 
@@ -40,7 +41,7 @@ def save_with_card(model: Path, card: ModelCard, folder: Path) -> Path:
         The copy.
 
     Raises:
-        ModelError: The model is damaged, or of another kind.
+        ModelError: The model is damaged, of another kind, or not in one file.
         OSError: It cannot be read, or the copy cannot be written.
     """
     check_whole(model)
@@ -50,6 +51,11 @@ def save_with_card(model: Path, card: ModelCard, folder: Path) -> Path:
         path = folder / WEIGHTS
         write_whole(path, seal(_in_safetensors(content, text), suffix))
     elif suffix == ".onnx":
+        if _OUTSIDE in content:
+            raise ModelError(
+                f"{model} keeps its weights in another file: name the weights file, or a model "
+                "that pinglow export has written"
+            )
         path = folder / "model.onnx"
         write_whole(path, seal(_in_onnx(content, text), suffix))
     else:
