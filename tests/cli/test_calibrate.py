@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
 from pinglow.models.card import ModelCard, read_card
 from pinglow.structures import Prediction
 
+av = pytest.importorskip("av", reason="needs av: pip install '.[video]'")
 pytest.importorskip("trackers", reason="needs trackers: pip install '.[video]'")
 
 Run = Callable[[str], Result]
@@ -151,6 +153,32 @@ def test_clips_are_judged_by_tracks(run: Run, save_clip: Callable[..., Path]) ->
     assert "monitor: 2 alarms in 0.00111 hours, 1.8e+03 an hour" in watched.stderr
     last = Path("found/targets.jsonl").read_text().splitlines()[-1]
     assert json.loads(last)["targets"][0]["track"] == 2
+
+
+def test_the_monitor_counts_tracks_as_calibration_does_where_the_camera_shakes(run: Run) -> None:
+    random = np.random.default_rng(0)
+    scene = (50 + 40 * ndimage.gaussian_filter(random.normal(size=(280, 330)), 2)).astype(np.uint8)
+    scene[140:142, 165:167] = 200  # stands in the scene; in the picture it jumps by up to 44
+    Path("sky").mkdir()
+    with av.open("sky/0.mkv", "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 240, 200, "gray"
+        for _ in range(20):
+            left, top = 40 + 22 * random.choice((-1, 1), 2)
+            frame = np.ascontiguousarray(scene[top : top + 200, left : left + 240])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode())
+    made = run("calibrate --clear sky --alarms-per-hour 9000 --model MODEL --out mine")
+    assert made.exit_code == 0, made.stderr
+    point = read_card("mine").operating_point
+    assert point is not None
+    assert point.alarms == 1
+    assert "1 alarm is in mine/alarms.csv" in made.stdout
+    watched = run("predict sky --model mine --out found --save jsonl --monitor")
+    assert "monitor: 1 alarm in" in watched.stderr
+    lines = Path("found/targets.jsonl").read_text().splitlines()
+    tracks = [json.loads(line)["targets"] for line in lines]
+    assert {target["track"] for targets in tracks[2:] for target in targets} == {1}
 
 
 def test_folders_need_their_rate(run: Run) -> None:

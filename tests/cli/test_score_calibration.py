@@ -13,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.main import app
-from pinglow.models.card import ModelCard, read_card
+from pinglow.models.card import ModelCard, OperatingPoint, read_card
+from pinglow.models.recard import save_with_card
 
 Run = Callable[..., Result]
 
@@ -81,6 +82,25 @@ def test_scores_are_calibrated_then_measured(run: Run, small_model: Path) -> Non
     assert shown[0].split()[2] == str(default.detections)
 
 
+def test_an_operating_point_does_not_outlive_its_scores(run: Run, small_model: Path) -> None:
+    point = OperatingPoint(
+        **{"min_score": 0.9, "unit": "frame", "wished": 1, "alarms": 0, "rate": 0, "bound": 0.1},
+        **{"confidence": 0.95, "frames": 40, "clips": 40},
+    )
+    card = read_card(small_model).model_copy(update={"operating_point": point})
+    save_with_card(small_model, card, Path("before"))
+    made = run("--data", "set", "--split", "many", "--model", "before", "--out", "after")
+    assert made.exit_code == 0, made.output
+    assert "the operating point is left out" in made.stderr
+    again = run("--data", "set", "--split", "many", "--model", small_model, "--out", "after")
+    assert again.exit_code == 2
+    assert "holds another model" in again.stderr
+    after = read_card("after")
+    assert after.operating_point is None
+    assert after.calibration is not None
+    assert after.choose_score() == after.calibration.min_score
+
+
 def test_a_broken_frame_is_left_out_and_told(run: Run, small_model: Path) -> None:
     Path("set/images/3.png").write_bytes(b"")
     result = run("--data", "set", "--split", "many", "--model", small_model, "--out", "mine")
@@ -96,6 +116,11 @@ def test_a_broken_frame_is_left_out_and_told(run: Run, small_model: Path) -> Non
     [
         (("--data", "set"), "--data takes --split"),
         (("--data", "set", "--split", "many", "--clear", "set"), "and no --clear"),
+        (("--data", "set", "--split", "many", "--crop", "0,0,9,9"), "--crop is for --clear"),
+        (
+            ("--data", "set", "--split", "many", "--alarms-per-hour", "0"),
+            "--alarms-per-hour is for",
+        ),
         (("--out", "mine"), "give --clear and --out, for alarms; or --data and --split"),
         (("--data", "set", "--split", "many"), "are not calibrated yet: give --out"),
         (

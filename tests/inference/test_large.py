@@ -47,6 +47,20 @@ def test_a_wide_target_is_one_and_lies_where_it_is(width: int) -> None:
     assert target.bbox[2] == pytest.approx(width, abs=4)
 
 
+def test_a_small_target_in_the_box_of_a_slanted_one_remains() -> None:
+    frame = np.full((97, 151), 20, np.float32)
+    for step in range(60):
+        frame[20 + step : 26 + step, 20 + step : 26 + step] = 200
+    frame[25:28, 70:73] = 200
+
+    def find(frames: Sequence[Frame], rule: InputRule) -> list[NDArray[np.float32]]:
+        return [np.where(each > 100, np.float32(0.9), 0) for each in frames]
+
+    targets = Prediction(find_large([frame], RULE, find)[0]).targets
+    assert {(target.x, target.y) for target in targets if target.area < 50} == {(71, 26)}
+    assert len(targets) == 2
+
+
 @pytest.mark.parametrize("width", [3, 20])
 def test_what_is_small_is_the_first_looks(width: int) -> None:
     frame = make_frame(width)

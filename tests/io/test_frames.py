@@ -454,7 +454,7 @@ def test_other_kinds_have_one_page(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"just some text\n", "is not a frame that pinglow reads"),
+        (b"just some text\n", "is not a frame that pinglow reads: .*; predict --raw reads"),
         (b"PK\x03\x04 a zip", "damaged or cut short"),
         (as_npy(np.zeros((2, 3, 4))), r"shape \(2, 3, 4\)"),
         (as_npy(np.zeros(7)), r"shape \(7,\)"),

@@ -204,5 +204,7 @@ def test_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hide_login("rtsp://u:p@cam/ir?user=a&Password=b&t=1") == (
         "rtsp://***@cam/ir?user=a&Password=***&t=1"
     )
+    assert hide_login("rtsp://u:p@ss:w@cam/ir") == "rtsp://***@cam/ir"
+    assert hide_login("http://cam/ir?mail=a@b") == "http://cam/ir?mail=a@b"
     with pytest.raises(OptionError, match="--raw is for pipes"):
         open_stream("rtsp://cam", RawFormat.parse("4x4:gray8"))

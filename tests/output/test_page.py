@@ -180,6 +180,23 @@ def test_frames_are_filtered_and_looked_through(browser: Any, tmp_path: Path, wi
     tab.close()
 
 
+def test_targets_that_are_not_listed_count_until_the_lowest_score_is_above_a_listed_one(
+    browser: Any, tmp_path: Path
+) -> None:
+    found = Detections(np.array([[5.0, 6.0, 3.0, 4.0]] * 130), np.linspace(0.9, 0.2, 130))
+    write(tmp_path, FrameRecord("a.png", 0, "a", np.zeros((40, 60), np.uint16), found))
+    tab = browser.new_page(viewport={"width": 1280, "height": 800})
+    tab.goto((tmp_path / "html" / "index.html").as_uri())
+    assert tab.locator("#count").inner_text() == "1 of 1 frame, 130 targets"
+    bound = "[...steps.keys()].find((step) => steps[step][0] > 0.5)"
+    tab.evaluate(f"$('lowest').value = {bound}; filter(); show(0)")
+    lowest = tab.evaluate(f"steps[{bound}][0]")
+    above = int((found.scores >= lowest).sum())
+    assert tab.locator("#count").inner_text() == f"1 of 1 frame, {above} targets"
+    assert tab.locator("#targets li").count() == above
+    tab.close()
+
+
 def test_five_thousand_frames_open_and_scroll(browser: Any, tmp_path: Path) -> None:
     write(tmp_path, make_record("a", (5, 6, 0.9)))
     (line,) = (tmp_path / "html" / "frames.jsonl").read_text().splitlines()

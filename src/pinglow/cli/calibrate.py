@@ -130,12 +130,18 @@ def calibrate(
     from pinglow.inference.predictor import Predictor
 
     if data is not None:
-        from pinglow.cli.score_calibration import calibrate_by_targets
+        from pinglow.cli.score_calibration import calibrate_by_targets, refuse_beside_data
 
         if clear is not None or split is None:
             raise OptionError("--data takes --split, the list of its frames, and no --clear")
+        refuse_beside_data(
+            **{"alarms_per_hour": alarms_per_hour, "alarms_per_frame": alarms_per_frame},
+            **{"rate": rate, "ignore": ignore, "crop": crop, "resume": resume or None},
+            every=None if every == 1 else every,
+        )
         if out is not None:
             check_output_folder("--out", out)
+            _earlier_model(out)
         loaded = Predictor.load(
             model,
             backend=backend,
@@ -143,6 +149,7 @@ def calibrate(
             precision=precision,
             tile=tile or None,
             flips=flips,
+            large=large,
         )
         calibrate_by_targets(loaded, model, data, split, out)
         return
@@ -354,7 +361,8 @@ def _tell(footage: ClearFootage, rates: list[LevelRate], wish: Wish, out: Path) 
         for rank, alarm in enumerate(alarms[:_LISTED], start=1):
             listed.add_row(*_alarm_row(rank, alarm))
         console.print(listed)
-        echo(f"The {len(alarms)} surest alarms are in {out / 'alarms.csv'}, pictures in alarms/.")
+        are = "alarm is" if len(alarms) == 1 else "alarms are"
+        echo(f"{len(alarms)} {are} in {out / 'alarms.csv'}, surest first; pictures in alarms/.")
     if clips < FEWEST_CLIPS:
         echo(
             f"note: {clips} clip{'s' * (clips != 1)}: the bound takes alarms as independent; that "

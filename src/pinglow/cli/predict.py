@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -212,10 +211,10 @@ def predict(
     log = None if out == _STDOUT else JobLog(out, names, settings, resume)
     done_before = 0 if log is None else len(log.done)
     extra: list[Sink] = [] if watch is None else [watch]
-    # Alarms are counted as `pinglow calibrate` counts them, which sees no frames.
-    make = partial(Tracker, compensate=watch is None) if track else None
     try:
-        summary = _run(found, predictor, out, names, log, selection, make, extra)
+        summary = _run(
+            found, predictor, out, names, log, selection, Tracker if track else None, extra
+        )
     finally:
         if watch is not None:
             echo(f"monitor: {watch.describe()}", err=True)
@@ -351,7 +350,7 @@ def _tell_none(broken: int, done_before: int, out: Path) -> None:
     if done_before and broken:
         raise FrameError("nothing else was left to do: mend what was left out, then --resume")
     if broken:
-        raise FrameError(f"none of the {broken} frames could be read: see above why")
+        raise FrameError("no frame could be read: see above why")
     if not done_before:
         raise OptionError(
             "no frame was taken: the videos have none between --start and --end that --every "

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from pinglow.models.score import ScoreCalibration
 
 
+def refuse_beside_data(**options: object) -> None:
+    """Refuse options of --clear, which would do nothing beside --data; None: it is not given.
+
+    Raises:
+        OptionError: One is given.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise OptionError(
+                f"--{name.replace('_', '-')} is for --clear: leave it out with --data"
+            )
+
+
 def calibrate_by_targets(
     predictor: Predictor | BoxPredictor,
     model: str,
@@ -74,7 +87,14 @@ def calibrate_by_targets(
         found = counter.fit()
     _show(found)
     if out is not None:
-        changed = card.model_copy(update={"calibration": found})
+        # An operating point is a score of the calibration that it was found with.
+        changed = card.model_copy(update={"calibration": found, "operating_point": None})
+        if card.operating_point is not None:
+            echo(
+                "note: scores are others now, so the operating point is left out: find it again "
+                "with pinglow calibrate --clear",
+                err=True,
+            )
         echo(f"The model with these scores: {save_with_card(find_model(model), changed, out)}")
     if broken:
         raise typer.Exit(2)

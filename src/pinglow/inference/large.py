@@ -11,11 +11,12 @@ from scipy import ndimage
 
 from pinglow.border import hide_border
 from pinglow.preprocess import InputRule, resample
-from pinglow.structures import FloatArray, label_targets
+from pinglow.structures import FAINT, FloatArray, label_targets
 
 _REDUCED: Final = (2, 4)  # how many pixels become one, along a side
 _WIDE: Final = 24  # px of the frame; what is smaller is the first look's
 _ABOVE: Final = 0.5  # probability of a pixel in what the second look outlines
+_NEAR: Final = 4  # px around it in which the first look's fragments of it lie
 _SMALLEST: Final = 8  # px, the short side of a reduced frame
 
 Find = Callable[[Sequence[NDArray[Any]], InputRule], list[FloatArray]]
@@ -64,14 +65,25 @@ def _is_any(frame: FloatArray) -> bool:
 
 
 def _join(probability: FloatArray, again: FloatArray) -> None:
-    """Take over what is wide, (H, W) in place; in its box nothing else remains.
+    """Take over what is wide, (H, W) in place; of its fragments nothing remains.
 
-    Of a wide target the first look often finds fragments, each of which would be a target.
+    Of a wide target the first look often finds fragments, each of which would be a target. What
+    stands apart is no fragment, also in the box of a slanted one.
     """
     labels, _ = label_targets(again > _ABOVE)
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        if max(side.stop - side.start for side in box) < _WIDE:
+    for number, place in enumerate(ndimage.find_objects(labels), start=1):
+        if max(side.stop - side.start for side in place) < _WIDE:
             continue
+        box = tuple(slice(max(0, side.start - _NEAR), side.stop + _NEAR) for side in place)
         inside = labels[box] == number
+        near = ndimage.binary_dilation(
+            ndimage.binary_fill_holes(inside), np.ones((3, 3), np.bool_), iterations=_NEAR
+        )
+        first = probability[box]
+        pieces, count = label_targets((first > FAINT) & ~inside)
+        is_fragment = np.zeros(count + 1, np.bool_)
+        is_fragment[pieces[near]] = True
+        is_fragment[0] = False  # no piece
+        first[is_fragment[pieces]] = 0
         # The first look may have outlined it, more finely.
-        probability[box] = np.where(inside, np.maximum(probability[box], again[box]), 0)
+        first[inside] = np.maximum(first, again[box])[inside]

@@ -71,6 +71,7 @@ def find_opener(path: Path | MemoryFile) -> Opener:
             return opener
     raise FrameError(
         f"{path} is not a frame that pinglow reads: convert it to PNG, TIFF, NPY, PGM, BMP or JPEG"
+        "; predict --raw reads frames without a header"
     )
 
 

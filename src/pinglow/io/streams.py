@@ -22,7 +22,7 @@ from pinglow.io.video import choose_stream, decode_counts
 
 _SCHEMES: Final = "rtsp|rtsps|rtmp|rtmps|rtp|udp|tcp|srt|http|https"
 _ADDRESS: Final = re.compile(rf"(?P<scheme>{_SCHEMES})://(?P<rest>.+)", re.IGNORECASE)
-_LOGIN: Final = re.compile(r"(?<=://)[^/@]*@")
+_LOGIN: Final = re.compile(r"(?<=://)[^/?#]*@")  # passwords have @, too
 _SECRET: Final = re.compile(r"(?<=[?&])(\w*(?:pass|pwd|token|key|secret)\w*)=[^&]*", re.IGNORECASE)
 _PATIENCE: Final = (10.0, 10.0)  # seconds to open, and between two packets
 _OPTIONS: Final = {
