@@ -507,6 +507,21 @@ def test_an_image_above_one_of_its_name_is_the_one_that_is_named(tmp_path: Path)
         assert [bool(mask.any()) for mask in masks] == [True, False]
 
 
+def test_an_empty_label_file_away_from_its_image_is_no_frame_without_targets(
+    tmp_path: Path,
+) -> None:
+    source = make(tmp_path / "in", "labelme")
+    images = write_images(tmp_path / "images")
+    for image in source.rglob("*.png"):
+        image.unlink()
+    [label] = source.rglob("c.json")
+    label.write_text("")
+    done = import_labels(source, tmp_path / "out", images=images, keep_unlabeled=True)
+    assert done.frames == 3
+    assert len(done.broken) == 1
+    assert "c.json is not whole JSON" in done.broken[0]
+
+
 def test_panoptic_coco_is_named_as_what_it_is(tmp_path: Path) -> None:
     write_images(tmp_path / "in" / "images", "b")
     content = {

@@ -127,8 +127,8 @@ def find_format(source: Path) -> str | None:
 def find_label_files(source: Path, name: str) -> list[Path]:
     """The files of labels of a format in a folder and its subfolders, sorted.
 
-    Of a format with a file a frame, a file that cannot be told is taken if an image has its name:
-    it may be cut short.
+    Of a format with a file a frame, a file that cannot be told is taken if an image has its name
+    or if it is empty: it may be cut short.
 
     Raises:
         OptionError: There is no such format.
@@ -145,15 +145,17 @@ def find_label_files(source: Path, name: str) -> list[Path]:
     if form.absent_is_empty:  # a file without targets is empty
         folders = {path.parent for path in paths if name_format(path) == name}
         return [path for path in paths if path.parent in folders and path.stem != "classes"]
-    files = [path for path in paths if name_format(path) == name or _lies_by_image(path, form)]
+    files = [path for path in paths if name_format(path) == name or _may_be_cut(path, form)]
     if not files:
         raise DataError(f"{source} holds no labels of {form.title} ({form.suffix} files)")
     return files
 
 
-def _lies_by_image(path: Path, form: LabelFormat) -> bool:
+def _may_be_cut(path: Path, form: LabelFormat) -> bool:
     if form.whole:
         return False
+    if not path.stat().st_size:
+        return True
     return any(path.with_suffix(suffix).is_file() for suffix in frame_suffixes())
 
 
