@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import struct
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -305,13 +306,18 @@ def _read_matlab(path: Path) -> NDArray[Any]:
 
 
 def _check_gray(path: Path) -> None:
-    try:
-        with Image.open(path) as image:
+    # The plug-in itself, not Image.open: ultralytics replaces that by one that installs packages.
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        return
+    with path.open("rb") as file:
+        try:
+            image = Image.OPEN[kind][0](file, str(path))
             if image.mode not in ("P", "RGB", "RGBA"):
                 return
             red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
-    except OSError:  # of a kind that Pillow does not know
-        return
+        except (SyntaxError, LookupError, TypeError, ValueError, OSError, struct.error):
+            return  # of a kind that Pillow does not know, or broken, which its reader tells
     if not (np.array_equal(red, green) and np.array_equal(red, blue)):
         raise DataError(f"Prediction {path} is in color: save gray levels")
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from pinglow.errors import DataError
 from pinglow.files import write_whole
@@ -111,7 +112,8 @@ def _form(
 def _decode_mask(text: Any, shape: Shape, place: str) -> BoolArray:
     try:
         data = base64.b64decode(text, validate=True)
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        # Not Image.open: ultralytics replaces that by one that installs packages.
+        with PngImageFile(io.BytesIO(data)) as image:
             if image.height > shape[0] or image.width > shape[1]:
                 raise DataError(
                     f"{place} is a mask of {image.width} x {image.height} px, but its frame has "
