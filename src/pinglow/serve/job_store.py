@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypedDict
+from typing import Any, ClassVar, Final, Literal
 
 from pinglow.errors import DataError, FrameError
 from pinglow.files import NO_ROOM, claim
@@ -48,7 +48,8 @@ class DiskFullError(ServiceError):
     retry_after: ClassVar[int] = 60
 
 
-class Broken(TypedDict):
+@dataclass(frozen=True)
+class Broken:
     """A frame that could not be read or predicted, and why."""
 
     source: str
@@ -110,7 +111,7 @@ class Job:
         if broken is not None:
             self.state.broken_frames += 1
             if len(self.state.broken) < _MOST_BROKEN:
-                self.state.broken.append(broken)
+                self.state.broken.append(Broken(**broken))
         for name, value in changes.items():
             setattr(self.state, name, value)
         self._changed.set()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
+from fastapi.exceptions import WebSocketRequestValidationError
 
 from pinglow.errors import PinglowError
 from pinglow.inference.ignored import Ignored
@@ -165,9 +166,7 @@ async def stream(
 ) -> None:
     """Answer each frame with a line: its targets with tracks, what was dropped, how late it is."""
     service = service_of(socket)
-    offered = socket.scope["subprotocols"]
-    chosen = [each for each in offered if each == PROTOCOL or each.startswith(SUBPROTOCOL)]
-    await socket.accept(PROTOCOL if PROTOCOL in chosen else next(iter(chosen), None))
+    await socket.accept(_choose_protocol(socket))
     if service.streams >= service.settings.streams:
         await socket.close(_BUSY, f"{service.streams} streams are open already: try again later")
         return
@@ -188,6 +187,21 @@ async def stream(
     finally:
         service.streams -= 1
         service.active -= 1
+
+
+async def refuse_values(socket: WebSocket, error: Exception) -> None:
+    """Say which parameter is impossible: a browser tells only why an open stream was closed."""
+    assert isinstance(error, WebSocketRequestValidationError)
+    first = error.errors()[0]
+    await socket.accept(_choose_protocol(socket))
+    await _close(socket, _REFUSED, f"{first['loc'][-1]}: {first['msg']}")
+
+
+def _choose_protocol(socket: WebSocket) -> str | None:
+    """Of the subprotocols that the client offers."""
+    offered: list[str] = socket.scope["subprotocols"]
+    chosen = [each for each in offered if each == PROTOCOL or each.startswith(SUBPROTOCOL)]
+    return PROTOCOL if PROTOCOL in chosen else next(iter(chosen), None)
 
 
 def _make_tracker(rate: float) -> Tracker:
