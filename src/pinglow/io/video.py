@@ -28,6 +28,8 @@ _logger = logging.getLogger("pinglow")
 _TICK = 1e-3  # seconds; some containers round times to it
 _NO_VIDEO = 0x400 | 0x800  # FFmpeg's dispositions of cover art and of thumbnails
 _AMBIGUOUS = ("rgb555le", "rgb565le", "rgb555be", "rgb565be")  # what raw 16 bits are taken for
+_KINDS = "mov,matroska,avi,asf,flv,mpegts,mpeg,mpegvideo,mxf,yuv4mpegpipe"
+"""FFmpeg's names of what is opened: no playlist, by which a file could name others."""
 _PACKED = {"yuyv422": 0, "uyvy422": 1}  # where the first luma of a packed pair is
 
 VIDEO_SUFFIXES: frozenset[str] = frozenset(
@@ -203,7 +205,7 @@ def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
 
 def _open_container(av: Any, path: str) -> Any:
     try:
-        return av.open(path)
+        return av.open(path, options={"format_whitelist": _KINDS})
     except EOFError:  # FFmpeg does not know a transport stream of a few packets
         if not is_transport(Path(path)):
             raise
