@@ -18,7 +18,7 @@ export async function runJob({ file, label }, settings, { tell, signal, onBusy }
     state = await (await ask(address, { signal, onBusy })).json();
   }
   if (state.state !== "done") throw Object.assign(new Error(state.detail ?? `the job was ${state.state}`), { status: 422 });
-  const [lines, coco] = await Promise.all([results(job.id, "targets.jsonl"), results(job.id, "coco")]);
+  const [lines, coco] = await Promise.all([results(job.id, "targets.jsonl"), results(job.id, "coco.json")]);
   return { id: job.id, lines: join(await lines.text(), JSON.parse(await coco.text())), broken: state.broken ?? [] };
 }
 

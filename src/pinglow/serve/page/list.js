@@ -43,6 +43,7 @@ export class List {
   item(frame, place) {
     if (!frame.item) this.make(frame);
     const { item } = frame, button = item.firstChild, about = this.describe(frame);
+    item.classList.toggle("broken", frame.state === "broken");
     item.style.top = `${place * ROW}px`;
     item.setAttribute("aria-posinset", place + 1);
     item.setAttribute("aria-setsize", this.frames.length);

@@ -125,9 +125,9 @@ export class Store {
       this.changed();
     }
     const words = { name: frame.label, save: "outlines", min_score: 0, ignore: this.regions };
-    const line = frame.sequence ? await this.follow(frame)
-      : await (await this.post(frame, words, signal)).json();
-    if (!signal.aborted) Object.assign(frame, { line, state: "done", detail: "" });
+    const answer = frame.sequence ? await this.follow(frame)
+      : { line: await (await this.post(frame, words, signal)).json() };
+    if (!signal.aborted) Object.assign(frame, { ...answer, state: "done", detail: "" });
   }
 
   // The line of the next frame of a sequence, with tracks.
@@ -137,9 +137,10 @@ export class Store {
       sequence.stream = new Stream({ rate: sequence.rate, ...sequence.settings });
       await sequence.stream.open();
     }
-    const line = await sequence.stream.send(await file.arrayBuffer());
+    const { time: _, ...line } = await sequence.stream.send(await file.arrayBuffer());
     if (line.detail) throw new ServiceError(422, line.detail);
-    return { ...line, source: label, frame: 0 };
+    // The line of a still has no time.
+    return { time: line.frame / sequence.rate, line: { ...line, source: label, frame: 0 } };
   }
 
   async workOnClip(frame, signal) {

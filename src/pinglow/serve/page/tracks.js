@@ -20,7 +20,7 @@ export function collect(frames, targetsOf) {
   return [...tracks.values()].sort((one, other) => one.number - other.number);
 }
 
-export const timeOf = (frame) => frame.line?.time ?? frame.line?.frame ?? frame.number;
+export const timeOf = (frame) => frame.time ?? frame.line.time ?? frame.line.frame;
 
 const make = (tag, attributes, text) => {
   const element = document.createElementNS(SPACE, tag);
