@@ -71,13 +71,16 @@ class Ignored:
         self._area: BoolArray | None = None  # of frames of the shape that came last
 
     @classmethod
-    def parse(cls, words: Sequence[str], crop: str | None = None) -> Ignored | None:
+    def parse(
+        cls, words: Sequence[str], crop: str | None = None, *, files: bool = True
+    ) -> Ignored | None:
         """What ``--ignore`` and ``--crop`` say.
 
         Args:
             words: Each x,y,w,h, or a polygon x,y;x,y;x,y, or the path of a mask image or of
                 polygons in JSON.
             crop: x,y,w,h.
+            files: Whether a word may be a path: not where it comes from another machine.
 
         Returns:
             None where they say nothing.
@@ -91,7 +94,7 @@ class Ignored:
         polygons: list[list[Ring]] = []
         mask: BoolArray | None = None
         for word in words:
-            if Path(word).is_file():
+            if files and Path(word).is_file():
                 if Path(word).suffix.lower() in _JSON:
                     polygons += read_polygons(Path(word))
                 else:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
+from pinglow.io.memory import MemoryFile
+
 _HEAD: Final = 2**16  # bytes; MXF may begin with as many of something else
 _TAIL: Final = 2**17  # bytes of a program stream that are walked
 _ZEROS: Final = 1024  # at the end of a download that was never filled
@@ -27,7 +29,7 @@ _PICTURES: Final = (b"hei", b"hev", b"mif", b"msf", b"avi", b"crx")  # HEIF, AVI
 _BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot"})
 
 
-def is_container(path: Path) -> bool:
+def is_container(path: Path | MemoryFile) -> bool:
     """Whether a file begins as a video does."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
