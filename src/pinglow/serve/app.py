@@ -7,17 +7,18 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pinglow._version import __version__
-from pinglow.serve import health, predict
+from pinglow.serve import health, jobs, page, predict, streams
 from pinglow.serve.answers import ALWAYS, refusal_body, refusals
 from pinglow.serve.gate import GONE, Gate
-from pinglow.serve.pool import Pool, ServiceError
+from pinglow.serve.pool import Pool
 from pinglow.serve.service import Service
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import ServiceError
 
 _UNSAID: Final = {  # by the framework, in a sentence
     "Not Found": "there is nothing at this address: /openapi.json lists what there is",
@@ -36,8 +37,10 @@ def make_app(settings: ServeSettings, pool: Pool) -> FastAPI:
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
+        service.jobs.open()
         await pool.start()
         yield
+        await service.jobs.close()
         await pool.close()
 
     app = FastAPI(
@@ -52,12 +55,13 @@ def make_app(settings: ServeSettings, pool: Pool) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(Gate, service=service)
-    for part in (health, predict):
+    for part in (page, health, predict, jobs, streams):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_values)
     app.add_exception_handler(ServiceError, _refuse_for_now)
     app.add_exception_handler(ClientDisconnect, _forget)
+    app.add_exception_handler(WebSocketRequestValidationError, streams.refuse_values)
     return app
 
 

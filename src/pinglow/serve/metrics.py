@@ -21,7 +21,8 @@ from prometheus_client import (
 
 from pinglow.inference.monitor import AlarmMonitor
 from pinglow.models.card import OperatingPoint
-from pinglow.serve.pool import Answer, Loaded, Pool
+from pinglow.serve.pool import Pool
+from pinglow.serve.tasks import Answer, Loaded
 
 _logger = logging.getLogger("pinglow.serve")
 

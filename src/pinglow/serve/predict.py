@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect
 
 from pinglow.serve.answers import FrameLine, FrameLines, binary, refusal_body, refusals
 from pinglow.serve.bodies import read_body
-from pinglow.serve.pool import Answer, Task
 from pinglow.serve.service import service_of
+from pinglow.serve.tasks import Answer, Task
 
 router = APIRouter()
 
@@ -131,7 +131,7 @@ async def _read_form(request: Request, body: bytes) -> list[tuple[str, bytes]]:
         HTTPException: It is none, or has no files or too many.
     """
 
-    async def once() -> AsyncIterator[bytes]:
+    async def once() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(request.headers, once(), max_files=_MOST, max_fields=_MOST)

@@ -27,8 +27,8 @@ from pinglow.output.sink import FrameRecord, encode_png
 from pinglow.output.sinks import check_sinks
 from pinglow.output.tables import frame_with_targets
 from pinglow.serve.logs import log_to_stderr
-from pinglow.serve.pool import Answer, Loaded, Statistics, Task
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Answer, Loaded, Statistics, Task
 from pinglow.structures import Detections, Prediction
 
 if TYPE_CHECKING:
