@@ -156,7 +156,9 @@ class Tab:
         self.tab.locator("#files").set_input_files(list(paths))
         self.wait("#stop", hidden=True)
 
-    def wait(self, where: str, text: str | re.Pattern[str] | None = None, hidden: bool = False) -> None:
+    def wait(
+        self, where: str, text: str | re.Pattern[str] | None = None, hidden: bool = False
+    ) -> None:
         from playwright.sync_api import expect
 
         if hidden:
@@ -188,7 +190,9 @@ class Tab:
         expect(self.tab.locator("#canvas")).to_be_visible()
         left, top = self.point(x, y)
         box = self.tab.locator("#canvas").bounding_box()
-        shot = Image.open(io.BytesIO(self.tab.screenshot(clip={"x": left, "y": top, "width": 1, "height": 1})))
+        shot = Image.open(
+            io.BytesIO(self.tab.screenshot(clip={"x": left, "y": top, "width": 1, "height": 1}))
+        )
         assert box["width"] > 0
         return int(shot.convert("L").getpixel((0, 0)))
 
@@ -219,7 +223,9 @@ def check_files(client: httpx.Client) -> None:
     index = client.get("/")
     assert index.headers["content-type"] == "text/html; charset=utf-8"
     assert f'<meta name="version" content="{__version__}">' in index.text
-    policy = dict(rule.split(" ", 1) for rule in index.headers["content-security-policy"].split("; "))
+    policy = dict(
+        rule.split(" ", 1) for rule in index.headers["content-security-policy"].split("; ")
+    )
     assert policy["default-src"] == "'none'"
     assert {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")} == {"'self'"}
     assert not re.findall(r"<style|style=|<script(?![^>]* src=)|\son\w+=", index.text)
@@ -315,7 +321,10 @@ def test_downloads_are_what_the_command_writes(
     for line in (*lines, *theirs):
         line.pop("name")  # which a job makes unique and free of odd letters
     assert lines == theirs
-    coco, their = json.loads(page.download("COCO")), json.loads((expected / "coco.json").read_text())
+    coco, their = (
+        json.loads(page.download("COCO")),
+        json.loads((expected / "coco.json").read_text()),
+    )
     for image in (*coco["images"], *their["images"]):
         image.pop("name")
     assert coco == their
