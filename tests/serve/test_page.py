@@ -264,7 +264,7 @@ def test_frames_are_looked_through(
     page.wait("#caption", "0 targets")
     page.tab.keyboard.press("ArrowRight")
     page.wait("#caption", "cannot be used")
-    assert "broken, <b>.tif" in page.tab.get_by_role("alert").inner_text()
+    assert "broken, <b>.tif" in page.text("#detail")
     page.tab.keyboard.press("ArrowLeft")
     page.tab.keyboard.press("ArrowLeft")
     page.wait("#title", "a2.tif")
@@ -368,7 +368,7 @@ def test_regions_are_drawn_asked_for_and_told_as_options(
     assert options == f'--ignore "30,20,20,20" --ignore "{polygon}"'
     page.tab.get_by_role("button", name="Remove region 30,20,20,20").click()
     page.wait("#caption", "1 target")
-    region = page.tab.get_by_label("Draw one on the frame")
+    region = page.tab.get_by_label("or give x,y,w,h")
     region.fill("1,2,3")
     region.press("Enter")
     assert "Give whole pixels" in page.text("#region-fault")

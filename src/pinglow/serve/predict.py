@@ -26,7 +26,7 @@ async def predict(
     ignore: Annotated[list[str], Query()] = [],  # noqa: B006
     crop: str | None = None,
     name: str = "frame",
-    save: Literal["mask", "overlay", "probability"] | None = None,
+    save: Literal["mask", "overlay", "probability", "outlines", "counts"] | None = None,
 ) -> Response:
     """Find the targets of one frame."""
     service = service_of(request)
@@ -35,7 +35,8 @@ async def predict(
     want = save or ("overlay" if wants_picture else "targets")
     task = Task(body, name, want, min_score, tuple(ignore), crop)
     answer = await until_gone(request, service.pool.submit(task))
-    service.metrics.count(answer)
+    if want != "counts":
+        service.metrics.count(answer)
     request.state.queue_ms = round(1e3 * answer.queued, 2)
     request.state.batch = answer.batch
     return respond(request, answer)
