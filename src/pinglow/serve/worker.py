@@ -69,21 +69,15 @@ def work(connection: Connection, settings: ServeSettings) -> None:
 
 def describe(predictor: Predictor | BoxPredictor) -> Loaded:
     """What a model is, and how it computes."""
-    pixels = isinstance(predictor, Predictor)
-    device = (
-        str(predictor.backend.device)
-        if pixels
-        else str(next(predictor.network.parameters()).device)
-    )
-    return Loaded(
-        card=predictor.card.model_dump(mode="json"),
-        kind=predictor.kind,
-        min_score=predictor.min_score,
-        device=device,
-        backend=predictor.backend.name if pixels else "torch",
+    if isinstance(predictor, Predictor):
+        backend, device = predictor.backend.name, str(predictor.backend.device)
         # On a CPU frames gain nothing by being computed together; see `batch_pixels`.
-        most=_TOGETHER if pixels and predictor.batch_pixels > 1 else 1,
-    )
+        most = _TOGETHER if predictor.batch_pixels > 1 else 1
+    else:
+        network: Any = predictor.network
+        backend, device, most = "torch", str(next(network.parameters()).device), 1
+    card = predictor.card.model_dump(mode="json")
+    return Loaded(card, predictor.kind, predictor.min_score, device, backend, most)
 
 
 def _warm_frame() -> NDArray[Any]:
@@ -172,7 +166,8 @@ def _find_one(
     try:
         own = _with_score(predictor, task)
         own.ignore = Ignored.parse(task.ignore, task.crop, files=False)
-        return own(frame)
+        found: _Found = own(frame)
+        return found
     except PinglowError as error:
         return error
 
