@@ -72,7 +72,7 @@ _RETRY: Final = {
     "Retry-After": {"description": "seconds", "schema": {"type": "integer"}, "required": True}
 }
 
-ALWAYS: Final = (401, 403, 500, 503)
+ALWAYS: Final = (401, 403, 422, 500, 503)
 """What every endpoint may answer."""
 
 
