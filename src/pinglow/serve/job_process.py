@@ -76,15 +76,21 @@ def main() -> int:
     order = Order(**json.loads(Path(ORDER).read_bytes()))
     try:
         tell(**_carry_out(order, tell), state="done")
-    except PinglowError as error:
-        tell(state="failed", detail=str(error))
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        tell(state="failed", detail="the service's disk is full: try again later")
-    except MemoryError:
-        tell(state="failed", detail="the service has not enough memory for this job")
+    except (PinglowError, OSError, MemoryError) as error:
+        tell(state="failed", detail=_explain(error))
     return 0
+
+
+def _explain(error: Exception) -> str:
+    """One sentence for the client; what only the operator can mend is raised, for the log."""
+    if isinstance(error, MemoryError):
+        return "the service has not enough memory for this job: send it in parts"
+    cause = error.__cause__ if isinstance(error, DataError) else error
+    if isinstance(cause, OSError):  # of writing results
+        if cause.errno in NO_ROOM:
+            return "the service has no room for the results: try again later"
+        raise error
+    return str(error)
 
 
 def _end_with_service() -> None:

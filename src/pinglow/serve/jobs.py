@@ -16,27 +16,35 @@ from starlette.responses import FileResponse, StreamingResponse
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.inference.ignored import Ignored
 from pinglow.io.source import Selection
+from pinglow.output.sinks import SINKS, split_names
 from pinglow.serve.bodies import stream_body
 from pinglow.serve.job_process import RESULTS, Order
-from pinglow.serve.job_store import Job, JobState, find_video
+from pinglow.serve.job_store import Job, JobState, find_result
 from pinglow.serve.service import Service, service_of
 from pinglow.serve.unpacking import clean_name
 
 router = APIRouter(tags=["jobs"])
 
-_SAVED: Final = ("jsonl", "csv", "coco", "parquet", "overlay", "mask")
 _TYPES: Final = {
     ".jsonl": "application/x-ndjson",
     ".csv": "text/csv",
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
     ".mp4": "video/mp4",
-    ".zip": "application/zip",
+    ".png": "image/png",
+    ".webp": "image/webp",
 }
 _GROWTH: Final = 4  # times that an archive may grow when it is unpacked
 _CHUNK: Final = 2**18
 
-_Save = Annotated[str, Query(pattern=f"^({'|'.join(_SAVED)})(,({'|'.join(_SAVED)}))*$")]
+_ONE: Final = f"({'|'.join(SINKS)})"
+_Save = Annotated[
+    str,
+    Query(
+        description=f"what is written, with commas: any of {', '.join(SINKS)}",
+        json_schema_extra={"pattern": f"^{_ONE}(,{_ONE})*$"},
+    ),
+]
 _Errors = dict[int | str, dict[str, Any]]
 
 
@@ -64,7 +72,7 @@ async def add_job(
         Ignored.parse(ignore, crop, files=False)
         order = Order(
             name=clean_name(name).rpartition("/")[2] or "upload",
-            save=list(dict.fromkeys(save.split(","))),
+            save=split_names(save),
             model=_model(service, min_score),
             track=track,
             selection=(every, start, end),
@@ -112,27 +120,24 @@ async def follow_job(request: Request, job_id: str) -> StreamingResponse:
     return StreamingResponse(tell(), media_type="text/event-stream")
 
 
-@router.get("/v1/jobs/{job_id}/results/{name}")
+@router.get("/v1/jobs/{job_id}/results/{name:path}")
 async def fetch_result(request: Request, job_id: str, name: str) -> Response:
-    """A file that a job has written, of those that its "results" list; folders come as a zip."""
+    """What a job has written: of its "results", or a file of a folder, as masks/0001_mask.png.
+
+    A folder comes as a zip.
+    """
     job = _find(request, job_id)
     if not job.state.ended:
         raise HTTPException(409, f"the job is {job.state.state}: its results come when it is done")
-    if name not in job.state.results:
+    path = find_result(job.folder / RESULTS, name)
+    if path is None:
         have = ", ".join(job.state.results) or "none"
         raise HTTPException(404, f"the job has no such result: it has {have}")
-    folder = job.folder / RESULTS
-    path = folder / name
-    shown = f"{Path(job.state.name).stem}-{name}"
-    if name == "overlay.mp4":
-        path = find_video(folder / "overlays") or path
-    if path.suffix == ".zip":
-        return StreamingResponse(
-            zip_folder(path.with_suffix("")),
-            media_type=_TYPES[path.suffix],
-            headers={"Content-Disposition": f'attachment; filename="{name}"'},
-        )
-    return FileResponse(path, media_type=_TYPES[path.suffix], filename=shown)
+    if path.is_dir():
+        headers = {"Content-Disposition": f'attachment; filename="{path.name}.zip"'}
+        return StreamingResponse(zip_folder(path), media_type="application/zip", headers=headers)
+    media_type = _TYPES.get(path.suffix, "application/octet-stream")
+    return FileResponse(path, media_type=media_type, filename=path.name)
 
 
 def _find(request: Request, job_id: str) -> Job:
@@ -158,8 +163,8 @@ def zip_folder(folder: Path) -> Iterator[bytes]:
     """The files of a folder as a zip, as it is made; they are stored, being compressed already."""
     taken = _Taken()
     with zipfile.ZipFile(taken, "w") as archive:  # type: ignore[arg-type]
-        for path in sorted(folder.iterdir()):
-            entry = zipfile.ZipInfo.from_file(path, path.name)
+        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+            entry = zipfile.ZipInfo.from_file(path, path.relative_to(folder).as_posix())
             with path.open("rb") as file, archive.open(entry, "w", force_zip64=True) as into:
                 while chunk := file.read(_CHUNK):
                     into.write(chunk)
