@@ -194,9 +194,10 @@ def test_a_stream_goes_on_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (task.ignore, task.crop) == (("0,0,2,2",), "0,0,4,4")
         for content, code in [(b"unready", 1013), (b"x" * 1100, 1009), ("text", 1003)]:
             with client.websocket_connect("ws://127.0.0.1/v1/streams") as stream:
-                stream.send({"type": "websocket.receive"} | (
-                    {"text": content} if isinstance(content, str) else {"bytes": content}
-                ))
+                stream.send(
+                    {"type": "websocket.receive"}
+                    | ({"text": content} if isinstance(content, str) else {"bytes": content})
+                )
                 with pytest.raises(WebSocketDisconnect) as caught:
                     stream.receive_text()
                 assert caught.value.code == code

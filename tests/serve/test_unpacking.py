@@ -194,9 +194,7 @@ def test_two_members_of_one_name(tmp_path: Path, out: Path) -> None:
         unpack(tmp_path / "sent", "sent", out, 100)
 
 
-def test_too_many_members(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_members(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpacking, "MOST_MEMBERS", 2)
     _zip(tmp_path / "sent")
     with pytest.raises(FrameError, match="more than 2 members"):

@@ -17,9 +17,11 @@ from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.inference.ignored import Ignored
 from pinglow.io.source import Selection
 from pinglow.output.sinks import SINKS, split_names
+from pinglow.serve.answers import binary, refusals
 from pinglow.serve.bodies import stream_body
 from pinglow.serve.job_process import RESULTS, Order
 from pinglow.serve.job_store import Job, JobState, find_result
+from pinglow.serve.predict import Crop, Ignore, MinScore, Name
 from pinglow.serve.service import Service, service_of
 from pinglow.serve.unpacking import clean_name
 
@@ -34,6 +36,7 @@ _TYPES: Final = {
     ".png": "image/png",
     ".webp": "image/webp",
 }
+_EVENTS: Final = "text/event-stream"
 _GROWTH: Final = 4  # times that an archive may grow when it is unpacked
 _CHUNK: Final = 2**18
 
@@ -45,38 +48,58 @@ _Save = Annotated[
         json_schema_extra={"pattern": f"^{_ONE}(,{_ONE})*$"},
     ),
 ]
-_Errors = dict[int | str, dict[str, Any]]
 
 
-@router.post("/v1/jobs", status_code=202)
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    responses={
+        202: {
+            "description": "The job waits for its turn, or runs.",
+            "headers": {
+                "Location": {"description": "where it is asked for", "schema": {"type": "string"}}
+            },
+        },
+        **refusals(408, 413, 422, 429, 507),
+    },
+    openapi_extra={
+        "requestBody": {"required": True, "content": binary("application/octet-stream")}
+    },
+)
 async def add_job(
     request: Request,
     response: Response,
-    name: Annotated[str, Query(max_length=255)] = "upload",
+    name: Name = "upload",
     save: _Save = "jsonl,csv,coco",
-    min_score: Annotated[float | None, Query(ge=0, lt=1)] = None,
-    track: bool = False,
-    every: Annotated[int, Query(ge=1)] = 1,
-    start: Annotated[float, Query(ge=0)] = 0.0,
-    end: Annotated[float | None, Query(gt=0)] = None,
-    ignore: Annotated[list[str], Query()] = [],  # noqa: B006
-    crop: str | None = None,
+    min_score: MinScore = None,
+    track: Annotated[
+        bool, Query(description="number targets that belong together over time")
+    ] = False,
+    every: Annotated[int, Query(ge=1, description="take each so many-th frame")] = 1,
+    start: Annotated[
+        float, Query(ge=0, description="skip what is before this second of a video")
+    ] = 0.0,
+    end: Annotated[float | None, Query(gt=0, description="stop at this second of a video")] = None,
+    ignore: Ignore = None,
+    crop: Crop = None,
 ) -> JobState:
     """Take a video, a file of many pages, or a zip or tar of frames, as the body of the request.
 
-    It is worked on when its turn comes; the header Location says where to ask how it does.
+    It is worked on when its turn comes; the header Location says where to ask how it does. Frames
+    of an archive are taken by their names, 2 before 10, from all of its folders, each of which is
+    a sequence; archives in it are not opened.
     """
     service = service_of(request)
     try:
         Selection(every, start, end)
-        Ignored.parse(ignore, crop, files=False)
+        Ignored.parse(ignore or (), crop, files=False)
         order = Order(
             name=clean_name(name).rpartition("/")[2] or "upload",
             save=split_names(save),
             model=_model(service, min_score),
             track=track,
             selection=(every, start, end),
-            ignore=ignore,
+            ignore=ignore or [],
             crop=crop,
             most_bytes=_GROWTH * service.settings.max_job_bytes,
         )
@@ -94,13 +117,13 @@ async def list_jobs(request: Request) -> dict[str, list[JobState]]:
     return {"jobs": [replace(job.state, broken=[]) for job in service_of(request).jobs]}
 
 
-@router.get("/v1/jobs/{job_id}")
+@router.get("/v1/jobs/{job_id}", responses=refusals(404, 422))
 async def show_job(request: Request, job_id: str) -> JobState:
     """How a job does."""
     return _find(request, job_id).state
 
 
-@router.delete("/v1/jobs/{job_id}")
+@router.delete("/v1/jobs/{job_id}", responses=refusals(404, 422))
 async def cancel_job(request: Request, job_id: str) -> JobState:
     """End a job that waits or runs; forget one that has ended, and its results."""
     job = _find(request, job_id)
@@ -108,7 +131,14 @@ async def cancel_job(request: Request, job_id: str) -> JobState:
     return job.state
 
 
-@router.get("/v1/jobs/{job_id}/events")
+@router.get(
+    "/v1/jobs/{job_id}/events",
+    responses={
+        200: {"description": "A job a line after data:", "content": {_EVENTS: {}}},
+        **refusals(404, 422),
+    },
+    response_class=StreamingResponse,
+)
 async def follow_job(request: Request, job_id: str) -> StreamingResponse:
     """How a job does, as server-sent events: at once, at each change, until it has ended."""
     job = _find(request, job_id)
@@ -117,10 +147,19 @@ async def follow_job(request: Request, job_id: str) -> StreamingResponse:
         async for state in job.follow():
             yield f"data: {json.dumps(asdict(replace(state, broken=[])))}\n\n"
 
-    return StreamingResponse(tell(), media_type="text/event-stream")
+    return StreamingResponse(tell(), media_type=_EVENTS)
 
 
-@router.get("/v1/jobs/{job_id}/results/{name:path}")
+@router.get(
+    "/v1/jobs/{job_id}/results/{name:path}",
+    responses={
+        200: {"description": "The file.", "content": binary(*_TYPES.values(), "application/zip")},
+        206: {"description": "The part of it that the header Range asks for."},
+        416: {"description": "It has no such part."},
+        **refusals(404, 409, 422),
+    },
+    response_class=Response,
+)
 async def fetch_result(request: Request, job_id: str, name: str) -> Response:
     """What a job has written: of its "results", or a file of a folder, as masks/0001_mask.png.
 

@@ -69,7 +69,10 @@ async def part(request: Request, name: str) -> Response:
 
 def _send(request: Request, name: str) -> Response:
     content, headers = _load()[name]
-    kept = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    kept = {
+        tag.strip().removeprefix("W/")
+        for tag in request.headers.get("if-none-match", "").split(",")
+    }
     if headers["ETag"] in kept:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers)
