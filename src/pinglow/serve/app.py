@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pinglow._version import __version__
-from pinglow.serve import health, jobs, predict, streams
+from pinglow.serve import health, jobs, page, predict, streams
 from pinglow.serve.answers import ALWAYS, refusal_body, refusals
 from pinglow.serve.gate import GONE, Gate
 from pinglow.serve.pool import Pool, ServiceError
@@ -54,7 +54,7 @@ def make_app(settings: ServeSettings, pool: Pool) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(Gate, service=service)
-    for part in (health, predict, jobs, streams):
+    for part in (health, page, predict, jobs, streams):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_values)

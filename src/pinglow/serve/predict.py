@@ -88,8 +88,11 @@ async def predict(
     crop: Crop = None,
     name: Name = "frame",
     save: Annotated[
-        Literal["mask", "overlay", "probability"] | None,
-        Query(description="which picture; with Accept: image/png and nothing here, the overlay"),
+        Literal["mask", "overlay", "probability", "outlines", "counts"] | None,
+        Query(
+            description="which picture; outlines: targets with their outlines; counts: the frame "
+            "as read; with Accept: image/png and nothing here, the overlay"
+        ),
     ] = None,
 ) -> Response:
     """Find the targets of one frame, or of those of a form.
@@ -109,8 +112,9 @@ async def predict(
     tasks = [Task(content, called, *options) for called, content in files]
     del body, files
     answers = await until_gone(request, service.pool.submit_all(tasks))
-    for answer in answers:
-        service.metrics.count(answer)
+    if want != "counts":
+        for answer in answers:
+            service.metrics.count(answer)
     request.state.queue_ms = round(1e3 * max(each.queued for each in answers), 2)
     request.state.batch = max(each.batch for each in answers)
     request.state.targets = sum(each.targets for each in answers)

@@ -1,8 +1,8 @@
 """Unpack a zip or tar of frames that a stranger has sent.
 
 The sizes that it claims are added up before anything is written, and what it says of itself has to
-fit into bounded memory. Only regular files are taken, and of their names only what cannot lead out of
-the folder. An archive in it stays as it is.
+fit into bounded memory. Only regular files are taken, and of their names only what cannot lead out
+of the folder. An archive in it stays as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 

@@ -71,7 +71,6 @@ async function insist(send, signal, onBusy) {
 
 async function reason(answer) {
   if ([429, 503].includes(answer.status)) return "The service is busy: press Try again in a while.";
-  if (answer.status === 413) return "This is larger than the service takes: send less, or start it with a larger --max-mb.";
   const text = await answer.text();
   try {
     const { detail } = JSON.parse(text);

@@ -1,10 +1,12 @@
 // The page: what is shown, and what keys, buttons and files do.
 
 import { ask } from "./api.js";
-import { autoWindow, range, showScore } from "./counts.js";
+import { Brightness } from "./brightness.js";
+import { showScore } from "./counts.js";
 import { ofDrop, ofInput } from "./files.js";
 import { List, describe } from "./list.js";
 import { Live } from "./live.js";
+import { Regions } from "./regions.js";
 import { download, outlineOf, toCoco, toCsv, toJsonLines } from "./results.js";
 import { Store } from "./store.js";
 import { collect, drawChart, rows as trackRows, timeOf } from "./tracks.js";
@@ -12,11 +14,12 @@ import { View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+const VERSION = document.querySelector("meta[name=version]").content;
+const FAULT = 8000;  // ms that a fault is shown
 const LISTED = 500;  // targets of a frame in the table
 
-const model = { version: "", point: 0.5 };
+const model = { point: 0.5 };
 let steps = [0];
-let level = null;  // {bottom, top}: what is shown; null: none yet
 let shown = null;  // the frame whose counts are on the canvas
 let busyUntil = 0;
 
@@ -26,7 +29,7 @@ const store = new Store(() => update(), (seconds) => {
   setTimeout(update, seconds * 1000 + 50);
 });
 const view = new View($("canvas"), {
-  region: (text) => setRegions([...store.regions, text]),
+  region: (word) => regions.add(word),
   move: (x, y, count) => {
     $("readout").textContent = x === undefined ? "\u00a0" : `x ${x}, y ${y}: ${Number.isInteger(count) ? count : count.toPrecision(7)}`
       + (shown?.job || live.on ? " of 255" : "");
@@ -37,12 +40,20 @@ const view = new View($("canvas"), {
   },
   pick: (number) => choose(number, false),
 });
+const brightness = new Brightness(view);
+const regions = new Regions((words, polygons) => {
+  view.regions = polygons;
+  view.draw();
+  store.setRegions(words);
+  live.restart();
+}, say);
 const list = new List($("scroll"), $("frames"), (frame) => open(frame), (frame) => store.want(frame));
 const live = new Live({
   settings: () => ({ min_score: bound(), ignore: store.regions }),
   show: (frame, counts) => place(frame, counts),
   changed: (fault) => {
     if (fault) say(fault, true);
+    if (store.current) open(store.current);
     update();
   },
 });
@@ -51,7 +62,8 @@ const live = new Live({
 
 const bound = () => steps[$("lowest").value] ?? 0;
 const above = (frame) => frame.line.targets.filter(({ score }) => score > bound());
-const everything = () => (live.frames.length ? live.frames : store.frames);
+const isLive = () => live.on || !store.frames.length;
+const everything = () => (isLive() ? live.frames : store.frames);
 
 const outlines = new WeakMap();
 function outline(target) {
@@ -93,8 +105,9 @@ function renderStatus() {
   const done = store.frames.length - left;
   $("progress").hidden = $("stop").hidden = !left;
   $("progress").max = store.frames.length;
-  $("progress").value = done;
-  $("again").hidden = !(stopped || store.frames.some((frame) => frame.state === "broken" && frame.passing));
+  $("progress").value = done + store.frames.reduce((sum, { state, share }) => sum + (state === "asked" ? share ?? 0 : 0), 0);
+  $("again").hidden = !(model.missing || stopped || store.frames.some((frame) => frame.state === "broken" && frame.passing));
+  if (Date.now() < faultUntil) return;
   if (live.on) say(`${plural(live.frames.length, "frame")} of the camera, ${live.rate.toFixed(1)} a second`);
   else if (Date.now() < busyUntil && left) say(`The service is busy: it is asked again in ${Math.ceil((busyUntil - Date.now()) / 1000)} s.`);
   else if (store.frames.length) {
@@ -105,14 +118,18 @@ function renderStatus() {
   }
 }
 
-let said = "";
+let said = "", faultUntil = 0;
 function say(text, fault = false) {
+  if (fault) {
+    faultUntil = Date.now() + FAULT;
+    setTimeout(update, FAULT + 50);
+  }
   $("status").classList.toggle("fault", fault);
   if (text !== said) $("status").textContent = said = text;  // a reader says each change
 }
 
 function renderFrame() {
-  const frame = live.on ? live.frames.at(-1) : store.current;
+  const frame = isLive() ? live.frames.at(-1) : store.current;
   const order = listed(), place = order.indexOf(frame);
   $("title").textContent = frame ? frame.label : "";
   $("title").title = frame?.label ?? "";
@@ -120,6 +137,8 @@ function renderFrame() {
   $("next").disabled = live.on || place < 0 || place === order.length - 1;
   const reason = frame?.state === "broken" ? frame.detail : frame?.clip && !frame.line ? frame.progress || frame.state : "";
   $("detail").hidden = !reason;
+  $("detail").classList.toggle("broken", frame?.state === "broken");
+  $("detail").setAttribute("aria-live", frame?.state === "broken" ? "assertive" : "off");
   if ($("detail").textContent !== reason) $("detail").textContent = reason;
   const targets = frame?.line ? above(frame) : [];
   if (view.frame && shown === frame) {
@@ -174,12 +193,12 @@ function renderTracks() {
   const frames = everything(), tracks = collect(frames, above);
   $("tracks-panel").hidden = !tracks.length;
   if (!tracks.length) return;
-  const unit = frames.some((frame) => frame.line?.time !== undefined) ? "s" : "frame";
-  const now = store.current?.line && !live.on ? timeOf(store.current) : null;
+  const unit = frames.some((frame) => frame.time !== undefined || frame.line?.time !== undefined) ? "s" : "frame";
+  const now = store.current?.line && !isLive() ? timeOf(store.current) : null;
   const key = JSON.stringify([$("axis").value, unit, now, frames.length, tracks.map(({ number, points }) => [number, points.length])]);
   if (key === chartOf) return;
   chartOf = key;
-  const show = (frame) => { if (!live.frames.length) open(frame); };
+  const show = (frame) => { if (!isLive()) open(frame); };
   $("chart").replaceChildren(drawChart(tracks, $("axis").value, unit, now, show));
   $("tracks").replaceChildren(...trackRows(tracks, unit, show));
 }
@@ -214,17 +233,10 @@ async function open(frame) {
 }
 
 function place(frame, counts) {
-  const same = shown && (frame.live || (shown.job && shown.job === frame.job));
+  const same = shown && ((frame.live && shown.live) || (shown.job && shown.job === frame.job));
   shown = frame;
-  const bounds = range(counts);
-  for (const id of ["level", "level-number"]) Object.assign($(id), { min: bounds.least, max: bounds.most });
-  $("width").max = Math.max(bounds.most - bounds.least, 1e-9);
-  $("width").min = $("width").max / 1000;
-  view.frame = { counts, targets: [], outlines: outline };
-  if (!level || !($("keep").checked || (same && level.drawn))) level = autoWindow(counts);
-  const targets = frame.line ? above(frame) : [];
-  setWindow(level);
-  view.show({ counts, targets, outlines: outline });
+  brightness.adopt(counts, same);
+  view.show({ counts, targets: frame.line ? above(frame) : [], outlines: outline });
   update();
 }
 
@@ -233,80 +245,12 @@ function step(by) {
   if (next && !live.on) open(next);
 }
 
-// Brightness
-
-function setWindow({ bottom, top, drawn }) {
-  level = { bottom, top, drawn };
-  view.window = level;
-  view.repaint();
-  const middle = (bottom + top) / 2, width = top - bottom;
-  const digits = width > 50 ? 0 : width > 1 ? 2 : 5;
-  for (const [id, value] of [["level", middle], ["width", width]]) {
-    $(id).value = value;
-    if (document.activeElement !== $(`${id}-number`)) $(`${id}-number`).value = value.toFixed(digits);
-    $(id).setAttribute("aria-valuetext", `${value.toFixed(digits)} counts`);
-  }
+for (const id of ["rectangle", "polygon"]) {
+  $(id).addEventListener("click", () => {
+    view.setMode(view.mode === id ? null : id);
+    $("canvas").scrollIntoView({ block: "nearest" });
+  });
 }
-
-function setLevel(middle, width) {
-  if (!view.frame || !Number.isFinite(middle) || !(width > 0)) return;
-  setWindow({ bottom: middle - width / 2, top: middle + width / 2, drawn: true });
-}
-
-const middleOf = () => (level.bottom + level.top) / 2, widthOf = () => level.top - level.bottom;
-const auto = () => { if (view.frame) setWindow(autoWindow(view.frame.counts)); };
-
-for (const suffix of ["", "-number"]) {
-  $(`level${suffix}`).addEventListener("input", (event) => setLevel(event.target.valueAsNumber, widthOf()));
-  $(`width${suffix}`).addEventListener("input", (event) => setLevel(middleOf(), event.target.valueAsNumber));
-}
-$("auto").addEventListener("click", auto);
-$("invert").addEventListener("change", () => { view.invert = $("invert").checked; view.repaint(); });
-
-// Regions
-
-function setRegions(words) {
-  store.setRegions(words);
-  live.restart();
-  view.regions = words.map(corners);
-  $("regions").replaceChildren(...words.map((word, number) => {
-    const item = document.createElement("li"), code = document.createElement("code"), button = document.createElement("button");
-    code.textContent = code.title = word;
-    button.type = "button";
-    button.textContent = "Remove";
-    button.setAttribute("aria-label", `Remove region ${word}`);
-    button.addEventListener("click", () => setRegions(store.regions.filter((_, other) => other !== number)));
-    item.append(code, button);
-    return item;
-  }));
-  $("options-row").hidden = !words.length;
-  $("options").value = words.map((word) => `--ignore "${word}"`).join(" ");
-  view.draw();
-}
-
-function corners(word) {
-  if (word.includes(";")) return word.split(";").filter(Boolean).map((pair) => pair.split(",").map(Number));
-  const [left, top, width, height] = word.split(",").map(Number);
-  return [[left, top], [left + width, top], [left + width, top + height], [left, top + height]];
-}
-
-$("add-region").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const word = $("region").value.replaceAll(" ", "");
-  const fits = /^\d+,\d+,[1-9]\d*,[1-9]\d*$/.test(word) || /^(\d+(\.\d+)?,\d+(\.\d+)?;){2,}(\d+(\.\d+)?,\d+(\.\d+)?);?$/.test(word);
-  $("region-fault").hidden = fits;
-  $("region-fault").textContent = fits ? "" : "Give whole pixels as 0,0,64,20, or a polygon as 0,0;64,0;0,20.";
-  if (!fits) return;
-  $("region").value = "";
-  setRegions([...store.regions, word]);
-});
-$("copy").addEventListener("click", async () => {
-  $("options").select();
-  if (navigator.clipboard) await navigator.clipboard.writeText($("options").value).catch(() => {});
-  else document.execCommand("copy");
-  say("The options are in the clipboard.");
-});
-for (const id of ["rectangle", "polygon"]) $(id).addEventListener("click", () => view.setMode(view.mode === id ? null : id));
 
 // Files
 
@@ -354,24 +298,24 @@ $("out").addEventListener("click", () => view.zoom(1 / 1.5));
 $("fit").addEventListener("click", () => view.fit());
 $("outlines").addEventListener("change", () => { view.showOutlines = $("outlines").checked; view.draw(); });
 $("stop").addEventListener("click", () => store.stop());
-$("again").addEventListener("click", () => store.again());
+$("again").addEventListener("click", () => {
+  faultUntil = 0;
+  store.again();
+  if (model.missing) start();
+});
 $("search-again").addEventListener("click", () => store.searchAgain());
 $("clear").addEventListener("click", () => {
   store.clear();
   live.clear();
-  shown = level = null;
+  shown = null;
   view.show(null);
 });
 for (const id of ["sort", "bare", "axis"]) $(id).addEventListener("change", update);
 $("lowest").addEventListener("input", showBound);
-$("lowest").addEventListener("change", () => live.restart());
+$("lowest").addEventListener("change", () => live.lower(bound()));
 $("csv").addEventListener("click", () => download("targets.csv", toCsv(lines()), "text/csv"));
 $("jsonl").addEventListener("click", () => download("targets.jsonl", toJsonLines(lines()), "application/x-ndjson"));
-$("coco").addEventListener("click", () => {
-  const of = new Map(everything().map((frame) => [frame.line, frame]));
-  const several = new Set([...of.values()].filter(({ job, line }) => line && (job || line.frame > 0)).map(({ line }) => line.source));
-  download("coco.json", toCoco(lines(), model.version, ({ source, time, frame }) => several.has(source) && (time !== undefined || frame > 0)), "application/json");
-});
+$("coco").addEventListener("click", () => download("coco.json", toCoco(lines(), VERSION), "application/json"));
 $("help").addEventListener("click", () => $("help-dialog").showModal());
 
 function showBound() {
@@ -392,11 +336,11 @@ const keys = {
   "=": () => view.zoom(1.5),
   "-": () => view.zoom(1 / 1.5),
   0: () => view.fit(),
-  "[": () => level && setLevel(middleOf() - widthOf() / 20, widthOf()),
-  "]": () => level && setLevel(middleOf() + widthOf() / 20, widthOf()),
-  "{": () => level && setLevel(middleOf(), widthOf() / 1.1),
-  "}": () => level && setLevel(middleOf(), widthOf() * 1.1),
-  a: auto,
+  "[": () => brightness.nudge(-0.05, 0),
+  "]": () => brightness.nudge(0.05, 0),
+  "{": () => brightness.nudge(0, -0.1),
+  "}": () => brightness.nudge(0, 0.1),
+  a: () => brightness.auto(),
   m: () => $("outlines").click(),
   r: () => $("rectangle").click(),
   p: () => $("polygon").click(),
@@ -424,16 +368,18 @@ function setSteps() {
 }
 
 async function start() {
-  setSteps();
   try {
-    const { models, version } = await (await ask("v1/models")).json();
-    const [first] = models;
-    Object.assign(model, { version, point: first.min_score });
+    model.missing = false;
+    const { models: [first] } = await (await ask("v1/models")).json();
+    model.point = first.min_score;
     $("model").textContent = first.name;
     setSteps();
   } catch (error) {
+    model.missing = true;
     say(error.message, true);
+    update();
   }
 }
 
+setSteps();
 start();

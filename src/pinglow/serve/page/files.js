@@ -14,7 +14,9 @@ export function ofInput(list) {
 }
 
 export async function ofDrop(transfer) {
-  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const dropped = [...transfer.items].filter(({ kind }) => kind === "file");  // they last until the first await
+  const entries = dropped.map((item) => item.webkitGetAsEntry()).filter(Boolean);
+  if (!entries.length) return ofInput(transfer.files);
   const found = [];
   for (const entry of entries) await walk(entry, found);
   return sorted(found);

@@ -18,15 +18,16 @@ export function toJsonLines(lines) {
   return lines.map((line) => `${JSON.stringify({ ...line, targets: line.targets.map(plain) })}\n`).join("");
 }
 
-// several(line): whether its source has more frames than this.
-export function toCoco(lines, version, several) {
+export function toCoco(lines, version) {
+  const several = ({ time, frame }) => time !== undefined || frame > 0;  // of its source
   const images = lines.map(({ targets, ...line }, place) => ({
     id: place + 1, file_name: several(line) ? `${line.source}#${line.frame}` : line.source, ...line,
   }));
   let id = 0;
   const annotations = lines.flatMap(({ targets }, place) => targets.map((target) => ({
     id: (id += 1), image_id: place + 1, category_id: 1, bbox: target.box ?? target.bbox, score: target.score,
-    ...(target.segmentation && { segmentation: target.segmentation }), area: target.area, iscrowd: 0,
+    ...(target.segmentation && { segmentation: target.segmentation }),
+    area: target.box ? target.box[2] * target.box[3] : target.area, iscrowd: 0,
     ...((target.track ?? null) !== null && { track_id: target.track }),
   })));
   const info = { description: "targets found by pinglow", version };

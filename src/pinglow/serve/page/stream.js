@@ -4,6 +4,7 @@ import { bearer, query } from "./api.js";
 import { ofPicture } from "./counts.js";
 
 const PATIENCE = 20000;  // ms for an answer
+const PROTOCOL = "pinglow";
 
 export class Stream {
   // words: of /v1/streams; open() before anything is sent
@@ -14,10 +15,13 @@ export class Stream {
   async open() {
     const address = new URL(query("v1/streams", this.words), location.href);
     address.protocol = address.protocol.replace("http", "ws");
-    this.socket = new WebSocket(address, bearer());
+    this.socket = new WebSocket(address, [PROTOCOL, ...bearer()]);
     this.socket.addEventListener("close", (event) => this.fail(event.reason
       || "The stream has ended: see whether the service has room for one more, then start it again."));
-    this.socket.addEventListener("message", (event) => this.answered?.(JSON.parse(event.data)));
+    this.socket.addEventListener("message", (event) => {
+      const { dropped, latency_ms: late, ...line } = JSON.parse(event.data);
+      this.answered?.(line);
+    });
     await new Promise((resolve, reject) => {
       this.failed = reject;
       this.socket.addEventListener("open", resolve, { once: true });
@@ -34,6 +38,8 @@ export class Stream {
       this.socket.send(content);
     });
   }
+
+  get isOpen() { return this.socket?.readyState === WebSocket.OPEN; }
 
   fail(reason) {
     this.failed?.(new Error(reason));

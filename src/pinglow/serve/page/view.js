@@ -107,6 +107,7 @@ export class View {
   }
 
   drawNow() {
+    this.canvas.classList.toggle("whole", this.fitted);  // a finger scrolls the page then
     const context = this.canvas.getContext("2d"), ratio = devicePixelRatio;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.wide, this.high);
