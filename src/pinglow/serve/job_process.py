@@ -1,9 +1,9 @@
 """One job in a process of its own: what was sent is unpacked, predicted and written.
 
-Run as ``python -P -m pinglow.serve.job_process`` in the folder of the job, in which lie ``order.json``
-and what was sent, ``upload``. It works in ``frames``, so that a source is called as it was sent, and
-writes to ``results``. Each line of its standard output is JSON: what has changed of the job. It
-ends itself when its standard input ends: the service is gone.
+Run as ``python -P -m pinglow.serve.job_process`` in the folder of the job, in which lie
+``order.json`` and what was sent, ``upload``. It works in ``frames``, so that a source is called as
+it was sent, and writes to ``results``. Each line of its standard output is JSON: what has changed
+of the job. It ends itself when its standard input ends: the service is gone.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _carry_out(order: Order, tell: Callable[..., None]) -> dict[str, Any]:
     from pinglow.io.source import Selection
     from pinglow.output.sinks import check_sinks, open_sinks
 
-    ignored = Ignored.parse(order.ignore, order.crop)  # before there are files that it could name
+    ignored = Ignored.parse(order.ignore, order.crop, files=False)
     results = Path(RESULTS).absolute()
     os.chdir(FRAMES)
     sources = _open_sources(order)

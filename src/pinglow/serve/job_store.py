@@ -1,7 +1,7 @@
 """The jobs of a service: some run, each in a process of its own, some wait, some have ended.
 
-Their files lie in a folder that only the service's user can look into. It is removed when the service
-ends; one that was killed leaves its folder to the next one, which removes it.
+Their files lie in a folder that only the service's user can look into. It is removed when the
+service ends; one that was killed leaves its folder to the next one, which removes it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Job:
         self._changed = asyncio.Event()
 
     async def follow(self) -> AsyncIterator[JobState]:
-        """Its state now, each time that it has changed, and at least every 15 seconds, to the end."""
+        """Its state now, whenever it has changed, and at least every 15 seconds, to the end."""
         while True:
             changed = self._changed
             yield self.state
@@ -321,10 +321,11 @@ async def _run(job: Job) -> dict[str, Any]:
 
 def list_results(folder: Path) -> list[str]:
     """What can be fetched of a job: files, folders as .zip, and the overlay of a single video."""
-    names = []
-    for place in sorted(folder.iterdir()):
-        if not place.name.startswith(".") and (place.is_file() or any(place.iterdir())):
-            names.append(f"{place.name}.zip" if place.is_dir() else place.name)
+    names = [
+        f"{place.name}.zip" if place.is_dir() else place.name
+        for place in sorted(folder.iterdir())
+        if not place.name.startswith(".") and (place.is_file() or any(place.iterdir()))
+    ]
     return names + ["overlay.mp4"] * (find_result(folder, "overlay.mp4") is not None)
 
 

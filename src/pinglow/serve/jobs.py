@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import IO, Annotated, Any, Final, cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, StreamingResponse
 
@@ -50,6 +51,19 @@ _Save = Annotated[
 ]
 
 
+async def _select(
+    every: Annotated[int, Query(ge=1, description="take each so many-th frame")] = 1,
+    start: Annotated[
+        float, Query(ge=0, description="skip what is before this second of a video")
+    ] = 0.0,
+    end: Annotated[float | None, Query(gt=0, description="stop at this second of a video")] = None,
+) -> Selection:
+    try:
+        return Selection(every, start, end)
+    except OptionError as error:
+        raise HTTPException(422, str(error)) from error
+
+
 @router.post(
     "/v1/jobs",
     status_code=202,
@@ -69,17 +83,13 @@ _Save = Annotated[
 async def add_job(
     request: Request,
     response: Response,
+    selection: Annotated[Selection, Depends(_select)],
     name: Name = "upload",
     save: _Save = "jsonl,csv,coco",
     min_score: MinScore = None,
     track: Annotated[
         bool, Query(description="number targets that belong together over time")
     ] = False,
-    every: Annotated[int, Query(ge=1, description="take each so many-th frame")] = 1,
-    start: Annotated[
-        float, Query(ge=0, description="skip what is before this second of a video")
-    ] = 0.0,
-    end: Annotated[float | None, Query(gt=0, description="stop at this second of a video")] = None,
     ignore: Ignore = None,
     crop: Crop = None,
 ) -> JobState:
@@ -91,14 +101,13 @@ async def add_job(
     """
     service = service_of(request)
     try:
-        Selection(every, start, end)
         Ignored.parse(ignore or (), crop, files=False)
         order = Order(
             name=clean_name(name).rpartition("/")[2] or "upload",
             save=split_names(save),
             model=_model(service, min_score),
             track=track,
-            selection=(every, start, end),
+            selection=(selection.every, selection.start, selection.end),
             ignore=ignore or [],
             crop=crop,
             most_bytes=_GROWTH * service.settings.max_job_bytes,
@@ -201,7 +210,7 @@ def _model(service: Service, min_score: float | None) -> dict[str, Any]:
 def zip_folder(folder: Path) -> Iterator[bytes]:
     """The files of a folder as a zip, as it is made; they are stored, being compressed already."""
     taken = _Taken()
-    with zipfile.ZipFile(taken, "w") as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(cast(IO[bytes], taken), "w") as archive:
         for path in sorted(each for each in folder.rglob("*") if each.is_file()):
             entry = zipfile.ZipInfo.from_file(path, path.relative_to(folder).as_posix())
             with path.open("rb") as file, archive.open(entry, "w", force_zip64=True) as into:
@@ -211,20 +220,23 @@ def zip_folder(folder: Path) -> Iterator[bytes]:
     yield taken.take()
 
 
-class _Taken:
+class _Taken(io.RawIOBase):
     """A file that is only written to, of which one takes what was written since."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, part: bytes) -> int:
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, part: Any) -> int:
+        """Keep some bytes."""
         self._parts.append(bytes(part))
         return len(part)
 
-    def flush(self) -> None:
-        """There is nothing to be done."""
-
     def take(self) -> bytes:
+        """What was written since."""
         taken = b"".join(self._parts)
         self._parts.clear()
         return taken
