@@ -67,6 +67,7 @@ _REASONS: Final = {
     429: "As many frames wait as may: try again after Retry-After seconds.",
     500: "A fault of the service; its log tells more.",
     503: "The model is being loaded, the service is being stopped, or a worker died: try again.",
+    507: "The service's disk is full: try again later.",
 }
 _RETRY: Final = {
     "Retry-After": {"description": "seconds", "schema": {"type": "integer"}, "required": True}
@@ -85,7 +86,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         described[status] = {"model": Refusal, "description": _REASONS[status]}
-        if status in (429, 503):
+        if status in (429, 503, 507):
             described[status]["headers"] = _RETRY
     return described
 
