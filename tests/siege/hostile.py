@@ -57,8 +57,6 @@ def besiege(cases: int | None, bound_ms: float, most_mb: float) -> int:
     print(f"memory: {before.memory / 2**20:.0f} MB before, {peak / 2**20:+.0f} at the most, ")
     print(f"{(rest.memory - before.memory) / 2**20:+.0f} at the end; files {before.files} and ")
     print(f"{rest.files}, threads {before.threads} and {rest.threads}")
-    for line in through:
-        print(f"THROUGH {line}")
     return report(
         {
             f"{len(through)} of {tried} attacks got through": not through,
@@ -114,6 +112,7 @@ class _Siege:
         self.tried += 1
         if fault is not None:
             self.through.append(f"{attack.family}: {attack.name}: {fault}")
+            print(f"THROUGH {self.through[-1]}", flush=True)
 
     async def _behave(self, over: asyncio.Event) -> None:
         client = Client(self.service.port)
