@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pinglow._version import __version__
-from pinglow.serve import health, predict
+from pinglow.serve import health, jobs, predict, streams
 from pinglow.serve.gate import GONE, Gate, error_body
 from pinglow.serve.pool import Pool, ServiceError
 from pinglow.serve.service import Service
@@ -29,8 +29,10 @@ def make_app(settings: ServeSettings, pool: Pool) -> FastAPI:
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
+        service.jobs.open()
         await pool.start()
         yield
+        await service.jobs.close()
         await pool.close()
 
     app = FastAPI(
@@ -43,12 +45,13 @@ def make_app(settings: ServeSettings, pool: Pool) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(Gate, service=service)
-    for part in (health, predict):
+    for part in (health, predict, jobs, streams):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_values)
     app.add_exception_handler(ServiceError, _refuse_for_now)
     app.add_exception_handler(ClientDisconnect, _forget)
+    app.add_exception_handler(WebSocketRequestValidationError, streams.refuse_values)
     return app
 
 

@@ -76,7 +76,7 @@ class Gate:
             refused = why_not(service.settings, scope["path"], headers)
             if refused is not None:
                 await _refuse(*refused, request_id, send_with_headers)
-            elif service.draining.is_set() and scope["path"] not in _ALWAYS:
+            elif service.draining.is_set() and not _is_always_open(scope):
                 reason = "the service is being stopped: send the request to another one"
                 await _refuse(503, reason, request_id, send_with_headers)
             else:
@@ -106,6 +106,12 @@ class Gate:
                     "batch": state.get("batch"),
                 }
             )
+
+
+def _is_always_open(scope: Scope) -> bool:
+    """Whether it is answered also while the service ends; jobs end then, and may be asked for."""
+    job = scope["path"].startswith("/v1/jobs/") and scope["method"] == "GET"
+    return job or scope["path"] in _ALWAYS
 
 
 def _method(scope: Scope) -> str:
