@@ -21,6 +21,7 @@ TOGETHER = 4  # attacks that want an answer at once; slow ones all run beside th
 RATE = 4.0  # requests a second of the well-behaved client
 JOB_SECONDS = 60.0  # after which a job that was accepted has come to its end
 BACK_SECONDS = 60.0  # after which memory is back
+OPTIONS = ("--workers", "2", "--max-mb", "16", "--max-job-mb", "32", "--jobs", "2")
 TOKEN = "correct-Horse-battery-staple"
 
 
@@ -37,7 +38,7 @@ def besiege(cases: int | None, bound_ms: float, most_mb: float) -> int:
         (outside / SECRET).write_text(SECRET)
         print("attacks are being made", flush=True)
         attacks = _spread(make_attacks(name), cases)
-        with Service("--workers", "2", "--max-mb", "16") as service:
+        with Service(*OPTIONS) as service:
             siege = _Siege(service, outside)
             before = service.usage()
             workers = {one.pid for one in service.workers()}
