@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import secrets
@@ -12,6 +11,7 @@ from typing import Any, Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pinglow.serve.answers import refusal_body
 from pinglow.serve.logs import log_request
 from pinglow.serve.security import HEADERS, why_not
 from pinglow.serve.service import Service
@@ -119,11 +119,6 @@ def _method(scope: Scope) -> str:
     return scope["method"] if scope["method"] in known else "other"
 
 
-def error_body(detail: str, request_id: str) -> bytes:
-    """What is said where a request is not answered."""
-    return json.dumps({"detail": detail, "request_id": request_id}).encode()
-
-
 async def _refuse(status: int, detail: str, request_id: str, send: Send) -> None:
     headers = [(b"content-type", b"application/json")]
     if status == 401:
@@ -132,7 +127,7 @@ async def _refuse(status: int, detail: str, request_id: str, send: Send) -> None
         headers.append((b"retry-after", b"5"))
     if status in (400, 503):
         headers.append((b"connection", b"close"))
-    body = error_body(detail, request_id)
+    body = refusal_body(detail, request_id)
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Final, Literal
 from pinglow.errors import DataError, FrameError
 from pinglow.files import NO_ROOM, claim
 from pinglow.serve.job_process import FRAMES, ORDER, RESULTS, UPLOAD, Order
-from pinglow.serve.pool import BusyError, ServiceError, UnreadyError
+from pinglow.serve.tasks import BusyError, ServiceError, UnreadyError
 
 _logger = logging.getLogger("pinglow.serve")
 

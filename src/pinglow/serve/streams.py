@@ -18,9 +18,9 @@ from fastapi.exceptions import WebSocketRequestValidationError
 from pinglow.errors import PinglowError
 from pinglow.inference.ignored import Ignored
 from pinglow.io.raw import RawFormat
-from pinglow.serve.pool import Answer, BusyError, LostError, Task, UnreadyError
 from pinglow.serve.security import SUBPROTOCOL
 from pinglow.serve.service import Service, service_of
+from pinglow.serve.tasks import Answer, BusyError, LostError, Task, UnreadyError
 from pinglow.structures import Detections
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from pinglow.output.sink import FrameRecord, encode_png
 from pinglow.output.sinks import check_sinks
 from pinglow.output.tables import frame_with_targets
 from pinglow.serve.logs import log_to_stderr
-from pinglow.serve.pool import Answer, Loaded, Statistics, Task
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Answer, Loaded, Statistics, Task
 from pinglow.structures import Detections, Prediction
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def answer_all(
     """
     frames = [_decode(task, max_pixels) for task in tasks]
     found = _find_all(predictor, tasks, frames)
-    return [_answer(*each) for each in zip(tasks, frames, found, strict=True)]
+    least = predictor.min_score
+    return [_answer(*each, least) for each in zip(tasks, frames, found, strict=True)]
 
 
 def _decode(task: Task, max_pixels: int) -> NDArray[Any] | PinglowError:
@@ -176,7 +177,12 @@ def _with_score(predictor: Any, task: Task) -> Any:
     return own
 
 
-def _answer(task: Task, frame: NDArray[Any] | PinglowError, found: _Found | PinglowError) -> Answer:
+def _answer(
+    task: Task,
+    frame: NDArray[Any] | PinglowError,
+    found: _Found | PinglowError,
+    least: float,
+) -> Answer:
     if isinstance(frame, PinglowError) or isinstance(found, PinglowError):
         reason = str(frame if isinstance(frame, PinglowError) else found)
         return refusal(task.name, reason)
@@ -186,7 +192,10 @@ def _answer(task: Task, frame: NDArray[Any] | PinglowError, found: _Found | Ping
         media_type, body = _WANTED[task.want](task, frame, found)
     except PinglowError as error:
         return refusal(task.name, str(error))
-    return Answer(200, media_type, body, len(found.targets), measure(frame))
+    alarms = None
+    if task.min_score is None or task.min_score <= least:
+        alarms = sum(target.score > least for target in found.targets)
+    return Answer(200, media_type, body, len(found.targets), alarms, measure(frame))
 
 
 def refusal(name: str, reason: str) -> Answer:
