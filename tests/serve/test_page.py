@@ -66,7 +66,6 @@ class InlinePool(Pool):
         self.loaded = describe(predictor)
         self._lock = threading.Lock()
         self.asked: list[Task] = []
-        self._known: dict[tuple[Any, ...], Answer] = {}
         self.at_once = self.most_at_once = 0
 
     def ready(self) -> bool:
@@ -88,11 +87,8 @@ class InlinePool(Pool):
         return list(await asyncio.gather(*map(self.submit, tasks)))
 
     def _answer(self, task: Task) -> Answer:
-        key = task.content, task.want, task.min_score, task.ignore
         with self._lock:
-            if key not in self._known:
-                self._known[key] = answer_all(self._predictor, [task], 2**24)[0]
-            return self._known[key]
+            return answer_all(self._predictor, [task], 2**24)[0]
 
 
 @contextlib.contextmanager
@@ -274,7 +270,7 @@ def test_frames_are_looked_through(
     page.wait("#caption", "0 targets")
     page.tab.keyboard.press("ArrowRight")
     page.wait("#caption", "cannot be used")
-    assert "broken, <b>.tif" in page.tab.get_by_role("alert").inner_text()
+    assert "broken, <b>.tif" in page.text("#detail")
     page.tab.keyboard.press("ArrowLeft")
     page.tab.keyboard.press("ArrowLeft")
     page.wait("#title", "a2.tif")
@@ -381,7 +377,7 @@ def test_regions_are_drawn_asked_for_and_told_as_options(
     assert options == f'--ignore "30,20,20,20" --ignore "{polygon}"'
     page.tab.get_by_role("button", name="Remove region 30,20,20,20").click()
     page.wait("#caption", "1 target")
-    region = page.tab.get_by_label("Draw one on the frame")
+    region = page.tab.get_by_label("or give x,y,w,h")
     region.fill("1,2,3")
     region.press("Enter")
     assert "Give whole pixels" in page.text("#region-fault")
@@ -446,17 +442,17 @@ def test_the_token_is_asked_for_once(
 def test_hundreds_of_frames_two_at_a_time(
     open_tab: Callable[..., Tab], address: str, pool: InlinePool, tmp_path: Path
 ) -> None:
-    content = io.BytesIO()
-    Image.fromarray(np.full((40, 40), 100, np.uint8)).save(content, "PNG")
-    paths = [tmp_path / f"{number}.png" for number in range(200)]
+    paths = [tmp_path / f"{number}.png" for number in range(300)]
     for path in paths:
-        path.write_bytes(content.getvalue())
+        path.write_bytes(b"no picture")
+    for path in paths[::60]:
+        Image.fromarray(np.full((40, 40), 100, np.uint8)).save(path)
     page = open_tab(address)
     pool.most_at_once = 0
     page.open(*paths)
-    page.wait("#status", "200 frames")
+    page.wait("#status", "300 frames, 295 cannot be used")
     assert pool.most_at_once == 2
     assert page.tab.locator("#frames li").count() < 20
     page.tab.locator("#scroll").evaluate("(scroll) => { scroll.scrollTop = 1e6; }")
-    page.tab.get_by_role("button", name="199.png").click()
-    assert page.text("#title") == "199.png"
+    page.tab.get_by_role("button", name="299.png").click()
+    assert page.text("#title") == "299.png"

@@ -51,9 +51,9 @@ Crop = Annotated[
     responses={
         200: {
             "description": "What was found: a line of targets.jsonl, or for a form one a frame; "
-            "or a picture.",
+            "or a picture; or the frame's counts as NPY.",
             "model": FrameLine | FrameLines,
-            "content": binary(_PICTURE),
+            "content": binary(_PICTURE, "application/octet-stream"),
         },
         **refusals(400, 408, 413, 422, 429),
     },
@@ -87,8 +87,11 @@ async def predict(
         str, Query(min_length=1, max_length=_LONGEST, description="what the answer calls the frame")
     ] = "frame",
     save: Annotated[
-        Literal["mask", "overlay", "probability"] | None,
-        Query(description="which picture; with Accept: image/png and nothing here, the overlay"),
+        Literal["mask", "overlay", "probability", "outlines", "counts"] | None,
+        Query(
+            description="which picture; outlines: targets with their outlines; counts: the frame "
+            "as read; with Accept: image/png and nothing here, the overlay"
+        ),
     ] = None,
 ) -> Response:
     """Find the targets of one frame, or of those of a form.
@@ -108,8 +111,9 @@ async def predict(
     tasks = [Task(content, called, *options) for called, content in files]
     del body, files
     answers = await until_gone(request, service.pool.submit_all(tasks))
-    for answer in answers:
-        service.metrics.count(answer)
+    if want != "counts":
+        for answer in answers:
+            service.metrics.count(answer)
     request.state.queue_ms = round(1e3 * max(each.queued for each in answers), 2)
     request.state.batch = max(each.batch for each in answers)
     request.state.targets = sum(each.targets for each in answers)

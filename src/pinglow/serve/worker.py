@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import signal
 from collections.abc import Sequence
@@ -144,6 +145,8 @@ def _find_all(
     for place, (task, frame) in enumerate(zip(tasks, frames, strict=True)):
         if isinstance(frame, PinglowError):
             found[place] = frame
+        elif task.want == "counts":
+            found[place] = Detections(np.zeros((0, 4)), np.zeros(0))  # nothing is looked for
         elif isinstance(predictor, Predictor) and not task.ignore and task.crop is None:
             alike.append(place)
         else:
@@ -187,7 +190,7 @@ def _answer(
         reason = str(frame if isinstance(frame, PinglowError) else found)
         return refusal(task.name, reason)
     try:
-        if task.want not in ("targets", "overlay"):
+        if task.want in ("mask", "probability", "tensor"):
             check_sinks(["probability" if task.want == "tensor" else task.want], _kind(found))
         media_type, body = _WANTED[task.want](task, frame, found)
     except PinglowError as error:
@@ -222,6 +225,25 @@ def _targets(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes
     return "application/json", json.dumps(frame_with_targets(record), allow_nan=False).encode()
 
 
+def _outlines(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes]:
+    """The line of targets, each with its pixels as in COCO's format, or its box unrounded."""
+    line = json.loads(_targets(task, frame, found)[1])
+    for target, entry in zip(line["targets"], found.to_coco(0), strict=True):
+        if "segmentation" in entry:
+            target["segmentation"] = entry["segmentation"]
+        else:
+            target["box"] = entry["bbox"]
+    return "application/json", json.dumps(line, allow_nan=False).encode()
+
+
+def _counts(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes]:
+    """The frame as it was read, as NPY: uint8, uint16 or float32."""
+    content = io.BytesIO()
+    kept = frame.dtype in (np.uint8, np.uint16)
+    np.save(content, np.ascontiguousarray(frame if kept else frame.astype(np.float32)))
+    return "application/octet-stream", content.getvalue()
+
+
 def _mask(task: Task, frame: NDArray[Any], found: Any) -> tuple[str, bytes]:
     return "image/png", encode_png(mask_levels(found))
 
@@ -244,6 +266,8 @@ def _overlay(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes
 
 _WANTED: Final = {
     "targets": _targets,
+    "outlines": _outlines,
+    "counts": _counts,
     "mask": _mask,
     "overlay": _overlay,
     "probability": _probability,

@@ -15,6 +15,7 @@ import { View } from "./view.js";
 const $ = (id) => document.getElementById(id);
 const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 const VERSION = document.querySelector("meta[name=version]").content;
+const FAULT = 8000;  // ms that a fault is shown
 const LISTED = 500;  // targets of a frame in the table
 
 const model = { point: 0.5 };
@@ -52,6 +53,7 @@ const live = new Live({
   show: (frame, counts) => place(frame, counts),
   changed: (fault) => {
     if (fault) say(fault, true);
+    if (store.current) open(store.current);
     update();
   },
 });
@@ -60,7 +62,8 @@ const live = new Live({
 
 const bound = () => steps[$("lowest").value] ?? 0;
 const above = (frame) => frame.line.targets.filter(({ score }) => score > bound());
-const everything = () => (live.frames.length ? live.frames : store.frames);
+const isLive = () => live.on || !store.frames.length;
+const everything = () => (isLive() ? live.frames : store.frames);
 
 const outlines = new WeakMap();
 function outline(target) {
@@ -102,8 +105,9 @@ function renderStatus() {
   const done = store.frames.length - left;
   $("progress").hidden = $("stop").hidden = !left;
   $("progress").max = store.frames.length;
-  $("progress").value = done;
-  $("again").hidden = !(stopped || store.frames.some((frame) => frame.state === "broken" && frame.passing));
+  $("progress").value = done + store.frames.reduce((sum, { state, share }) => sum + (state === "asked" ? share ?? 0 : 0), 0);
+  $("again").hidden = !(model.missing || stopped || store.frames.some((frame) => frame.state === "broken" && frame.passing));
+  if (Date.now() < faultUntil) return;
   if (live.on) say(`${plural(live.frames.length, "frame")} of the camera, ${live.rate.toFixed(1)} a second`);
   else if (Date.now() < busyUntil && left) say(`The service is busy: it is asked again in ${Math.ceil((busyUntil - Date.now()) / 1000)} s.`);
   else if (store.frames.length) {
@@ -114,14 +118,18 @@ function renderStatus() {
   }
 }
 
-let said = "";
+let said = "", faultUntil = 0;
 function say(text, fault = false) {
+  if (fault) {
+    faultUntil = Date.now() + FAULT;
+    setTimeout(update, FAULT + 50);
+  }
   $("status").classList.toggle("fault", fault);
   if (text !== said) $("status").textContent = said = text;  // a reader says each change
 }
 
 function renderFrame() {
-  const frame = live.on ? live.frames.at(-1) : store.current;
+  const frame = isLive() ? live.frames.at(-1) : store.current;
   const order = listed(), place = order.indexOf(frame);
   $("title").textContent = frame ? frame.label : "";
   $("title").title = frame?.label ?? "";
@@ -129,6 +137,8 @@ function renderFrame() {
   $("next").disabled = live.on || place < 0 || place === order.length - 1;
   const reason = frame?.state === "broken" ? frame.detail : frame?.clip && !frame.line ? frame.progress || frame.state : "";
   $("detail").hidden = !reason;
+  $("detail").classList.toggle("broken", frame?.state === "broken");
+  $("detail").setAttribute("aria-live", frame?.state === "broken" ? "assertive" : "off");
   if ($("detail").textContent !== reason) $("detail").textContent = reason;
   const targets = frame?.line ? above(frame) : [];
   if (view.frame && shown === frame) {
@@ -184,11 +194,11 @@ function renderTracks() {
   $("tracks-panel").hidden = !tracks.length;
   if (!tracks.length) return;
   const unit = frames.some((frame) => frame.time !== undefined || frame.line?.time !== undefined) ? "s" : "frame";
-  const now = store.current?.line && !live.on ? timeOf(store.current) : null;
+  const now = store.current?.line && !isLive() ? timeOf(store.current) : null;
   const key = JSON.stringify([$("axis").value, unit, now, frames.length, tracks.map(({ number, points }) => [number, points.length])]);
   if (key === chartOf) return;
   chartOf = key;
-  const show = (frame) => { if (!live.frames.length) open(frame); };
+  const show = (frame) => { if (!isLive()) open(frame); };
   $("chart").replaceChildren(drawChart(tracks, $("axis").value, unit, now, show));
   $("tracks").replaceChildren(...trackRows(tracks, unit, show));
 }
@@ -235,7 +245,12 @@ function step(by) {
   if (next && !live.on) open(next);
 }
 
-for (const id of ["rectangle", "polygon"]) $(id).addEventListener("click", () => view.setMode(view.mode === id ? null : id));
+for (const id of ["rectangle", "polygon"]) {
+  $(id).addEventListener("click", () => {
+    view.setMode(view.mode === id ? null : id);
+    $("canvas").scrollIntoView({ block: "nearest" });
+  });
+}
 
 // Files
 
@@ -283,7 +298,11 @@ $("out").addEventListener("click", () => view.zoom(1 / 1.5));
 $("fit").addEventListener("click", () => view.fit());
 $("outlines").addEventListener("change", () => { view.showOutlines = $("outlines").checked; view.draw(); });
 $("stop").addEventListener("click", () => store.stop());
-$("again").addEventListener("click", () => store.again());
+$("again").addEventListener("click", () => {
+  faultUntil = 0;
+  store.again();
+  if (model.missing) start();
+});
 $("search-again").addEventListener("click", () => store.searchAgain());
 $("clear").addEventListener("click", () => {
   store.clear();
@@ -293,7 +312,7 @@ $("clear").addEventListener("click", () => {
 });
 for (const id of ["sort", "bare", "axis"]) $(id).addEventListener("change", update);
 $("lowest").addEventListener("input", showBound);
-$("lowest").addEventListener("change", () => live.restart());
+$("lowest").addEventListener("change", () => live.lower(bound()));
 $("csv").addEventListener("click", () => download("targets.csv", toCsv(lines()), "text/csv"));
 $("jsonl").addEventListener("click", () => download("targets.jsonl", toJsonLines(lines()), "application/x-ndjson"));
 $("coco").addEventListener("click", () => download("coco.json", toCoco(lines(), VERSION), "application/json"));
@@ -349,15 +368,18 @@ function setSteps() {
 }
 
 async function start() {
-  setSteps();
   try {
+    model.missing = false;
     const { models: [first] } = await (await ask("v1/models")).json();
     model.point = first.min_score;
     $("model").textContent = first.name;
     setSteps();
   } catch (error) {
+    model.missing = true;
     say(error.message, true);
+    update();
   }
 }
 
+setSteps();
 start();

@@ -63,7 +63,7 @@ export class List {
     button.type = "button";
     name.className = "name";
     // From the end of a long path; the mark keeps its dots and slashes in their order.
-    name.textContent = `\u200e${frame.label}`;
+    name.textContent = `\u200e${frame.label}\u200e`;
     const score = document.createElement("span");
     score.className = "score";
     button.append(document.createElement("canvas"), score, name);
@@ -75,7 +75,7 @@ export class List {
 // What the list says of a frame: {score, title}; targets: those that are shown.
 export function describe(frame, targets) {
   if (frame.state === "broken") return { score: "cannot be used", title: frame.detail };
-  if (!frame.line) return { score: "waiting", title: frame.label };
+  if (!frame.line) return { score: frame.state === "stopped" ? "stopped" : frame.progress || "waiting", title: frame.label };
   if (!targets.length) return { score: "no target", title: frame.label };
   const more = targets.length > 1 ? ` · ${targets.length} targets` : "";
   return { score: showScore(targets[0].score) + more, title: frame.label };

@@ -38,8 +38,9 @@ export class Live {
     if (!this.on) return;
     this.stream?.close();
     const run = (this.run += 1), { camera } = this;
-    const [width, height] = camera.size;
-    const stream = (this.stream = new Stream({ rate: RATE, raw: `${width}x${height}:gray8`, ...this.settings() }));
+    const [width, height] = camera.size, settings = this.settings();
+    this.asked = settings.min_score;
+    const stream = (this.stream = new Stream({ rate: RATE, raw: `${width}x${height}:gray8`, ...settings }));
     this.frames = [];
     const begun = performance.now();
     try {
@@ -64,14 +65,20 @@ export class Live {
     }
   }
 
+  // Below what it was asked with, nothing is known yet.
+  lower(score) {
+    if (score < this.asked) this.restart();
+  }
+
   close() {
+    if (!this.on) return;
     this.run += 1;
     this.stream?.close();
     this.camera?.close();
     this.on = false;
     $("live").setAttribute("aria-pressed", "false");
     $("device").hidden = true;
-    this.changed();
+    this.changed("");
   }
 
   clear() {

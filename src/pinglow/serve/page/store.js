@@ -3,11 +3,12 @@
 import { ServiceError, ask, query } from "./api.js";
 import { ofPicture, readNpy, thumbnail } from "./counts.js";
 import { isClip } from "./files.js";
-import { results, runJob } from "./jobs.js";
+import { forget, results, runJob } from "./jobs.js";
 import { Stream } from "./stream.js";
 
 const AT_ONCE = 2;  // requests for frames
 const JOBS_AT_ONCE = 1;
+const PICTURES = 4;
 const KEPT = 96 * 2 ** 20;  // bytes of counts
 
 // A frame is {label, state, detail, line, thumbnail}, with {file}, or of a clip {job}; files of a
@@ -24,6 +25,7 @@ export class Store {
     this.running = new Set();
     this.kept = new Map();  // frame to its counts, least recently used first
     this.abort = new AbortController();
+    this.pictures = 0;  // that are on their way
   }
 
   // rate: frames a second of files that are one sequence; 0: they are not.
@@ -45,7 +47,9 @@ export class Store {
   }
 
   stop() {
-    this.restart((frame) => ["waiting", "asked"].includes(frame.state), "stopped");
+    this.interrupt();
+    for (const frame of this.frames) if (["waiting", "asked"].includes(frame.state)) frame.state = "stopped";
+    this.changed();
   }
 
   again() {
@@ -55,10 +59,10 @@ export class Store {
     this.pump();
   }
 
-  restart(which, state = "waiting") {
+  restart(which) {
     this.interrupt();
     for (const frame of this.frames) {
-      if (which(frame)) Object.assign(frame, { state, line: null, detail: "" });
+      if (which(frame)) Object.assign(frame, { state: "waiting", line: null, detail: "" });
       else if (frame.state === "asked") frame.state = "waiting";
     }
     this.pump();
@@ -75,6 +79,7 @@ export class Store {
 
   clear() {
     this.interrupt();
+    new Set(this.frames.map(({ job }) => job).filter(Boolean)).forEach(forget);
     this.frames = [];
     this.current = null;
     this.kept.clear();
@@ -84,7 +89,7 @@ export class Store {
   pump() {
     for (;;) {
       const busy = [...this.running];
-      const fits = (frame) => frame.state === "waiting"
+      const fits = (frame) => frame.state === "waiting" && !this.running.has(frame)
         && busy.filter(({ clip }) => clip === frame.clip).length < (frame.clip ? JOBS_AT_ONCE : AT_ONCE)
         && !(frame.sequence && busy.some(({ sequence }) => sequence === frame.sequence));
       const first = this.current && !this.current.sequence && fits(this.current);
@@ -106,7 +111,7 @@ export class Store {
       else await this.workOnFrame(frame, signal);
     } catch (error) {
       if (signal.aborted) return;
-      if (error.status === 422 && error.message.includes("/v1/jobs")) {  // it has several frames
+      if (error.status === 422 && !frame.clip && error.message.includes("/v1/jobs")) {  // it has several frames
         Object.assign(frame, { clip: true, state: "waiting" });
         return;
       }
@@ -132,20 +137,26 @@ export class Store {
 
   // The line of the next frame of a sequence, with tracks.
   async follow({ file, label, sequence }) {
-    if (!sequence.stream) {
+    const others = this.frames.filter((frame) => frame.sequence === sequence);
+    if (!sequence.stream?.isOpen) {
+      // After an interruption tracks begin anew, with numbers that are not taken.
+      const taken = others.flatMap(({ line }) => line?.targets ?? []).map(({ track }) => track ?? 0);
+      sequence.before = taken.reduce((most, track) => Math.max(most, track), 0);
       sequence.settings = { min_score: this.lowest, ignore: this.regions };
       sequence.stream = new Stream({ rate: sequence.rate, ...sequence.settings });
       await sequence.stream.open();
     }
     const { time: _, ...line } = await sequence.stream.send(await file.arrayBuffer());
     if (line.detail) throw new ServiceError(422, line.detail);
+    for (const target of line.targets) target.track &&= target.track + sequence.before;
     // The line of a still has no time.
-    return { time: line.frame / sequence.rate, line: { ...line, source: label, frame: 0 } };
+    const time = others.findIndex((frame) => frame.file === file) / sequence.rate;
+    return { time, line: { ...line, source: label, frame: 0 } };
   }
 
   async workOnClip(frame, signal) {
     const settings = { min_score: this.lowest, ignore: this.regions };
-    const tell = (text) => { frame.progress = text; this.changed(); };
+    const tell = (progress, share) => { Object.assign(frame, { progress, share }); this.changed(); };
     const job = await runJob(frame, settings, { tell, signal, onBusy: this.busy });
     const place = this.frames.indexOf(frame);
     if (place < 0 || signal.aborted) return;
@@ -154,7 +165,7 @@ export class Store {
     Object.assign(job, { of: frame, settings });
     for (const each of found) {
       each.job = job;
-      each.label ??= each.line.time === undefined ? each.line.name : `${each.line.time.toFixed(2)} s  ${each.line.name}`;
+      each.label ??= each.line.time === undefined ? each.line.name : `${each.line.name} ${each.line.time.toFixed(2)} s`;
     }
     this.frames.splice(place, 1, ...found);
     if (this.current === frame) this.current = found[0] ?? null;
@@ -165,11 +176,12 @@ export class Store {
     const jobs = new Set(this.frames.map((frame) => frame.job).filter((job) => job && this.isOld(job)));
     for (const job of jobs) {
       const place = this.frames.findIndex((frame) => frame.job === job);
+      forget(job);
       if (this.current?.job === job) this.current = job.of;
       this.frames = this.frames.filter((frame) => frame.job !== job);
       this.frames.splice(place, 0, Object.assign(job.of, { state: "waiting", progress: "" }));
     }
-    this.pump();
+    this.restart(({ sequence }) => sequence?.settings && this.isOld(sequence));
   }
 
   isOld({ settings }) {
@@ -202,15 +214,17 @@ export class Store {
 
   // The small picture of a frame that comes into sight in the list.
   async want(frame) {
-    if (!frame.job || !frame.line || frame.wanted) return;
+    if (!frame.job || !frame.line || frame.wanted || this.pictures >= PICTURES) return;
     frame.wanted = true;
+    this.pictures += 1;
     try {
       const bitmap = await createImageBitmap(await results(frame.job.id, `html/thumbnails/${encodeURIComponent(frame.line.name)}.webp`));
       const canvas = document.createElement("canvas");
       Object.assign(canvas, { width: bitmap.width, height: bitmap.height }).getContext("2d").drawImage(bitmap, 0, 0);
       frame.thumbnail = canvas;
-      this.changed();
     } catch { /* the list does without */ }
+    this.pictures -= 1;
+    this.changed();
   }
 
   async post(frame, words, signal) {

@@ -39,6 +39,8 @@ export class Stream {
     });
   }
 
+  get isOpen() { return this.socket?.readyState === WebSocket.OPEN; }
+
   fail(reason) {
     this.failed?.(new Error(reason));
     this.socket?.close();

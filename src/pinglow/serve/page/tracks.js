@@ -81,7 +81,7 @@ export function rows(tracks, unit, open) {
     button.append(swatch, `#${track}`);
     button.setAttribute("aria-label", `Track ${track}: show its best frame`);
     button.addEventListener("click", () => open(best.frame));
-    const time = ({ time: value }) => (unit === "s" ? `${value.toFixed(2)} s` : String(value));
+    const time = ({ time: value }) => (unit === "s" ? value.toFixed(2) : String(value));
     const values = [button, time(points[0]), time(points[points.length - 1]), points.length, showScore(best.score)];
     row.append(...values.map((value) => {
       const cell = document.createElement("td");
