@@ -1,4 +1,4 @@
-"""Some attacks of each kind on a service that listens; all of them: `python tests/siege attacks`."""
+"""Some attacks on a service that listens; all of them: `python tests/siege attacks`."""
 
 from __future__ import annotations
 
