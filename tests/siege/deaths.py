@@ -36,8 +36,7 @@ def kill(points: int, model: str) -> int:
     return report(
         {
             "what is not answered with 200 is answered with 503": {s.status for s in lost} <= {503},
-            f"a kill loses what the worker had, {HELD} at the most": len(lost)
-            <= HELD * points,
+            f"a kill loses what the worker had, {HELD} at the most": len(lost) <= HELD * points,
             "no request is lost but by a kill": len(near) == len(lost),
             "the service is ready with all its workers": ready,
         }
