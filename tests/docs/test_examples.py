@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-    if page.name != "detectors.md"  # its Python needs the detectors: tests/integrations has it
+    # Their Python needs the detectors, or a service: tests/integrations and tests/serve have it.
+    if page.name not in ("detectors.md", "serve.md")
 ]
 ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
