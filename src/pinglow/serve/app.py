@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pinglow._version import __version__
-from pinglow.serve import health, predict
+from pinglow.serve import health, predict, v2
 from pinglow.serve.gate import GONE, Gate, error_body
 from pinglow.serve.pool import Pool, ServiceError
 from pinglow.serve.service import Service
@@ -43,7 +43,7 @@ def make_app(settings: ServeSettings, pool: Pool) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(Gate, service=service)
-    for part in (health, predict):
+    for part in (health, predict, v2):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_values)
@@ -53,7 +53,7 @@ def make_app(settings: ServeSettings, pool: Pool) -> FastAPI:
 
 
 def _say(request: Request, status: int, detail: str, headers: dict[str, str]) -> Response:
-    body = error_body(detail, request.state.request_id)
+    body = error_body(request.url.path, detail, request.state.request_id)
     return Response(body, status, headers, "application/json")
 
 
