@@ -4,6 +4,7 @@
 #   make test    all tests
 #   make test-core   those of prediction in an environment without PyTorch; part of make test
 #   make check   style, types, import rules
+#   make check-containers   images, compose, dashboard, alerts and Kubernetes manifest, by their own tools
 #   make docs    the site, into build/site; warnings and dead links stop it
 #   make bench   speed against other codes, as ratios within one run
 #   make fuzz    spoiled files before every command for an hour; FUZZ_SECONDS=600 for ten minutes.
@@ -27,7 +28,8 @@ SOAK_POINTS ?= 50
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test test-core check docs bench bench-gpu bench-serve fuzz soak soak-serve clean
+.PHONY: demo test test-core check check-containers docs bench bench-gpu bench-serve fuzz soak \
+  soak-serve clean
 
 demo: $(CORE_READY)
 	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,html,csv,jsonl
@@ -52,6 +54,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-containers: $(READY)
+	$(BIN)/python -m pytest tests/containers
 
 docs: $(READY)
 	$(BIN)/pip install --quiet --editable '.[docs]'

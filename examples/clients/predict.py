@@ -31,7 +31,9 @@ def main() -> int:
     )
     parser.add_argument("address")
     parser.add_argument("frames", nargs="*", type=Path)
-    parser.add_argument("--job", type=Path, help="a clip, a multi-page file, a zip or tar of frames")
+    parser.add_argument(
+        "--job", type=Path, help="a clip, a multi-page file, a zip or tar of frames"
+    )
     arguments = parser.parse_args()
     try:
         if arguments.job:

@@ -18,10 +18,10 @@ from websockets.sync.client import ClientConnection, connect
 from pinglow.serve import streams
 from pinglow.serve.app import make_app
 from pinglow.serve.connections import Connection
-from pinglow.serve.pool import Answer, BusyError, LostError, Task, UnreadyError
 from pinglow.serve.service import Service
 from pinglow.serve.settings import ServeSettings
 from pinglow.serve.streams import Stream, number_targets
+from pinglow.serve.tasks import Answer, BusyError, LostError, Task, UnreadyError
 
 
 class Workers:

@@ -91,9 +91,10 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return described
 
 
-def refusal_body(detail: str, request_id: str) -> bytes:
-    """A `Refusal` as it is sent."""
-    return json.dumps({"detail": detail, "request_id": request_id}).encode()
+def refusal_body(detail: str, request_id: str, path: str = "") -> bytes:
+    """A `Refusal` as it is sent for a path; in the protocol of /v2 it is an "error"."""
+    key = "error" if path.startswith("/v2/") else "detail"
+    return json.dumps({key: detail, "request_id": request_id}).encode()
 
 
 def binary(*media_types: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pinglow.serve.settings import ServeSettings, is_loopback
 
-_OPEN: Final = ("/", "/healthz", "/readyz")
+_OPEN: Final = ("/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 _PAGE: Final = "/page/"
 SUBPROTOCOL: Final = "bearer."
 """What a browser, which can send no header with a WebSocket, puts before the token."""
