@@ -9,6 +9,8 @@
 #   make fuzz    spoiled files before every command for an hour; FUZZ_SECONDS=600 for ten minutes.
 #                What breaks a promise is kept in build/fuzz, with the command that shows it again
 #   make soak    commands killed at 50 points each, full disks, threads, forks; SOAK_POINTS=5 for less
+#   make cluster-kill   workers, nodes and drivers of a Ray cluster of two nodes on this machine
+#                killed at 20 moments; KILL_MOMENTS=4 for less
 #   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
 
 PYTHON ?= python3
@@ -20,11 +22,12 @@ CORE_READY := .venv-core/.ready
 
 FUZZ_SECONDS ?= 3600
 SOAK_POINTS ?= 50
+KILL_MOMENTS ?= 20
 
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test test-core check docs bench bench-gpu fuzz soak clean
+.PHONY: demo test test-core check docs bench bench-gpu fuzz soak cluster-kill clean
 
 demo: $(CORE_READY)
 	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,html,csv,jsonl
@@ -72,6 +75,9 @@ fuzz: $(READY)
 
 soak: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/soak.py --points $(SOAK_POINTS)
+
+cluster-kill: $(READY)
+	$(BIN)/python tools/cluster_kill.py --moments $(KILL_MOMENTS)
 
 $(READY): pyproject.toml
 	$(NEW_ENOUGH)

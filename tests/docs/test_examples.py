@@ -7,6 +7,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import typer
 from markdown_it import MarkdownIt
 from typer.core import TyperGroup
 
+from pinglow.backends.opening import open_model
 from pinglow.cli.main import app
+from pinglow.inference.predictor import Predictor
 from pinglow.output.sink import FrameRecord
 from pinglow.output.sinks import open_sinks
 from pinglow.structures import Prediction
@@ -66,11 +69,33 @@ def test_python_runs(
     if "deployed/model.xml" in source:  # what the page has exported before
         monkeypatch.chdir(request.getfixturevalue("deployed"))
         values["image"] = np.zeros((1, 1, 64, 64), np.float32)
+    elif "InferenceServerClient" in source:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr("tritonclient.http.InferenceServerClient", Triton)
     elif "found/" in source:
         monkeypatch.chdir(request.getfixturevalue("found"))
     else:
         monkeypatch.chdir(ROOT)
     exec(source, values)
+    if "InferenceServerClient" in source:
+        frame = values["frame"]
+        expected = Predictor.load("pinglow-fast", backend="onnxruntime")(frame)
+        assert values["prediction"].targets == expected.targets
+        assert expected.targets
+
+
+class Triton:
+    """A client whose server has what `pinglow export` writes of a bundled model."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def infer(self, name: str, inputs: list[Any]) -> Any:
+        (image,) = inputs
+        assert (image.name(), image.datatype()) == ("image", "FP32")
+        images = np.frombuffer(image._get_binary_data(), np.float32).reshape(image.shape())
+        backend, _ = open_model(name, "onnxruntime", "cpu")
+        return SimpleNamespace(as_numpy={"probability": backend.run(images, None)}.__getitem__)
 
 
 @pytest.fixture

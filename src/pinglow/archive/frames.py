@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from numpy.typing import NDArray
 
 from pinglow.archive.listing import TAR_SUFFIXES, mark_of
-from pinglow.archive.places import PlaceError, fetch, is_url, open_object, try_again
 from pinglow.errors import FrameError
 from pinglow.io.memory import MemoryFile
+from pinglow.io.places import PlaceError, fetch, is_url, open_object, try_again
 from pinglow.io.readers import FRAME_SUFFIXES, frame_suffixes
 from pinglow.io.source import ImageSource
 from pinglow.io.streams import hide_login

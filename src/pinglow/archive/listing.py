@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import PurePath
 from typing import Any, Final, TypeVar
 
-from pinglow.archive.places import (
+from pinglow.errors import DataError
+from pinglow.extras import import_extra
+from pinglow.io.places import (
     PlaceError,
     absolute,
     file_system,
@@ -23,8 +25,6 @@ from pinglow.archive.places import (
     reaching,
     try_again,
 )
-from pinglow.errors import DataError
-from pinglow.extras import import_extra
 from pinglow.io.readers import frame_suffixes
 from pinglow.io.video import VIDEO_SUFFIXES
 

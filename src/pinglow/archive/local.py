@@ -13,13 +13,13 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
 from pinglow.archive.frames import name_of
-from pinglow.archive.places import Place, PlaceError
 from pinglow.archive.plans import Keyed
 from pinglow.archive.settings import Settings
 from pinglow.archive.units import Unit
 from pinglow.archive.work import UNITS, Outcome, work_on
 from pinglow.errors import DataError, PinglowError
 from pinglow.files import explain
+from pinglow.io.places import Place, PlaceError
 
 _GIVEN: Final = 2 * UNITS  # units that a process has been given and has not answered
 _STRIKES: Final = 3  # processes that may die over a unit

@@ -18,10 +18,10 @@ from itertools import islice
 from typing import Any, Final
 
 from pinglow.archive.listing import list_sources
-from pinglow.archive.places import Place, absolute
 from pinglow.archive.units import Unit, make_units
 from pinglow.errors import DataError, OptionError
 from pinglow.extras import import_extra
+from pinglow.io.places import Place, absolute
 
 PLANS: Final = "plans"
 """The folder of the plans, in the folder of the results."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from pinglow.archive.local import run_units
 from pinglow.archive.parts import Keys
-from pinglow.archive.places import Place, PlaceError
 from pinglow.archive.plans import Keyed, Planner, Shard
 from pinglow.archive.settings import SETTINGS, Settings
 from pinglow.archive.units import Unit, key_of
 from pinglow.archive.work import Outcome
+from pinglow.io.places import Place, PlaceError
 
 Runner = Callable[..., Iterator[Outcome]]
 """Takes units, settings, the folder of results and ``retry``; see `run_units`."""

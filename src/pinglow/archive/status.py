@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pinglow.archive.parts import Keys
-from pinglow.archive.places import Place
 from pinglow.archive.plans import read_units
 from pinglow.archive.settings import SETTINGS
 from pinglow.errors import DataError, OptionError
+from pinglow.io.places import Place
 
 
 @dataclass(frozen=True)

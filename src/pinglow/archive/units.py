@@ -12,8 +12,8 @@ from typing import Final
 
 from pinglow.archive.frames import ClipFile
 from pinglow.archive.listing import Found, ahead
-from pinglow.archive.places import PlaceError
 from pinglow.errors import FrameError
+from pinglow.io.places import PlaceError
 from pinglow.io.video import probe_video
 
 SLICE: Final = 2000

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from pinglow.archive.frames import UnitFrame, load, name_of, read_frames
 from pinglow.archive.parts import Rows, remove_broken, write_part
-from pinglow.archive.places import Place, PlaceError
 from pinglow.archive.plans import Keyed
 from pinglow.archive.units import Unit
 from pinglow.errors import FrameError
 from pinglow.inference.pipeline import find_each
 from pinglow.inference.predictor import Predictor
+from pinglow.io.places import Place, PlaceError
 
 if TYPE_CHECKING:
     from pinglow.inference.boxes import BoxPredictor

@@ -62,8 +62,32 @@ def run(
     ] = "pinglow-fast",
     min_score: MinScore = None,
     workers: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Processes on this machine, a model each.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes, a model each.",
+            show_default="1; with --ray as many as it has room for",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="Do it on a Ray cluster, as 10.0.0.5:6379, with its token in RAY_AUTH_TOKEN; "
+            "local: one that is started on this machine, for this run.",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float,
+        typer.Option(
+            "--gpus-per-worker",
+            min=0,
+            metavar="SHARE",
+            help="With --ray: the share of a card that a process takes, as 0.25; 0: it takes a "
+            "core.",
+        ),
+    ] = 0,
     shard: Annotated[
         str,
         typer.Option(
@@ -90,13 +114,17 @@ def run(
     Example: pinglow archive run /footage --out /results --workers 4
 
     Example: pinglow archive run s3://bucket/2026/ --out s3://bucket/found --shard 3/8
+
+    Example: pinglow archive run s3://bucket/2026/ --out s3://bucket/found --ray 10.0.0.5:6379
     """
     from pinglow.archive.local import run_units
-    from pinglow.archive.places import open_place
     from pinglow.archive.plans import Shard
     from pinglow.archive.run import run_archive
     from pinglow.archive.settings import make_settings
+    from pinglow.io.places import open_place
 
+    if gpus and ray is None:
+        raise OptionError("--gpus-per-worker is for --ray; without it all processes share the card")
     share = Shard.parse(shard)
     place = open_place(out)
     settings = make_settings(
@@ -107,7 +135,12 @@ def run(
         backend=backend,
         device=device,
     )
-    runner: Runner = partial(run_units, workers=workers)
+    if ray is None:
+        runner: Runner = partial(run_units, workers=workers or 1)
+    else:
+        from pinglow.archive.ray import run_on_ray
+
+        runner = partial(run_on_ray, address=ray, workers=workers, gpus=gpus)
     begin = time.perf_counter()
     try:
         with _progress() as tell:
@@ -181,9 +214,9 @@ def merge(
     Example: pinglow archive merge s3://bucket/found --out tables
     """
     from pinglow.archive.merge import merge as merge_parts
-    from pinglow.archive.places import open_place
     from pinglow.archive.status import choose_results
     from pinglow.cli.progress import frame_progress
+    from pinglow.io.places import open_place
 
     check_output_folder("--out", out)
     opened = open_place(place)
@@ -218,8 +251,8 @@ def status(
     """
     from dataclasses import asdict
 
-    from pinglow.archive.places import open_place
     from pinglow.archive.status import choose_results, find_results, list_missing, measure
+    from pinglow.io.places import open_place
 
     opened = open_place(place)
     if missing:

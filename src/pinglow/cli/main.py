@@ -28,6 +28,7 @@ from pinglow.cli.export import export
 from pinglow.cli.models import models
 from pinglow.cli.output_file import echo
 from pinglow.cli.predict import predict
+from pinglow.cli.serve import serve
 from pinglow.cli.study import study
 from pinglow.cli.train import train
 from pinglow.errors import PinglowError
@@ -103,6 +104,7 @@ app.add_typer(archive.app, name="archive")
 app.command()(models)
 app.command()(export)
 app.command()(bench)
+app.command()(serve)
 app.command()(study)
 app.command(
     hidden=True,

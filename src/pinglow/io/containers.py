@@ -28,7 +28,7 @@ _PICTURES: Final = (b"hei", b"hev", b"mif", b"msf", b"avi", b"crx")  # HEIF, AVI
 _BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot"})
 
 
-def is_container(path: Path) -> bool:
+def is_container(path: Path | OpenedFile) -> bool:
     """Whether a file begins as a video does."""
     with path.open("rb") as file:
         head = file.read(_HEAD)

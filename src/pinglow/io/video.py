@@ -29,6 +29,8 @@ _logger = logging.getLogger("pinglow")
 _TICK = 1e-3  # seconds; some containers round times to it
 _NO_VIDEO = 0x400 | 0x800  # FFmpeg's dispositions of cover art and of thumbnails
 _AMBIGUOUS = ("rgb555le", "rgb565le", "rgb555be", "rgb565be")  # what raw 16 bits are taken for
+_KINDS = "mov,matroska,avi,asf,flv,mpegts,mpeg,mpegvideo,mxf,yuv4mpegpipe"
+"""FFmpeg's names of what is opened: no playlist, by which a file could name others."""
 _PACKED = {"yuyv422": 0, "uyvy422": 1}  # where the first luma of a packed pair is
 
 VIDEO_SUFFIXES: frozenset[str] = frozenset(
@@ -207,7 +209,7 @@ def _open(path: Path | OpenedFile, number: int | None) -> Iterator[tuple[Any, An
 def _open_container(av: Any, path: Path | OpenedFile, opened: Path | IO[bytes]) -> Any:
     given = str(opened) if isinstance(opened, Path) else opened
     try:
-        return av.open(given)
+        return av.open(given, options={"format_whitelist": _KINDS})
     except EOFError:  # FFmpeg does not know a transport stream of a few packets
         if not is_transport(path):
             raise
