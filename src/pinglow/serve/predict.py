@@ -42,6 +42,9 @@ Crop = Annotated[
     str | None,
     Query(max_length=_LONGEST, description="x,y,w,h: only this is searched"),
 ]
+Name = Annotated[
+    str, Query(min_length=1, max_length=_LONGEST, description="what answers call what is sent")
+]
 """What the endpoints that predict have in common."""
 
 
@@ -83,9 +86,7 @@ async def predict(
     min_score: MinScore = None,
     ignore: Ignore = None,
     crop: Crop = None,
-    name: Annotated[
-        str, Query(min_length=1, max_length=_LONGEST, description="what the answer calls the frame")
-    ] = "frame",
+    name: Name = "frame",
     save: Annotated[
         Literal["mask", "overlay", "probability", "outlines", "counts"] | None,
         Query(

@@ -40,8 +40,9 @@ class Task:
         content: A file as sent, or raw counts if `shape` and `dtype` are set.
         name: What answers call the source.
         want: "targets" (a JSON line), "outlines" (the same with each target's pixels), "mask",
-            "overlay" or "probability" (PNG), "counts" (the frame, NPY), or "tensor" (float32
-            probabilities, C order).
+            "overlay" or "probability" (PNG), "counts" (the frame, NPY), or "tensors": float64 rows
+            of targets (x, y, left, top, width, height, area, score) and, unless the model finds
+            boxes, float32 probabilities (H, W) behind them; C order.
         min_score: A detection is a target if its score is above this; None: as was set.
         ignore: As of ``--ignore``, but for files.
         crop: As of ``--crop``.
