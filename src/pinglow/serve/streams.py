@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import numpy as np
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import WebSocketRequestValidationError
+from numpy.typing import NDArray
 
 from pinglow.errors import PinglowError
 from pinglow.inference.ignored import Ignored
@@ -59,14 +60,18 @@ class Stream:
         service: That predicts them.
         task: What is asked of each frame, without its content.
         tracker: Numbers the targets; None: they have no tracks.
+        form: How raw frames lie in their bytes, by which the tracker tells the camera's motion;
+            None: frames are files, which are decoded in a worker only.
 
     Attributes:
         received: Frames that came.
         dropped: Those of them that were not looked at, because others came meanwhile.
     """
 
-    def __init__(self, service: Service, task: Task, tracker: Tracker | None) -> None:
-        self._service, self._task, self._tracker = service, task, tracker
+    def __init__(
+        self, service: Service, task: Task, tracker: Tracker | None, form: RawFormat | None = None
+    ) -> None:
+        self._service, self._task, self._tracker, self._form = service, task, tracker, form
         self._waiting: deque[_Frame] = deque()
         self._ahead: deque[_Frame] = deque()
         self._changed = asyncio.Event()
@@ -122,7 +127,9 @@ class Stream:
         self._release(self._ahead.popleft())
         self._submit()
         if self._tracker is not None:  # of a broken frame, too: time goes on
-            await asyncio.to_thread(number_targets, self._tracker, said.get("targets", []))
+            counts = self._form.decode(frame.content) if self._form and "targets" in said else None
+            targets = said.get("targets", [])
+            await asyncio.to_thread(number_targets, self._tracker, targets, counts)
         return {
             **{"source": self._task.name, "frame": frame.number},
             **{key: value for key, value in said.items() if key not in ("source", "frame")},
@@ -145,12 +152,17 @@ class Stream:
             frame.answer.cancel()
 
 
-def number_targets(tracker: Tracker, targets: Sequence[dict[str, Any]]) -> None:
-    """Give each target of the next frame its "track", a number or null."""
+def number_targets(
+    tracker: Tracker, targets: Sequence[dict[str, Any]], frame: NDArray[Any] | None = None
+) -> None:
+    """Give each target of the next frame, (H, W) counts, its "track": a number or null."""
     best = targets[:_TRACKED]
     boxes = np.array([target["bbox"] for target in best], np.float64).reshape(-1, 4)
     scores = np.array([target["score"] for target in best], np.float64)
-    tracks = [*tracker.update(Detections(boxes, scores)), *[None] * (len(targets) - len(best))]
+    tracks = [
+        *tracker.update(Detections(boxes, scores), frame),
+        *[None] * (len(targets) - len(best)),
+    ]
     for target, track in zip(targets, tracks, strict=True):
         target["track"] = track
 
@@ -185,7 +197,7 @@ async def stream(
     except PinglowError as error:
         await _close(socket, _REFUSED, str(error))
     else:
-        await _serve(socket, service, Stream(service, task, tracker))
+        await _serve(socket, service, Stream(service, task, tracker, form))
     finally:
         service.streams -= 1
         service.active -= 1
@@ -209,8 +221,7 @@ def _choose_protocol(socket: WebSocket) -> str | None:
 def _make_tracker(rate: float) -> Tracker:
     from pinglow.inference.tracking import Tracker
 
-    # The frame itself, by which the camera's motion is told, is decoded in a worker only.
-    return Tracker(rate, compensate=False)
+    return Tracker(rate)
 
 
 async def _serve(socket: WebSocket, service: Service, frames: Stream) -> None:
