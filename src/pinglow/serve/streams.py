@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pinglow.errors import PinglowError
 from pinglow.inference.ignored import Ignored
 from pinglow.io.raw import RawFormat
+from pinglow.serve.logs import log_request
 from pinglow.serve.predict import Crop, Ignore, MinScore, Name
 from pinglow.serve.security import SUBPROTOCOL
 from pinglow.serve.service import Service, service_of
@@ -148,8 +149,8 @@ class Stream:
 
     def _release(self, frame: _Frame) -> None:
         self._service.held -= len(frame.content)
-        if frame.answer is not None:
-            frame.answer.cancel()
+        if frame.answer is not None and not frame.answer.cancel():
+            frame.answer.exception()  # heard, though nobody asks for it any more
 
 
 def number_targets(
@@ -226,6 +227,7 @@ def _make_tracker(rate: float) -> Tracker:
 
 async def _serve(socket: WebSocket, service: Service, frames: Stream) -> None:
     """Take frames and send answers, to the end of the client or of the service."""
+    began = time.perf_counter()
     receiving = asyncio.create_task(_receive(socket, frames, service))
     sending = asyncio.create_task(_send(socket, frames))
     ending = asyncio.create_task(service.draining.wait())
@@ -243,8 +245,18 @@ async def _serve(socket: WebSocket, service: Service, frames: Stream) -> None:
     finally:
         for each in tasks:
             each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         frames.close()
     await _close(socket, *why)
+    log_request(
+        {
+            "route": "/v1/streams",
+            "frames": frames.received,
+            "dropped": frames.dropped,
+            "code": why[0],
+            "ms": round(1e3 * (time.perf_counter() - began)),
+        }
+    )
 
 
 async def _receive(socket: WebSocket, frames: Stream, service: Service) -> tuple[int, str]:
