@@ -28,8 +28,9 @@ from pinglow import Predictor, __version__
 from pinglow.output.sink import FrameRecord
 from pinglow.output.sinks import open_sinks
 from pinglow.serve.app import make_app
-from pinglow.serve.pool import Answer, Pool, Task
+from pinglow.serve.pool import Pool
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Answer, Task
 from pinglow.serve.worker import answer_all, describe
 
 TOKEN = "open-sesame"
@@ -71,7 +72,7 @@ class InlinePool(Pool):
         return True
 
     async def start(self) -> None:
-        self.failed = asyncio.get_running_loop().create_future()
+        pass
 
     async def close(self) -> None: ...
 
