@@ -91,7 +91,11 @@ function render() {
   $("empty").hidden = any;
   $("listing").hidden = !frames.length || live.on;
   $("stage").hidden = $("panels").hidden = !any;
-  if (frames.length && !live.on && !frames.includes(store.current)) open(frames[0]);
+  if (frames.length && !live.on) {
+    if (!frames.includes(store.current)) store.current = frames[0];
+    const late = shown !== store.current && store.kept.has(store.current);
+    if (late || opened !== keyOf(store.current)) open(store.current);
+  }
   list.show(listed(), store.current, (frame) => describe(frame, frame.line ? above(frame) : []));
   renderStatus();
   renderFrame();
@@ -178,8 +182,9 @@ function renderTargets(frame, targets) {
   [...$("targets").children].forEach((row, number) => row.setAttribute("aria-current", String(number === view.chosen)));
   const job = frame?.job ?? frame?.sequence, old = job?.settings && store.isOld(job);
   $("floor").hidden = !old || live.on;
-  if (old) $("floor-text").textContent = `This was searched above ${showScore(job.settings.min_score)}`
-    + `${job.settings.ignore.length ? `, ${plural(job.settings.ignore.length, "region")} ignored` : ""}.`;
+  const { min_score: floor, ignore } = job?.settings ?? {};
+  if (old) $("floor-text").textContent = String(ignore) === String(store.regions)
+    ? `This was searched above ${showScore(floor)} only.` : "This was searched with other regions ignored.";
 }
 
 function choose(number, near = true) {
@@ -214,20 +219,25 @@ function renderDownload() {
 
 // Frames
 
+let opened = "";  // what the canvas was last opened for
+const hasPicture = (frame) => (frame.clip || frame.job ? Boolean(frame.line) : !frame.unreadable);
+const keyOf = (frame) => `${store.frames.indexOf(frame)} ${frame.label} ${hasPicture(frame)}`;
+
 async function open(frame) {
   store.current = frame;
+  const key = (opened = keyOf(frame));
   view.setMode(null);
   update();
-  if (!frame || (frame.clip && !frame.line) || frame.state === "broken" && (frame.unreadable || frame.job)) {
+  const none = () => {
     shown = null;
     view.show(null);
-    return;
-  }
+  };
+  if (!hasPicture(frame)) return none();
   try {
     const counts = await store.counts(frame);
-    if (store.current === frame && !live.on) place(frame, counts);
+    if (opened === key && !live.on) place(frame, counts);
   } catch (error) {
-    if (store.current === frame) { shown = null; view.show(null); }
+    if (opened === key) none();
     if (frame.state === "done") say(error.message, true);
   }
 }
@@ -308,6 +318,7 @@ $("clear").addEventListener("click", () => {
   store.clear();
   live.clear();
   shown = null;
+  opened = "";
   view.show(null);
 });
 for (const id of ["sort", "bare", "axis"]) $(id).addEventListener("change", update);

@@ -52,7 +52,7 @@ export function drawChart(tracks, axis, unit, current, open) {
   label(LEFT - 4, TOP + 8, "end", axis === "score" ? "100%" : number(above, high - low));
   label(LEFT - 4, HIGH - BOTTOM, "end", axis === "score" ? "0%" : number(below, high - low));
   label(LEFT, HIGH - 6, "start", number(first, last - first));
-  label(WIDE - RIGHT, HIGH - 6, "end", `${number(last, last - first)} ${unit}`);
+  label(WIDE - RIGHT, HIGH - 6, "end", unit === "s" ? `${number(last, last - first)} s` : `frame ${last}`);
   for (const track of tracks) {
     const path = track.points.map((point, place) => `${place ? "L" : "M"}${across(point.time).toFixed(1)} ${down(point[axis]).toFixed(1)}`);
     svg.append(make("path", { d: path.join(""), fill: "none", stroke: colorOf(track.number), "stroke-width": 1.8,
