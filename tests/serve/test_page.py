@@ -273,6 +273,7 @@ def test_frames_are_looked_through(
     page.tab.keyboard.press("ArrowLeft")
     page.tab.keyboard.press("ArrowLeft")
     page.wait("#title", "a2.tif")
+    page.tab.locator("#canvas").focus()
     page.tab.keyboard.press("ArrowDown")
     assert page.tab.locator("#targets tr[aria-current=true]").count() == 1
     near = page.text("#zoom")

@@ -362,9 +362,12 @@ const keys = {
 addEventListener("keydown", (event) => {
   const { target, key } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]") || !keys[key]) return;
-  if (target.closest?.("input:not([type=checkbox]), select, textarea")) return;
+  if (target.closest("input:not([type=checkbox]), select, textarea")) return;
   if (key === "Enter" && view.mode !== "polygon") return;
-  if (["ArrowUp", "ArrowDown"].includes(key) && target.closest?.("#scroll, .scroll, #panels, body:not(:focus-within)") === null && target !== $("canvas")) return;
+  // Elsewhere they scroll.
+  if (key.endsWith("Up") || key.endsWith("Down")) {
+    if (!target.closest("#canvas, #scroll, #targets") && (target !== document.body || innerWidth <= 860)) return;
+  }
   event.preventDefault();
   keys[key]();
 });

@@ -87,8 +87,8 @@ export function ofPicture(source, width, height) {
   context.drawImage(source, 0, 0, width, height);
   const { data } = context.getImageData(0, 0, width, height), gray = new Uint8Array(width * height);
   for (let place = 0; place < gray.length; place += 1) {
-    const [red, green, blue] = data.subarray(place * 4, place * 4 + 3);
-    gray[place] = Math.round(0.299 * red + 0.587 * green + 0.114 * blue);
+    const at = place * 4;
+    gray[place] = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2] + 0.5;
   }
   return { data: gray, width, height };
 }
