@@ -494,7 +494,11 @@ def test_a_file_of_many_pages_is_a_job_with_tracks(
     page.wait("#detail", re.compile("queued|started|of 6"))
     page.tab.get_by_role("button", name="Stop").click()
     page.wait("#status", "1 frame, 1 stopped")
-    states = [each["state"] for each in httpx.get(f"{address}v1/jobs").json()["jobs"]]
+    for _ in range(100):
+        states = [each["state"] for each in httpx.get(f"{address}v1/jobs").json()["jobs"]]
+        if states == ["canceled"]:
+            break
+        page.tab.wait_for_timeout(50)
     assert states == ["canceled"]
 
 
