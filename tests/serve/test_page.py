@@ -522,7 +522,8 @@ def test_a_camera_is_watched(open_tab: Callable[..., Tab], address: str) -> None
     page = open_tab(address)
     camera = page.tab.get_by_role("button", name="Camera")
     camera.click()
-    page.wait("#status", re.compile(r"[2-9]\d* frames of the camera, [\d.]+ a second"))
+    page.wait("#done", re.compile(r"[2-9]\d* frames, [\d.]+ a second"))
+    assert page.text("#status") == "The camera is watched"
     camera.click()
     assert camera.get_attribute("aria-pressed") == "false"
     lines = [json.loads(line) for line in page.download("JSON lines").splitlines()]

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { Brightness } from "./brightness.js";
-import { showScore } from "./counts.js";
+import { scoreSteps, showScore } from "./counts.js";
 import { ofDrop, ofInput } from "./files.js";
 import { List, describe } from "./list.js";
 import { Live } from "./live.js";
@@ -94,7 +94,7 @@ function render() {
   if (frames.length && !live.on) {
     if (!frames.includes(store.current)) store.current = frames[0];
     const late = shown !== store.current && store.kept.has(store.current);
-    if (late || opened !== keyOf(store.current)) open(store.current);
+    if (late || opened.frame !== store.current || opened.any !== hasPicture(store.current)) open(store.current);
   }
   list.show(listed(), store.current, (frame) => describe(frame, frame.line ? above(frame) : []));
   renderStatus();
@@ -111,11 +111,15 @@ function renderStatus() {
   $("progress").max = store.frames.length;
   $("progress").value = done + store.frames.reduce((sum, { state, share }) => sum + (state === "asked" ? share ?? 0 : 0), 0);
   $("again").hidden = !(model.missing || stopped || store.frames.some((frame) => frame.state === "broken" && frame.passing));
+  // What changes all the time is not read aloud.
+  $("done").textContent = live.on ? `${plural(live.frames.length, "frame")}, ${live.rate.toFixed(1)} a second`
+    : left ? `${done} of ${store.frames.length}` : "";
   if (Date.now() < faultUntil) return;
-  if (live.on) say(`${plural(live.frames.length, "frame")} of the camera, ${live.rate.toFixed(1)} a second`);
-  else if (Date.now() < busyUntil && left) say(`The service is busy: it is asked again in ${Math.ceil((busyUntil - Date.now()) / 1000)} s.`);
+  if (live.on) say("The camera is watched");
+  else if (Date.now() < busyUntil && left) say("The service is busy: it is asked again soon.");
   else if (store.frames.length) {
-    const parts = [left ? `${done} of ${plural(store.frames.length, "frame")}` : plural(store.frames.length, "frame")];
+    const parts = [plural(store.frames.length, "frame")];
+    if (left) parts[0] += " being searched";
     if (broken) parts.push(`${broken} cannot be used`);
     if (stopped) parts.push(`${stopped} stopped`);
     say(parts.join(", "));
@@ -219,25 +223,24 @@ function renderDownload() {
 
 // Frames
 
-let opened = "";  // what the canvas was last opened for
+let opened = {};  // the frame that the canvas was last asked for, and whether it had any picture
 const hasPicture = (frame) => (frame.clip || frame.job ? Boolean(frame.line) : !frame.unreadable);
-const keyOf = (frame) => `${store.frames.indexOf(frame)} ${frame.label} ${hasPicture(frame)}`;
 
 async function open(frame) {
   store.current = frame;
-  const key = (opened = keyOf(frame));
+  opened = { frame, any: hasPicture(frame) };
   view.setMode(null);
   update();
   const none = () => {
     shown = null;
     view.show(null);
   };
-  if (!hasPicture(frame)) return none();
+  if (!opened.any) return none();
   try {
     const counts = await store.counts(frame);
-    if (opened === key && !live.on) place(frame, counts);
+    if (opened.frame === frame && shown !== frame && !live.on) place(frame, counts);
   } catch (error) {
-    if (opened === key) none();
+    if (opened.frame === frame) none();
     if (frame.state === "done") say(error.message, true);
   }
 }
@@ -318,7 +321,7 @@ $("clear").addEventListener("click", () => {
   store.clear();
   live.clear();
   shown = null;
-  opened = "";
+  opened = {};
   view.show(null);
 });
 for (const id of ["sort", "bare", "axis"]) $(id).addEventListener("change", update);
@@ -372,10 +375,8 @@ addEventListener("keydown", (event) => {
   keys[key]();
 });
 
-// The model's own point is one of the slider's steps; equal steps of the score would put most frames into the last.
 function setSteps() {
-  const even = Array.from({ length: 60 }, (_, place) => 1 / (1 + Math.exp(4 - (13.2 * place) / 59)));
-  steps = [...new Set([0, ...even, model.point])].sort((one, other) => one - other);
+  steps = scoreSteps(model.point);
   $("lowest").max = steps.length - 1;
   $("lowest").value = steps.indexOf(model.point);
   showBound();

@@ -101,3 +101,9 @@ export function showScore(score) {
   const digits = score > 0.999 ? 2 : score > 0.99 ? 1 : 0, factor = 10 ** digits;
   return `${(Math.floor(score * 100 * factor + 1e-3) / factor).toFixed(digits)}%`;
 }
+
+// The scores of a slider, one of them the model's own point. Equal steps would put most frames into the last.
+export function scoreSteps(point) {
+  const even = Array.from({ length: 60 }, (_, place) => 1 / (1 + Math.exp(4 - (13.2 * place) / 59)));
+  return [...new Set([0, ...even, point])].sort((one, other) => one - other);
+}

@@ -35,7 +35,7 @@ const number = (value, span) => value.toFixed(span < 0.1 ? 3 : span < 10 ? 1 : 0
 export function drawChart(tracks, axis, unit, current, open) {
   const points = tracks.flatMap((track) => track.points);
   const bounds = (values) => {
-    const least = Math.min(...values), most = Math.max(...values);
+    const [least, most] = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
     return most > least ? [least, most] : [least - 0.5, most + 0.5];
   };
   const [first, last] = bounds(points.map(({ time }) => time));
