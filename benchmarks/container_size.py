@@ -48,7 +48,9 @@ def size_of_python() -> int:
     total = 0
     for place, folders, names in os.walk(library):
         folders[:] = [
-            name for name in folders if name not in ("test", "tests", "__pycache__", "site-packages")
+            name
+            for name in folders
+            if name not in ("test", "tests", "__pycache__", "site-packages")
         ]
         total += sum(
             (Path(place) / name).lstat().st_size for name in names if not name.endswith(".a")

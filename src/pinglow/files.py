@@ -155,6 +155,17 @@ def claim(lock: Path) -> Iterator[bool]:
             yield True
 
 
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds a lock file, and hold it, where the system has locks."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def refuse_special(path: Path) -> None:
     """See that a path is no pipe and no device: those may never come to an end.
 

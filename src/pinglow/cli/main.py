@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from pinglow._version import __version__
-from pinglow.cli import data
+from pinglow.cli import archive, data
 from pinglow.cli.bench import bench
 from pinglow.cli.calibrate import calibrate
 from pinglow.cli.compare import compare
@@ -100,6 +100,7 @@ app.command()(evaluate)
 app.command()(calibrate)
 app.command()(compare)
 app.add_typer(data.app, name="data")
+app.add_typer(archive.app, name="archive")
 app.command()(models)
 app.command()(export)
 app.command()(bench)

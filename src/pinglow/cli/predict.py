@@ -247,7 +247,9 @@ def _split_names(save: str) -> list[str]:
     names = list(dict.fromkeys(word.strip() for word in save.split(",")))
     for name in names:
         if name not in SINKS:
-            raise OptionError(f"--save {name!r} is unknown: choose from {', '.join(SINKS)}")
+            more = "; labels to correct: pinglow data convert OUT --to " + name
+            more = more if name in ("labelme", "cvat", "voc", "yolo") else ""
+            raise OptionError(f"--save {name!r} is unknown: choose from {', '.join(SINKS)}{more}")
     return names
 
 

@@ -51,6 +51,15 @@ def serve(
             metavar="MS",
         ),
     ] = 5.0,
+    jobs: Annotated[
+        int, typer.Option(help="Jobs (/v1/jobs) that run at a time; others wait.", metavar="N")
+    ] = 1,
+    max_job_mb: Annotated[
+        float, typer.Option(help="Megabytes of a clip or an archive, at most.", metavar="MB")
+    ] = 2048.0,
+    streams: Annotated[
+        int, typer.Option(help="Streams (/v1/streams) that are open at a time.", metavar="N")
+    ] = 8,
     token_file: Annotated[
         Path | None,
         typer.Option(help="A file with the token that clients must send.", metavar="FILE"),
@@ -89,6 +98,9 @@ def serve(
         max_mb=max_mb,
         max_pixels=max_pixels,
         wait_ms=wait_ms,
+        jobs=jobs,
+        max_job_mb=max_job_mb,
+        streams=streams,
         token=None if token_file is None else read_token(token_file),
         insecure=insecure,
     )

@@ -104,11 +104,11 @@ class Ignored:
             elif _RECTANGLE.fullmatch(word):
                 rectangles.append(_parse_rectangle("--ignore", word))
             else:
-                raise OptionError(
-                    f"--ignore {word!r} is neither a file nor x,y,w,h: give whole pixels, as in "
-                    "0,0,64,20, a polygon, as in 0,0;64,0;0,20, or the path of a mask image or of "
-                    "polygons (labelme, GeoJSON)"
-                )
+                known = "whole pixels, as in 0,0,64,20, or a polygon, as in 0,0;64,0;0,20"
+                if files:
+                    known += ", or the path of a mask image or of polygons (labelme, GeoJSON)"
+                no_file = "neither a file nor" if files else "not"
+                raise OptionError(f"--ignore {word!r} is {no_file} x,y,w,h: give {known}")
         cropped = None
         if crop is not None:
             if not _RECTANGLE.fullmatch(crop):

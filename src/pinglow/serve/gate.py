@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import secrets
@@ -12,6 +11,7 @@ from typing import Any, Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pinglow.serve.answers import refusal_body
 from pinglow.serve.logs import log_request
 from pinglow.serve.security import HEADERS, why_not
 from pinglow.serve.service import Service
@@ -77,7 +77,7 @@ class Gate:
             refused = why_not(service.settings, scope["path"], headers)
             if refused is not None:
                 await _refuse(scope, *refused, send_with_headers)
-            elif service.draining.is_set() and scope["path"] not in _ALWAYS:
+            elif service.draining.is_set() and not _is_always_open(scope):
                 reason = "the service is being stopped: send the request to another one"
                 await _refuse(scope, 503, reason, send_with_headers)
             else:
@@ -109,15 +109,15 @@ class Gate:
             )
 
 
+def _is_always_open(scope: Scope) -> bool:
+    """Whether it is answered also while the service ends; jobs end then, and may be asked for."""
+    job = scope["path"].startswith("/v1/jobs/") and scope["method"] == "GET"
+    return job or scope["path"] in _ALWAYS
+
+
 def _method(scope: Scope) -> str:
     known = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
     return scope["method"] if scope["method"] in known else "other"
-
-
-def error_body(path: str, detail: str, request_id: str) -> bytes:
-    """What is said where a request for a path is not answered; /v2 is a protocol of others."""
-    key = "error" if path.startswith("/v2/") else "detail"
-    return json.dumps({key: detail, "request_id": request_id}).encode()
 
 
 async def _refuse(scope: Scope, status: int, detail: str, send: Send) -> None:
@@ -126,7 +126,7 @@ async def _refuse(scope: Scope, status: int, detail: str, send: Send) -> None:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 503:
         headers += [(b"retry-after", b"5"), (b"connection", b"close")]
-    body = error_body(scope["path"], detail, scope["state"]["request_id"])
+    body = refusal_body(detail, scope["state"]["request_id"], scope["path"])
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

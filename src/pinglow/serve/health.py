@@ -27,7 +27,12 @@ async def readyz(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", tags=["operation"])
+@router.get(
+    "/metrics",
+    tags=["operation"],
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(request: Request) -> Response:
     """What Prometheus reads."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import Any, Final
@@ -14,10 +15,17 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
-from pinglow.serve.pool import Answer, Pool
+from pinglow.inference.monitor import AlarmMonitor
+from pinglow.models.card import OperatingPoint
+from pinglow.serve.pool import Answer, Loaded, Pool
+
+_logger = logging.getLogger("pinglow.serve")
+
+disable_created_metrics()  # a series more for each, which hardly anybody reads
 
 _HOUR: Final = 3600.0
 _SECONDS: Final = (*(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5), *(1.0, 2.5, 5.0, 10.0, 30.0))
@@ -52,13 +60,25 @@ class Metrics:
         )
         self.frames = Counter("frames", "Frames predicted, or broken", ["result"], **own)
         self.targets = Counter("targets", "Targets found", **own)
+        self._pool = pool
         self._alarms = _LastHour()
+        self._monitor: AlarmMonitor | None = None
         self._drift = {"median": Drift(), "spread": Drift()}
         for name, text, read in (
             ("queue_length", "Frames that wait", lambda: pool.queued),
             ("workers_ready", "Workers whose model is warm", lambda: pool.alive),
             ("worker_restarts", "Workers started again", lambda: pool.restarts),
-            ("alarms_last_hour", "Targets found in the last 60 minutes", self._alarms.total),
+            (
+                "alarms_last_hour",
+                "Targets of the last 60 minutes, by the service's own smallest score",
+                self._alarms.total,
+            ),
+            (
+                "alarm_evidence",
+                "How many times likelier the alarms are under a higher rate than "
+                "the bound of the model's operating point; from 100 on it does not hold",
+                self._evidence,
+            ),
         ):
             Gauge(name, text, **own).set_function(read)
         drift = Gauge(
@@ -83,14 +103,30 @@ class Metrics:
         self.batch.observe(answer.batch)
         self.frames.labels("predicted" if answer.status == 200 else "broken").inc()
         self.targets.inc(answer.targets)
-        self._alarms.add(answer.targets)
+        if answer.alarms is not None:
+            self._alarms.add(answer.alarms)
+            if self._monitor is None and self._pool.loaded is not None:
+                self._monitor = _make_monitor(self._pool.loaded)
+            if self._monitor is not None:
+                self._monitor.update(1.0, answer.alarms)
         if answer.statistics is not None:
             self._drift["median"].add(answer.statistics.median)
             self._drift["spread"].add(answer.statistics.spread)
 
+    def _evidence(self) -> float:
+        return 0.0 if self._monitor is None else self._monitor.evidence
+
     def text(self) -> bytes:
         """In Prometheus's own format."""
         return generate_latest(self.registry)
+
+
+def _make_monitor(loaded: Loaded) -> AlarmMonitor | None:
+    """What watches the rate of alarms; None: the model says nothing about it, or not by frames."""
+    point = loaded.card["operating_point"]
+    if point is None or point["unit"] != "frame" or loaded.min_score < point["min_score"]:
+        return None
+    return AlarmMonitor(OperatingPoint.model_validate(point), _logger.warning)
 
 
 class _LastHour:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any, ClassVar, Final
 
 from pinglow.errors import ModelError, PinglowError
@@ -59,9 +60,10 @@ class Task:
     Attributes:
         content: A file as sent, or raw counts if `shape` and `dtype` are set.
         name: What answers call the source.
-        want: "targets" (a JSON line), "mask", "overlay" or "probability" (PNG), or "tensors":
-            float64 rows of targets (x, y, left, top, width, height, area, score) and, unless the
-            model finds boxes, float32 probabilities (H, W) behind them; C order.
+        want: "targets" (a JSON line), "outlines" (the same with each target's pixels), "mask",
+            "overlay" or "probability" (PNG), "counts" (the frame, NPY), or "tensors": float64 rows
+            of targets (x, y, left, top, width, height, area, score) and, unless the model finds
+            boxes, float32 probabilities (H, W) behind them; C order.
         min_score: A detection is a target if its score is above this; None: as was set.
         ignore: As of ``--ignore``, but for files.
         crop: As of ``--crop``.
@@ -105,6 +107,8 @@ class Answer:
         media_type: Of the body.
         body: Ready to be sent.
         targets: How many were found.
+        alarms: Those that score above the service's own smallest score; None: a higher one was
+            asked for, or it cannot be read.
         statistics: Of the frame; None: it cannot be read.
         queued: Seconds that it waited.
         batch: Frames that the worker was given with it, and it.
@@ -114,6 +118,7 @@ class Answer:
     media_type: str
     body: bytes
     targets: int = 0
+    alarms: int | None = None
     statistics: Statistics | None = None
     queued: float = 0.0
     batch: int = 1
@@ -140,6 +145,10 @@ class Loaded:
     most: int
 
 
+Work = Callable[[Connection, ServeSettings], None]
+"""Sends what it has loaded, or a `PinglowError`; then receives tasks and sends their answers."""
+
+
 @dataclass(eq=False)
 class _Waiting:
     task: Task
@@ -150,14 +159,10 @@ class _Waiting:
 class _Worker:
     """A process, the connection to it, and the threads that wait for it."""
 
-    def __init__(self, settings: ServeSettings) -> None:
-        from pinglow.serve.worker import work
-
+    def __init__(self, work: Work, settings: ServeSettings) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, self._theirs = context.Pipe()
-        self._process = context.Process(
-            target=work, args=(self._theirs, settings), name="pinglow-worker", daemon=True
-        )
+        self._process = context.Process(target=work, args=(self._theirs, settings), daemon=True)
         self._threads = ThreadPoolExecutor(2, "pinglow-worker")
         self.ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -217,25 +222,30 @@ class Pool:
 
     Args:
         settings: Of the service.
+        work: What a worker does; see `pinglow.serve.worker.work`, which is the default.
 
     Attributes:
         loaded: What the first worker said of its model; None: it is not ready.
         failed: Set when the workers cannot go on.
         reason: Why they cannot.
+        holding: Frames that workers have.
         alive: Workers that are ready.
         restarts: How often a worker was started again.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, work: Work | None = None) -> None:
+        if work is None:
+            from pinglow.serve.worker import work
+        self._work = work
         self._settings = settings
         self._waiting: deque[_Waiting] = deque()
-        self._held = 0  # frames that workers have
         self._arrived = asyncio.Condition()
         self._keepers: list[asyncio.Task[None]] = []
         self._draining = False
         self.loaded: Loaded | None = None
         self.failed = asyncio.Event()
         self.reason: PinglowError | None = None
+        self.holding = 0
         self.alive = 0
         self.restarts = 0
 
@@ -243,11 +253,6 @@ class Pool:
     def queued(self) -> int:
         """Frames that wait for a worker."""
         return len(self._waiting)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether one more frame would be refused."""
-        return self.queued >= self._settings.queue
 
     def ready(self) -> bool:
         """Whether frames are taken."""
@@ -257,35 +262,54 @@ class Pool:
         """Start the workers; they are ready later."""
         self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._settings.workers)]
 
-    async def submit(self, task: Task) -> Answer:
-        """Wait for a worker's answer; who stops waiting takes the frame from the queue.
+    def check(self, count: int = 1) -> None:
+        """See whether so many frames would be taken now.
 
         Raises:
-            BusyError: The queue is full.
-            UnreadyError: No worker is ready, or the pool drains.
-            LostError: The worker died.
+            BusyError: The queue has no room for them.
+            UnreadyError: No model is loaded yet, or the pool drains.
         """
         if self._draining:
             raise UnreadyError("the service is being stopped: send the request to another one")
         if self.loaded is None:
             raise UnreadyError("the model is being loaded: try again in a few seconds")
-        if self.is_full:
+        # What is more than the whole queue is taken where nothing else waits.
+        if self._waiting and self.queued + count > self._settings.queue:
             raise BusyError(f"{self.queued} frames wait already: try again in a second")
-        waiting = _Waiting(task, time.perf_counter(), asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
+
+    async def submit(self, task: Task) -> Answer:
+        """Wait for a worker's answer; see `submit_all`."""
+        return (await self.submit_all([task]))[0]
+
+    async def submit_all(self, tasks: Sequence[Task]) -> list[Answer]:
+        """Wait for the answers to tasks that come together.
+
+        Who stops waiting takes those that no worker has from the queue.
+
+        Raises:
+            BusyError: The queue has no room for them.
+            UnreadyError: No model is loaded yet, or the pool drains.
+            LostError: The worker died.
+        """
+        self.check(len(tasks))
+        loop, now = asyncio.get_running_loop(), time.perf_counter()
+        mine = [_Waiting(task, now, loop.create_future()) for task in tasks]
+        self._waiting += mine
         async with self._arrived:
-            self._arrived.notify()
+            self._arrived.notify_all()
         try:
-            return await waiting.answer
+            return list(await asyncio.gather(*(each.answer for each in mine)))
         finally:
-            if waiting in self._waiting:  # nobody waits for it any more
-                self._waiting.remove(waiting)
+            for each in mine:
+                each.answer.cancel()
+                if each in self._waiting:  # nobody waits for it any more
+                    self._waiting.remove(each)
 
     async def drain(self, seconds: float) -> None:
         """Take no more frames, and wait until all are answered, or for so long."""
         self._draining = True
         end = time.monotonic() + seconds
-        while (self._waiting or self._held) and time.monotonic() < end:
+        while (self._waiting or self.holding) and time.monotonic() < end:
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
@@ -301,7 +325,8 @@ class Pool:
         """Have one worker, and another one when it dies."""
         failures = 0
         while failures < _STARTS:
-            worker = _Worker(self._settings)
+            worker = _Worker(self._work, self._settings)
+            failures += 1
             try:
                 loaded = await worker.start()
                 failures = 0
@@ -316,7 +341,7 @@ class Pool:
                 self._give_up(error)
                 return
             except (EOFError, OSError):
-                failures += 1  # unless it was ready before
+                pass  # it is said below
             finally:
                 worker.stop()
             _logger.warning("a worker ended (exit code %s) and is started again", worker.exit_code)
@@ -340,19 +365,17 @@ class Pool:
         while True:
             batch = await self._take(worker, most)
             began = time.perf_counter()
-            self._held += len(batch)
+            self.holding += len(batch)
             try:
                 answers = await worker.answer([each.task for each in batch])
-            except (EOFError, OSError):
+                for each, answer in zip(batch, answers, strict=True):
+                    if not each.answer.done():
+                        queued = began - each.since
+                        each.answer.set_result(replace(answer, queued=queued, batch=len(batch)))
+            finally:
+                self.holding -= len(batch)
                 for each in batch:
                     _fail(each, "the worker that had the frame died: send it again")
-                raise
-            finally:
-                self._held -= len(batch)
-            for each, answer in zip(batch, answers, strict=True):
-                if not each.answer.done():
-                    queued = began - each.since
-                    each.answer.set_result(replace(answer, queued=queued, batch=len(batch)))
 
     async def _take(self, worker: _Worker, most: int) -> list[_Waiting]:
         """What a worker is given next, in the order in which it came."""

@@ -8,6 +8,7 @@ from typing import cast
 
 from starlette.requests import HTTPConnection
 
+from pinglow.serve.job_store import JobStore
 from pinglow.serve.metrics import Metrics
 from pinglow.serve.pool import Pool
 from pinglow.serve.settings import ServeSettings
@@ -19,19 +20,23 @@ class Service:
     Attributes:
         settings: Its options.
         pool: Its workers.
+        jobs: What is worked on in the background.
         metrics: What is counted.
         draining: Set when the service is to end: what is open for long ends itself then.
         active: Requests that are being answered.
-        held: Bytes of bodies that are being read or answered.
+        held: Bytes of bodies that are being read or answered, and of frames of streams.
+        streams: Streams that are open.
     """
 
     def __init__(self, settings: ServeSettings, pool: Pool) -> None:
         self.settings = settings
         self.pool = pool
+        self.jobs = JobStore(settings.jobs)
         self.metrics = Metrics(pool)
         self.draining = asyncio.Event()
         self.active = 0
         self.held = 0
+        self.streams = 0
 
     @property
     def is_ready(self) -> bool:
@@ -42,6 +47,7 @@ class Service:
         """Refuse new requests, and wait until those that were accepted are answered."""
         end = time.monotonic() + seconds
         self.draining.set()
+        await self.jobs.drain(seconds)
         while self.active and time.monotonic() < end:
             await asyncio.sleep(0.02)
         await self.pool.drain(max(0.0, end - time.monotonic()))

@@ -28,6 +28,11 @@ class ServeSettings:
         max_mb: Megabytes of a request's body, at most.
         max_pixels: Pixels of a frame, at most: a small file may claim many.
         wait_ms: Milliseconds that a frame waits for others to be computed with, where that gains.
+        jobs: Jobs that run at a time, each in a process with a model of its own.
+        max_job_mb: Megabytes of what is sent for a job, at most; an archive may unpack to four
+            times as many.
+        streams: Streams that are open at a time.
+        stream_idle: Seconds without a frame after which a stream is closed.
         token: What clients must know; None: nothing.
         insecure: Listen on another address than this machine's own without a token.
 
@@ -46,6 +51,10 @@ class ServeSettings:
     max_mb: float = 64.0
     max_pixels: int = 2**24
     wait_ms: float = 5.0
+    jobs: int = 1
+    max_job_mb: float = 2048.0
+    streams: int = 8
+    stream_idle: float = 60.0
     token: str | None = field(default=None, repr=False)
     insecure: bool = False
 
@@ -57,6 +66,8 @@ class ServeSettings:
             ("--queue", self.queue, 1),
             ("--max-pixels", self.max_pixels, 1),
             ("--wait-ms", self.wait_ms, 0),
+            ("--jobs", self.jobs, 1),
+            ("--streams", self.streams, 0),
         ):
             if not value >= least:
                 raise OptionError(f"{option} is {value}: give {least} or more")
@@ -64,6 +75,8 @@ class ServeSettings:
             raise OptionError(f"--port is {self.port}: give 65535 or less")
         if not 0 < self.max_mb <= 4096:
             raise OptionError(f"--max-mb is {self.max_mb:g}: give more than 0 and at most 4096")
+        if not self.max_job_mb > 0:
+            raise OptionError(f"--max-job-mb is {self.max_job_mb:g}: give more than 0")
         if self.min_score is not None and not 0 <= self.min_score < 1:
             raise OptionError(f"--min-score is {self.min_score}: use a value from 0 to below 1")
         if not self.is_local and self.token is None and not self.insecure:
@@ -76,6 +89,11 @@ class ServeSettings:
     def max_bytes(self) -> int:
         """Of a request's body."""
         return int(self.max_mb * _MEGABYTE)
+
+    @property
+    def max_job_bytes(self) -> int:
+        """Of what is sent for a job."""
+        return int(self.max_job_mb * _MEGABYTE)
 
     @property
     def is_local(self) -> bool:

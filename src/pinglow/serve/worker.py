@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import signal
 from collections.abc import Sequence
@@ -97,7 +98,8 @@ def answer_all(
     """
     frames = [_decode(task, max_pixels) for task in tasks]
     found = _find_all(predictor, tasks, frames)
-    return [_answer(*each) for each in zip(tasks, frames, found, strict=True)]
+    least = predictor.min_score
+    return [_answer(*each, least) for each in zip(tasks, frames, found, strict=True)]
 
 
 def _decode(task: Task, max_pixels: int) -> NDArray[Any] | PinglowError:
@@ -143,6 +145,8 @@ def _find_all(
     for place, (task, frame) in enumerate(zip(tasks, frames, strict=True)):
         if isinstance(frame, PinglowError):
             found[place] = frame
+        elif task.want == "counts":
+            found[place] = Detections(np.zeros((0, 4)), np.zeros(0))  # nothing is looked for
         elif isinstance(predictor, Predictor) and not task.ignore and task.crop is None:
             alike.append(place)
         else:
@@ -176,7 +180,12 @@ def _with_score(predictor: Any, task: Task) -> Any:
     return own
 
 
-def _answer(task: Task, frame: NDArray[Any] | PinglowError, found: _Found | PinglowError) -> Answer:
+def _answer(
+    task: Task,
+    frame: NDArray[Any] | PinglowError,
+    found: _Found | PinglowError,
+    least: float,
+) -> Answer:
     if isinstance(frame, PinglowError) or isinstance(found, PinglowError):
         reason = str(frame if isinstance(frame, PinglowError) else found)
         return refusal(task.name, reason)
@@ -186,7 +195,10 @@ def _answer(task: Task, frame: NDArray[Any] | PinglowError, found: _Found | Ping
         media_type, body = _WANTED[task.want](task, frame, found)
     except PinglowError as error:
         return refusal(task.name, str(error))
-    return Answer(200, media_type, body, len(found.targets), measure(frame))
+    alarms = None
+    if task.min_score is None or task.min_score <= least:
+        alarms = sum(target.score > least for target in found.targets)
+    return Answer(200, media_type, body, len(found.targets), alarms, measure(frame))
 
 
 def refusal(name: str, reason: str) -> Answer:
@@ -211,6 +223,25 @@ def measure(frame: NDArray[Any]) -> Statistics:
 def _targets(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes]:
     record = FrameRecord(task.name, 0, output_name(task.name), frame, found)
     return "application/json", json.dumps(frame_with_targets(record), allow_nan=False).encode()
+
+
+def _outlines(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes]:
+    """The line of targets, each with its pixels as in COCO's format, or its box unrounded."""
+    line = json.loads(_targets(task, frame, found)[1])
+    for target, entry in zip(line["targets"], found.to_coco(0), strict=True):
+        if "segmentation" in entry:
+            target["segmentation"] = entry["segmentation"]
+        else:
+            target["box"] = entry["bbox"]
+    return "application/json", json.dumps(line, allow_nan=False).encode()
+
+
+def _counts(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes]:
+    """The frame as it was read, as NPY: uint8, uint16 or float32."""
+    content = io.BytesIO()
+    kept = frame.dtype in (np.uint8, np.uint16)
+    np.save(content, np.ascontiguousarray(frame if kept else frame.astype(np.float32)))
+    return "application/octet-stream", content.getvalue()
 
 
 def _mask(task: Task, frame: NDArray[Any], found: Any) -> tuple[str, bytes]:
@@ -239,6 +270,8 @@ def _overlay(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes
 
 _WANTED: Final = {
     "targets": _targets,
+    "outlines": _outlines,
+    "counts": _counts,
     "mask": _mask,
     "overlay": _overlay,
     "probability": _probability,
