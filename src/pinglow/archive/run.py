@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pinglow.archive.local import run_units
-from pinglow.archive.parts import Keys
+from pinglow.archive.parts import PARTS, Keys
 from pinglow.archive.plans import Keyed, Planner, Shard
 from pinglow.archive.settings import SETTINGS, Settings
 from pinglow.archive.units import Unit, key_of
@@ -74,7 +74,7 @@ def run_archive(
         OSError: The disk of the destination does not take what is written.
     """
     place = out.below(settings.name)
-    place.tidy()
+    place.below(PARTS).tidy()
     place.write(SETTINGS, json.dumps(settings.describe(), indent=1).encode())
     keys = Keys(place)
     progress = Progress()

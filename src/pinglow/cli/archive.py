@@ -274,7 +274,7 @@ def status(
         echo(
             f"{each.name}: {each.done:,} of {each.planned:,} files and slices done, "
             f"{each.missing:,} missing, {each.broken:,} with frames that could not be read; "
-            f"{options}"
+            f"{each.bytes / 2**20:,.1f} MB; {options}"
         )
         if each.parts > each.done:
             echo(f"  {each.parts - each.done:,} parts are of files that changed or were not named")
