@@ -26,6 +26,7 @@ _BROKEN: Final = ".broken.parquet"
 _WHOLE: Final = ".parquet"
 _DIGITS: Final = 2
 _GROUP: Final = 2**16  # rows
+_LONG: Final = 64  # rows from which on compression helps
 
 FRAME: Final = "frame"
 TARGET: Final = "target"
@@ -101,8 +102,12 @@ class Rows:
         self._pack()
         file = io.BytesIO()
         # Most parts have a row or two: what helps long columns would be most of the file.
-        options = {"store_schema": False, "write_statistics": False, "use_dictionary": False}
-        with parquet.ParquetWriter(file, schema(), compression="zstd", **options) as writer:
+        rows = sum(batch.num_rows for batch in self._batches)
+        options: dict[str, Any] = {
+            **{"compression": "none" if rows < _LONG else "zstd", "store_schema": False},
+            **{"write_statistics": False, "use_dictionary": False},
+        }
+        with parquet.ParquetWriter(file, schema(), **options) as writer:
             if self._batches:
                 writer.write_table(arrow.Table.from_batches(self._batches), row_group_size=_GROUP)
         return file.getvalue()
