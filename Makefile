@@ -11,6 +11,8 @@
 #   make soak    commands killed at 50 points each, full disks, threads, forks; SOAK_POINTS=5 for less
 #   make cluster-kill   workers, nodes and drivers of a Ray cluster of two nodes on this machine
 #                killed at 20 moments; KILL_MOMENTS=4 for less
+#   make bench-archive   archives: overhead beside the network, memory, scaling, listing; an hour, or
+#                BENCH_ARCHIVE="--frames 10000" for less and BENCH_ARCHIVE=--dry for a trial
 #   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
 
 PYTHON ?= python3
@@ -27,7 +29,7 @@ KILL_MOMENTS ?= 20
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test test-core check docs bench bench-gpu fuzz soak cluster-kill clean
+.PHONY: demo test test-core check docs bench bench-archive bench-gpu fuzz soak cluster-kill clean
 
 demo: $(CORE_READY)
 	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,html,csv,jsonl
@@ -66,6 +68,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_losses.py
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_inference.py
+
+bench-archive: $(READY)
+	$(BIN)/python benchmarks/bench_archive.py $(BENCH_ARCHIVE)
 
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/bench_gpu.py $(BENCH_GPU)
