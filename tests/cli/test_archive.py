@@ -89,7 +89,9 @@ def test_what_is_missing_is_listed(run: Run) -> None:
 def test_results_of_other_options_do_not_mix(run: Run) -> None:
     save_still(Path("in") / "a.png")
     run("run", "in", "--out", "out")
-    run("run", "in", "--out", "out", "--min-score", "0.9", "--ignore", "0,0,2,2")
+    [first] = [path.name for path in Path("out").iterdir()]
+    result = run("run", "in", "--out", "out", "--min-score", "0.9", "--ignore", "0,0,2,2")
+    assert f"also has results of another model or other options ({first})" in result.stderr
     names = sorted(path.name for path in Path("out").iterdir())
     assert len(names) == 2
     told = run("status", "out").stdout

@@ -43,15 +43,23 @@ class Status:
         return self.planned - self.done
 
 
-def find_results(place: Place) -> list[str]:
+def list_results(place: Place) -> list[str]:
     """The folders of results in a destination, one for each model and its options.
 
     Raises:
-        DataError: There is none.
+        PlaceError: It cannot be listed.
     """
-    names = sorted(
-        name for name in place.names() if not name.startswith(".") and _is_results(place, name)
-    )
+    names = (name for name in place.names() if not name.startswith("."))
+    return sorted(name for name in names if SETTINGS in place.below(name).names())
+
+
+def find_results(place: Place) -> list[str]:
+    """`list_results` of what is an archive.
+
+    Raises:
+        DataError: It is none.
+    """
+    names = list_results(place)
     if not names:
         raise DataError(f"{place} is no archive: name the --out of `pinglow archive run`")
     return names
@@ -101,7 +109,3 @@ def list_missing(place: Place) -> Iterator[str]:
     for key, unit in read_units(place):
         if keys.state(key) is None:
             yield unit.uri
-
-
-def _is_results(place: Place, name: str) -> bool:
-    return SETTINGS in place.below(name).names()

@@ -17,7 +17,7 @@ from pinglow.archive.frames import UnitFrame, load, name_of, read_frames
 from pinglow.archive.parts import Rows, remove_broken, write_part
 from pinglow.archive.plans import Keyed
 from pinglow.archive.units import Unit
-from pinglow.errors import FrameError
+from pinglow.errors import FrameError, MissingExtraError
 from pinglow.inference.pipeline import find_each
 from pinglow.inference.predictor import Predictor
 from pinglow.io.places import Place, PlaceError
@@ -78,9 +78,9 @@ class _Job:
         name = name_of(self.unit.uri)
         return Outcome(self.key, name, rows.frames, rows.targets, len(rows.broken), reasons)
 
-    def fail(self, error: Exception) -> Outcome:
-        gone = isinstance(error, PlaceError) and error.again
-        return Outcome(self.key, name_of(self.unit.uri), failure=str(error), unreachable=gone)
+    def fail(self, reason: str, unreachable: bool = False) -> Outcome:
+        name = name_of(self.unit.uri)
+        return Outcome(self.key, name, failure=reason, unreachable=unreachable)
 
 
 _Event = tuple[_Job, UnitFrame] | _Job | Outcome | int | BaseException
@@ -110,7 +110,6 @@ def work_on(
     Raises:
         PlaceError: The destination does not take a part.
         OSError: The same, of a local disk.
-        MissingExtraError: A package that a source needs is not installed.
     """
     line = _Line(predictor, place, retry)
     try:
@@ -179,8 +178,12 @@ class _Line:
                 if self._stopped:
                     return
                 self._events.put((job, frame))
-        except PlaceError as error:
-            self._events.put(job.fail(error))
+        except (PlaceError, MissingExtraError) as error:
+            self._events.put(job.fail(str(error), isinstance(error, PlaceError) and error.again))
+            return
+        except MemoryError:
+            name = name_of(job.unit.uri)
+            self._events.put(job.fail(f"{name} does not fit into memory: use fewer --workers"))
             return
         except FrameError as error:
             job.rows.add_broken(name_of(job.unit.uri), 0, None, str(error))
