@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from pinglow.serve.metrics import Metrics
+from pinglow.serve.pool import Pool
+from pinglow.serve.settings import ServeSettings
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "containers"
 if not FOLDER.is_dir():
@@ -116,11 +120,11 @@ def queries() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def metrics() -> set[str]:
     """Return the names that the service's /metrics has."""
-    families = pytest.importorskip("pinglow.serve.metrics").Metrics(None).registry
+    registry = Metrics(Pool(ServeSettings())).registry
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
     return {
         family.name + ending
-        for family in families.collect()
+        for family in registry.collect()
         for ending in endings.get(family.type, ())
     }
 

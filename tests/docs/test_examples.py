@@ -19,16 +19,20 @@ from typer.core import TyperGroup
 from pinglow.backends.opening import open_model
 from pinglow.cli.main import app
 from pinglow.inference.predictor import Predictor
+from pinglow.io.frames import read_frame
 from pinglow.output.sink import FrameRecord
 from pinglow.output.sinks import open_sinks
+from pinglow.serve.settings import ServeSettings
 from pinglow.structures import Prediction
 from pinglow.study.grid import load_study, plan_runs
+from serving import LocalPool, serve
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-    if page.name != "detectors.md"  # its Python needs the detectors: tests/integrations has it
+    # Their Python needs the detectors, or a service: tests/integrations and tests/serve have it.
+    if page.name not in ("detectors.md", "serve.md")
 ]
 ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -69,7 +73,11 @@ def test_python_runs(
     if "deployed/model.xml" in source:  # what the page has exported before
         monkeypatch.chdir(request.getfixturevalue("deployed"))
         values["image"] = np.zeros((1, 1, 64, 64), np.float32)
-    elif "InferenceServerClient" in source:
+    elif "localhost:8080" in source:  # the service, in a folder with a frame
+        folder, address = request.getfixturevalue("served")
+        monkeypatch.chdir(folder)
+        source = source.replace("localhost:8080", address)
+    elif "localhost:8000" in source:
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr("tritonclient.http.InferenceServerClient", Triton)
     elif "found/" in source:
@@ -78,10 +86,14 @@ def test_python_runs(
         monkeypatch.chdir(ROOT)
     exec(source, values)
     if "InferenceServerClient" in source:
-        frame = values["frame"]
-        expected = Predictor.load("pinglow-fast", backend="onnxruntime")(frame)
-        assert values["prediction"].targets == expected.targets
-        assert expected.targets
+        expected = Predictor.load("pinglow-fast", backend="onnxruntime")(values["frame"]).targets
+        assert expected
+        if "prediction" in values:
+            assert values["prediction"].targets == expected
+        else:
+            assert [row[1] for row in values["found"].as_numpy("targets")] == [
+                target.x for target in expected
+            ]
 
 
 class Triton:
@@ -96,6 +108,16 @@ class Triton:
         images = np.frombuffer(image._get_binary_data(), np.float32).reshape(image.shape())
         backend, _ = open_model(name, "onnxruntime", "cpu")
         return SimpleNamespace(as_numpy={"probability": backend.run(images, None)}.__getitem__)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """Return a folder that holds frame.npy, and the address of a service."""
+    np.save(tmp_path / "frame.npy", read_frame(ROOT / "examples" / "images" / "000000.png"))
+    pool = LocalPool(ServeSettings())
+    pool.predictor = Predictor.load("pinglow-fast", backend="onnxruntime", device="cpu")
+    with serve(pool) as address:
+        yield tmp_path, address
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from pinglow import Predictor, __version__
 from pinglow.output.sink import FrameRecord
 from pinglow.output.sinks import open_sinks
 from pinglow.serve.app import make_app
-from pinglow.serve.pool import Answer, Pool, Task
+from pinglow.serve.pool import Pool
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Answer, Task
 from pinglow.serve.worker import answer_all, describe
 
 TOKEN = "open-sesame"
@@ -71,7 +72,7 @@ class InlinePool(Pool):
         return True
 
     async def start(self) -> None:
-        self.failed = asyncio.get_running_loop().create_future()
+        pass
 
     async def submit(self, task: Task) -> Answer:
         self.asked.append(task)
@@ -81,6 +82,9 @@ class InlinePool(Pool):
             return await asyncio.to_thread(self._answer, task)
         finally:
             self.at_once -= 1
+
+    async def submit_all(self, tasks: Sequence[Task]) -> list[Answer]:
+        return list(await asyncio.gather(*map(self.submit, tasks)))
 
     def _answer(self, task: Task) -> Answer:
         with self._lock:

@@ -22,7 +22,7 @@ from siege.wire import PATIENCE, Exchange, Send, dripping, endless, once, reques
 REFUSED = frozenset({400, 401, 403, 404, 405, 406, 408, 411, 413, 414, 415, 417, 421, 422, 426})
 REFUSED |= {428, 429, 431, 501, 505}
 ACCEPTED = frozenset({200, 202})
-LET_GO = 45.0  # seconds after which a slow client has lost its connection
+LET_GO = 90.0  # seconds after which a client that does nothing has lost its connection
 
 SECRET = "pinglow-secret"
 """Stands in a file beside the service's folder."""
@@ -143,7 +143,8 @@ def queries() -> Iterator[Attack]:
         path = f"/v1/predict?{option}={value}"
         yield Attack("query", path, once(request("POST", path, small)), REFUSED | ACCEPTED)
     many = "&".join(["ignore=0,0,1,1"] * 3000)
-    yield Attack("query", "3000 regions", once(request("POST", f"/v1/predict?{many}", small)))
+    path = f"/v1/predict?{many}"
+    yield Attack("query", "3000 regions", once(request("POST", path, small)), REFUSED | ACCEPTED)
     for save in ("../../x", "html", "csv", "__import__", "mask,overlay", ""):
         path = f"/v1/predict?save={save}"
         yield Attack("query", path, once(request("POST", path, small)), REFUSED | ACCEPTED)
@@ -328,7 +329,6 @@ def smuggling() -> Iterator[Attack]:
         "two lengths": (*first, "Content-Length: 0", f"Content-Length: {len(hidden)}"),
         "list of lengths": (*first, f"Content-Length: 0, {len(hidden)}"),
         "space before colon": (*first, f"Content-Length : {len(hidden)}"),
-        "folded length": (*first, "X: y", f" Content-Length: {len(hidden)}"),
         "no colon": (*first, "Content-Length 5"),
         "NUL in a name": (*first, "Content\0-Length: 5"),
         "NUL in a value": (*first, "X: a\0b"),
@@ -401,7 +401,7 @@ def heads() -> Iterator[Attack]:
     yield attack("many headers", request("GET", "/healthz", None, many))
     yield attack("long path", request("GET", "/" + "a" * 1_000_000))
     yield attack("long method", request("A" * 1_000_000, "/"))
-    yield attack("no end", _text("GET / HTTP/1.1", "Host: 127.0.0.1") + b"X: " + b"y" * 1_000_000)
+    yield attack("no end", request("GET", "/healthz")[:-2] + b"X: " + b"y" * 1_000_000)
     for method in (
         "TRACE",
         "CONNECT",
@@ -429,7 +429,7 @@ def heads() -> Iterator[Attack]:
         yield attack(f"range {value[:20]}", sent, REFUSED | {200, 206, 416})
     for name, data in {
         "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
-        "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(60),
+        "HTTP/2": b"PRI * HTTP/2.0\r\n\r\n",
         "HTTP/0.9": b"GET /\r\n\r\n",
         "HTTP/9.9": request("GET", "/", version="9.9"),
         "nothing but newlines": b"\r\n" * 50_000,

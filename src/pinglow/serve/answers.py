@@ -67,6 +67,7 @@ _REASONS: Final = {
     429: "As many frames wait as may: try again after Retry-After seconds.",
     500: "A fault of the service; its log tells more.",
     503: "The model is being loaded, the service is being stopped, or a worker died: try again.",
+    507: "The service's disk is full: try again later.",
 }
 _RETRY: Final = {
     "Retry-After": {"description": "seconds", "schema": {"type": "integer"}, "required": True}
@@ -85,14 +86,15 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         described[status] = {"model": Refusal, "description": _REASONS[status]}
-        if status in (429, 503):
+        if status in (429, 503, 507):
             described[status]["headers"] = _RETRY
     return described
 
 
-def refusal_body(detail: str, request_id: str) -> bytes:
-    """A `Refusal` as it is sent."""
-    return json.dumps({"detail": detail, "request_id": request_id}).encode()
+def refusal_body(detail: str, request_id: str, path: str = "") -> bytes:
+    """A `Refusal` as it is sent for a path; in the protocol of /v2 it is an "error"."""
+    key = "error" if path.startswith("/v2/") else "detail"
+    return json.dumps({key: detail, "request_id": request_id}).encode()
 
 
 def binary(*media_types: str) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from pinglow.serve.service import Service
 _logger = logging.getLogger("pinglow.serve")
 
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ALWAYS: Final = ("/healthz", "/readyz", "/metrics")  # also while the service ends
+# Also while the service ends.
+_ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 GONE: Final = 499
 """Status in the log of a request whose client did not wait for the answer."""
 
@@ -75,10 +76,10 @@ class Gate:
         try:
             refused = why_not(service.settings, scope["path"], headers)
             if refused is not None:
-                await _refuse(*refused, request_id, send_with_headers)
+                await _refuse(scope, *refused, send_with_headers)
             elif service.draining.is_set() and not _is_always_open(scope):
                 reason = "the service is being stopped: send the request to another one"
-                await _refuse(503, reason, request_id, send_with_headers)
+                await _refuse(scope, 503, reason, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
         except Exception:
@@ -86,7 +87,7 @@ class Gate:
             if milliseconds is not None:
                 raise  # too late for another answer: the connection is cut
             reason = f"the service made a mistake: its log tells more of request {request_id}"
-            await _refuse(500, reason, request_id, send_with_headers)
+            await _refuse(scope, 500, reason, send_with_headers)
         finally:
             service.active -= 1
             service.held -= state.get("held", 0)
@@ -119,13 +120,15 @@ def _method(scope: Scope) -> str:
     return scope["method"] if scope["method"] in known else "other"
 
 
-async def _refuse(status: int, detail: str, request_id: str, send: Send) -> None:
+async def _refuse(scope: Scope, status: int, detail: str, send: Send) -> None:
     headers = [(b"content-type", b"application/json")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 503:
-        headers += [(b"retry-after", b"5"), (b"connection", b"close")]
-    body = refusal_body(detail, request_id)
+        headers.append((b"retry-after", b"5"))
+    if status in (400, 503):
+        headers.append((b"connection", b"close"))
+    body = refusal_body(detail, scope["state"]["request_id"], scope["path"])
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,7 +1,7 @@
 """The jobs of a service: some run, each in a process of its own, some wait, some have ended.
 
-Their files lie in a folder that only the service's user can look into. It is removed when the service
-ends; one that was killed leaves its folder to the next one, which removes it.
+Their files lie in a folder that only the service's user can look into. It is removed when the
+service ends; one that was killed leaves its folder to the next one, which removes it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import Any, ClassVar, Final, Literal
 
 from pinglow.errors import DataError, FrameError
 from pinglow.files import NO_ROOM, claim
+from pinglow.output.sinks import SINKS
 from pinglow.serve.job_process import FRAMES, ORDER, RESULTS, UPLOAD, Order
-from pinglow.serve.pool import BusyError, ServiceError, UnreadyError
+from pinglow.serve.tasks import BusyError, ServiceError, UnreadyError
 
 _logger = logging.getLogger("pinglow.serve")
 
@@ -118,7 +119,7 @@ class Job:
         self._changed = asyncio.Event()
 
     async def follow(self) -> AsyncIterator[JobState]:
-        """Its state now, each time that it has changed, and at least every 15 seconds, to the end."""
+        """Its state now, whenever it has changed, and at least every 15 seconds, to the end."""
         while True:
             changed = self._changed
             yield self.state
@@ -320,23 +321,35 @@ async def _run(job: Job) -> dict[str, Any]:
 
 def list_results(folder: Path) -> list[str]:
     """What can be fetched of a job: files, folders as .zip, and the overlay of a single video."""
-    names = []
-    for place in sorted(folder.iterdir()):
-        if place.name.startswith("."):
-            continue
-        if not place.is_dir():
-            names.append(place.name)
-        elif any(place.iterdir()):
-            names.append(f"{place.name}.zip")
-            if find_video(place) is not None:
-                names.append("overlay.mp4")
-    return names
+    names = [
+        f"{place.name}.zip" if place.is_dir() else place.name
+        for place in sorted(folder.iterdir())
+        if not place.name.startswith(".") and (place.is_file() or any(place.iterdir()))
+    ]
+    return names + ["overlay.mp4"] * (find_result(folder, "overlay.mp4") is not None)
 
 
-def find_video(folder: Path) -> Path | None:
-    """The only file of a folder, if it is a video."""
-    files = list(folder.iterdir())
-    return files[0] if len(files) == 1 and files[0].suffix == ".mp4" else None
+def find_result(folder: Path, name: str) -> Path | None:
+    """The file, or the folder to be zipped, that a name stands for; None: there is none.
+
+    Args:
+        folder: Of a job's results.
+        name: Of `list_results`, or of a file in a folder, as masks/0001_mask.png; or a word of
+            "save".
+    """
+    if name in SINKS:
+        name = SINKS[name].place
+    if name in ("overlays", "overlay.mp4"):
+        videos = list((folder / "overlays").glob("*"))
+        if len(videos) == 1 and videos[0].suffix == ".mp4":
+            return videos[0]
+    path = folder / name.removesuffix(".zip")
+    try:
+        inside = path.resolve(strict=True).relative_to(folder.resolve())
+    except (OSError, ValueError):  # it is not there, or elsewhere, or impossible
+        return None
+    hidden = not inside.parts or any(part.startswith(".") for part in inside.parts)
+    return None if hidden else path
 
 
 def _clear(folder: Path, keep_results: bool) -> None:

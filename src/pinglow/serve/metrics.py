@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,8 @@ from prometheus_client import (
 
 from pinglow.inference.monitor import AlarmMonitor
 from pinglow.models.card import OperatingPoint
-from pinglow.serve.pool import Answer, Loaded, Pool
+from pinglow.serve.pool import Pool
+from pinglow.serve.tasks import Answer, Loaded
 
 _logger = logging.getLogger("pinglow.serve")
 
@@ -80,7 +82,10 @@ class Metrics:
                 self._evidence,
             ),
         ):
-            Gauge(name, text, **own).set_function(read)
+            self.show(name, text, read)
+        self.dropped = Counter(
+            "stream_frames_dropped", "Frames of streams not looked at, as others came", **own
+        )
         drift = Gauge(
             "input_drift",
             f"Kolmogorov-Smirnov distance, 0 to 1, of the last {_FRAMES} frames' statistic from "
@@ -96,6 +101,10 @@ class Metrics:
             middle.labels(name).set_function(each.middle)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+
+    def show(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Have a number read whenever it is asked for."""
+        Gauge(name, text, namespace="pinglow", registry=self.registry).set_function(read)
 
     def count(self, answer: Answer) -> None:
         """One frame more."""

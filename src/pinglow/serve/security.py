@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pinglow.serve.settings import ServeSettings, is_loopback
 
-_OPEN: Final = ("/", "/healthz", "/readyz")
+_OPEN: Final = ("/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 _PAGE: Final = "/page/"
 SUBPROTOCOL: Final = "bearer."
 """What a browser, which can send no header with a WebSocket, puts before the token."""
@@ -34,6 +34,9 @@ def why_not(
         path: That is asked for.
         headers: Of the request; names in lower case.
     """
+    if "transfer-encoding" in headers and "content-length" in headers:
+        # A proxy may go by the other one, and so take one request for two (RFC 9112, 6.3).
+        return 400, "the request has Transfer-Encoding and Content-Length: send one of them"
     if settings.token is not None:
         if path in _OPEN or path.startswith(_PAGE):
             return None

@@ -18,9 +18,10 @@ from fastapi.exceptions import WebSocketRequestValidationError
 from pinglow.errors import PinglowError
 from pinglow.inference.ignored import Ignored
 from pinglow.io.raw import RawFormat
-from pinglow.serve.pool import Answer, BusyError, LostError, Task, UnreadyError
+from pinglow.serve.predict import Crop, Ignore, MinScore, Name
 from pinglow.serve.security import SUBPROTOCOL
 from pinglow.serve.service import Service, service_of
+from pinglow.serve.tasks import Answer, BusyError, LostError, Task, UnreadyError
 from pinglow.structures import Detections
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Stream:
         while len(self._waiting) > _WAITING or (self._waiting and self._service.held > most):
             self._release(self._waiting.popleft())
             self.dropped += 1
+            self._service.metrics.dropped.inc()
 
     def end(self) -> None:
         """Take no more frames."""
@@ -157,11 +159,11 @@ def number_targets(tracker: Tracker, targets: Sequence[dict[str, Any]]) -> None:
 async def stream(
     socket: WebSocket,
     rate: Annotated[float | None, Query(gt=0, le=1000)] = None,
-    min_score: Annotated[float | None, Query(ge=0, lt=1)] = None,
-    ignore: Annotated[list[str], Query()] = [],  # noqa: B006
-    crop: str | None = None,
+    min_score: MinScore = None,
+    ignore: Ignore = None,
+    crop: Crop = None,
     raw: str | None = None,
-    name: str = "stream",
+    name: Name = "stream",
     track: bool = True,
 ) -> None:
     """Answer each frame with a line: its targets with tracks, what was dropped, how late it is."""
@@ -174,8 +176,8 @@ async def stream(
     service.active += 1  # the end of the service waits for what was accepted
     try:
         form = None if raw is None else RawFormat.parse(raw)
-        Ignored.parse(ignore, crop, files=False)
-        task = Task(b"", name, "targets", min_score, tuple(ignore), crop)
+        Ignored.parse(ignore or (), crop, files=False)
+        task = Task(b"", name, "targets", min_score, tuple(ignore or ()), crop)
         if form is not None:
             task = replace(task, shape=(form.height, form.width), dtype=form.dtype)
         rate = rate or (form and form.rate) or _RATE

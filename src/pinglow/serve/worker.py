@@ -28,8 +28,8 @@ from pinglow.output.sink import FrameRecord, encode_png
 from pinglow.output.sinks import check_sinks
 from pinglow.output.tables import frame_with_targets
 from pinglow.serve.logs import log_to_stderr
-from pinglow.serve.pool import Answer, Loaded, Statistics, Task
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Answer, Loaded, Statistics, Task
 from pinglow.structures import Detections, Prediction
 
 if TYPE_CHECKING:
@@ -190,8 +190,8 @@ def _answer(
         reason = str(frame if isinstance(frame, PinglowError) else found)
         return refusal(task.name, reason)
     try:
-        if task.want in ("mask", "probability", "tensor"):
-            check_sinks(["probability" if task.want == "tensor" else task.want], _kind(found))
+        if task.want in ("mask", "probability"):
+            check_sinks([task.want], _kind(found))
         media_type, body = _WANTED[task.want](task, frame, found)
     except PinglowError as error:
         return refusal(task.name, str(error))
@@ -252,8 +252,12 @@ def _probability(task: Task, frame: NDArray[Any], found: Any) -> tuple[str, byte
     return "image/png", encode_png(probability_levels(found))
 
 
-def _tensor(task: Task, frame: NDArray[Any], found: Any) -> tuple[str, bytes]:
-    return "application/octet-stream", found.probability.tobytes()
+def _tensors(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes]:
+    rows = [(each.x, each.y, *each.bbox, each.area, each.score) for each in found.targets]
+    body = np.array(rows, "<f8").tobytes()
+    if isinstance(found, Prediction):
+        body += found.probability.astype("<f4", copy=False).tobytes()
+    return "application/octet-stream", body
 
 
 def _overlay(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes]:
@@ -271,5 +275,5 @@ _WANTED: Final = {
     "mask": _mask,
     "overlay": _overlay,
     "probability": _probability,
-    "tensor": _tensor,
+    "tensors": _tensors,
 }
