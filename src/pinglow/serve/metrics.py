@@ -38,7 +38,8 @@ from pinglow.serve.tasks import Answer, Loaded
 
 _logger = logging.getLogger("pinglow.serve")
 
-disable_created_metrics()  # a series more for each, which hardly anybody reads
+# A series more for each, which hardly anybody reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _HOUR: Final = 3600.0
 _SECONDS: Final = (*(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5), *(1.0, 2.5, 5.0, 10.0, 30.0))

@@ -124,8 +124,10 @@ class Pool:
 
     def __init__(self, settings: ServeSettings, work: Work | None = None) -> None:
         if work is None:
-            from pinglow.serve.worker import work
-        self._work = work
+            from pinglow.serve.worker import work as load_and_answer
+
+            work = load_and_answer
+        self._work: Work = work
         self._settings = settings
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Condition()
