@@ -179,6 +179,7 @@ async def stream(
     raw: str | None = None,
     name: Name = "stream",
     track: bool = True,
+    outlines: bool = False,
 ) -> None:
     """Answer each frame with a line: its targets with tracks, what was dropped, how late it is."""
     service = service_of(socket)
@@ -191,7 +192,8 @@ async def stream(
     try:
         form = None if raw is None else RawFormat.parse(raw)
         Ignored.parse(ignore or (), crop, files=False)
-        task = Task(b"", name, "targets", min_score, tuple(ignore or ()), crop)
+        want = "outlines" if outlines else "targets"
+        task = Task(b"", name, want, min_score, tuple(ignore or ()), crop)
         if form is not None:
             task = replace(task, shape=(form.height, form.width), dtype=form.dtype)
         rate = rate or (form and form.rate) or _RATE
