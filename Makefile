@@ -15,6 +15,8 @@
 #                python tests/siege --help
 #   make cluster-kill   workers, nodes and drivers of a Ray cluster of two nodes on this machine
 #                killed at 20 moments; KILL_MOMENTS=4 for less
+#   make bench-archive   archives: overhead beside the network, memory, scaling, listing; an hour, or
+#                BENCH_ARCHIVE="--frames 10000" for less and BENCH_ARCHIVE=--dry for a trial
 #   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
 
 PYTHON ?= python3
@@ -31,8 +33,8 @@ KILL_MOMENTS ?= 20
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test test-core check check-containers docs bench bench-gpu bench-serve fuzz soak \
-  soak-serve cluster-kill clean
+.PHONY: demo test test-core check check-containers docs bench bench-archive bench-gpu bench-serve \
+  fuzz soak soak-serve cluster-kill clean
 
 demo: $(CORE_READY)
 	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,html,csv,jsonl
@@ -74,6 +76,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_losses.py
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_inference.py
+
+bench-archive: $(READY)
+	$(BIN)/python benchmarks/bench_archive.py $(BENCH_ARCHIVE)
 
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/bench_gpu.py $(BENCH_GPU)

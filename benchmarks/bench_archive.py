@@ -250,9 +250,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="bench-archive-", dir=given.folder) as place:
             folder = Path(place)
             if name == "overhead":
-                overhead(folder, settings, 10 if few else 200, 1 if few else 5)
+                overhead(folder, settings, 10 if few else 100, 1 if few else 5)
             elif name == "scaling":
-                scaling(folder, settings, 40 if few else 400, 1 if few else 3)
+                scaling(folder, settings, 40 if few else 200, 1 if few else 3)
             elif name == "listing":
                 listing(10_000 if few else 1_000_000)
             else:

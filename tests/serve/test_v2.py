@@ -260,7 +260,7 @@ def test_a_detector_has_targets_alone(predictor: Predictor) -> None:
             self.alive = 1
 
         async def submit(self, task: Task) -> Answer:
-            return worker._answer(task, np.zeros((9, 9)), boxes)
+            return worker._answer(task, np.zeros((9, 9)), boxes, 0.5)
 
     pool = Detector(ServeSettings())
     with serve(pool) as address, httpx.Client(base_url=f"http://{address}") as client:

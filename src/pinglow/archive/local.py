@@ -213,29 +213,29 @@ def _sharing_cores(processes: int) -> Iterator[None]:
 
 def _serve(connection: Connection, settings: Settings, place: Place, retry: bool) -> None:
     """Do units in a process of its own, until the first process ends."""
+    answer(connection, settings, place, retry)
+    connection.close()
+    os._exit(0)  # a thread may still wait for units
+
+
+def answer(connection: Connection, settings: Settings, place: Place, retry: bool) -> None:
+    """Do the units that come by a connection and send what came of each, or what ends it all."""
     try:
         predictor = settings.load_predictor()
         connection.send("started")
         for outcome in work_on(_receive(connection), predictor, place, retry=retry):
             connection.send(outcome)
+    except BrokenPipeError:  # the first process has ended
+        return
     except PinglowError as error:
-        connection.send(_plain(error))
+        connection.send(type(error)(str(error)))
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            connection.send(PlaceError(explain(error)))
-    finally:
-        connection.close()
-        os._exit(0)  # a thread may still wait for units
+        connection.send(PlaceError(explain(error)))
 
 
 def _receive(connection: Connection) -> Iterator[Keyed]:
     try:
         while True:
             yield connection.recv()
-    except (EOFError, OSError):
-        os._exit(0)  # the first process has ended
-
-
-def _plain(error: PinglowError) -> PinglowError:
-    """An error that can be sent: its class and its sentence."""
-    return type(error)(str(error))
+    except (EOFError, OSError):  # the first process has ended
+        return

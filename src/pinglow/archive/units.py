@@ -12,7 +12,7 @@ from typing import Final
 
 from pinglow.archive.frames import ClipFile
 from pinglow.archive.listing import Found, ahead
-from pinglow.errors import FrameError
+from pinglow.errors import FrameError, MissingExtraError
 from pinglow.io.places import PlaceError
 from pinglow.io.video import probe_video
 
@@ -78,7 +78,7 @@ def _whole(file: Found) -> Unit:
 def _slice(file: Found) -> list[Unit]:
     try:
         frames = probe_video(ClipFile(file.uri)).frames
-    except (FrameError, PlaceError):  # reading it says why
+    except (FrameError, MissingExtraError, PlaceError):  # reading it says why
         return [_whole(file)]
     # The number of frames may be an estimate: the last slice has the rest, whatever it is.
     starts = range(0, max(1, (frames or 1) - SLICE // 2), SLICE)
