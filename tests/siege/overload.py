@@ -51,7 +51,7 @@ def measure_capacity(service: Service, requests: Sequence[bytes], seconds: float
         client = Client(service.port)
         rates = []
         for turn in range(6):
-            samples = await at_once(client, requests, 16, seconds / 6)
+            samples = await at_once(client, requests, 8, seconds / 6)
             if any(sample.status != 200 for sample in samples):
                 raise SystemExit(f"requests are refused without need: {describe(samples)}")
             if turn:  # runtimes compile a shape after some frames
