@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from pinglow.errors import ModelError
-from pinglow.serve.pool import Answer, Loaded, Task
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Answer, Loaded, Task
 
 CARD = {
     **{"name": "fake", "operating_point": None, "parameters": 1, "data": [{"name": "none"}]},

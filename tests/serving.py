@@ -12,8 +12,9 @@ import uvicorn
 
 from pinglow.inference.predictor import Predictor
 from pinglow.serve.app import make_app
-from pinglow.serve.pool import Answer, BusyError, Pool, Task
+from pinglow.serve.pool import Pool
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Answer, BusyError, Task
 from pinglow.serve.worker import answer_all, describe
 
 

@@ -16,10 +16,14 @@ import typer
 from markdown_it import MarkdownIt
 from typer.core import TyperGroup
 
+from finders import finder_settings, save_still
+from pinglow.archive.merge import merge
+from pinglow.archive.run import run_archive
 from pinglow.backends.opening import open_model
 from pinglow.cli.main import app
 from pinglow.inference.predictor import Predictor
 from pinglow.io.frames import read_frame
+from pinglow.io.places import Place
 from pinglow.output.sink import FrameRecord
 from pinglow.output.sinks import open_sinks
 from pinglow.serve.settings import ServeSettings
@@ -31,7 +35,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-    if page.name != "detectors.md"  # its Python needs the detectors: tests/integrations has it
+    # Their Python needs the detectors, or a service: tests/integrations and tests/serve have it.
+    if page.name not in ("detectors.md", "serve.md")
 ]
 ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -81,6 +86,8 @@ def test_python_runs(
         monkeypatch.setattr("tritonclient.http.InferenceServerClient", Triton)
     elif "found/" in source:
         monkeypatch.chdir(request.getfixturevalue("found"))
+    elif "archive/" in source or "tables/" in source:
+        monkeypatch.chdir(request.getfixturevalue("archived"))
     else:
         monkeypatch.chdir(ROOT)
     exec(source, values)
@@ -139,6 +146,17 @@ def found(tmp_path: Path) -> Path:
             sink.write(
                 FrameRecord("a.png", 0, "a", np.zeros((40, 60), np.uint16), Prediction(probability))
             )
+    return tmp_path
+
+
+@pytest.fixture
+def archived(tmp_path: Path) -> Path:
+    """Return a folder that holds archive/ with results of two cameras, and tables/ of them."""
+    for name in ("cam1/20260814T101500", "cam2/20260814T115900"):
+        save_still(tmp_path / "in" / f"{name}.png")
+    settings = finder_settings()
+    run_archive([str(tmp_path / "in")], settings, Place(f"{tmp_path}/archive"))
+    merge(Place(f"{tmp_path}/archive/{settings.name}"), tmp_path / "tables")
     return tmp_path
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from fake_worker import die, refuse, work, work_together
-from pinglow.serve.pool import BusyError, LostError, Pool, Task, UnreadyError
+from pinglow.serve.pool import Pool
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import BusyError, LostError, Task, UnreadyError
 
 
 @asynccontextmanager

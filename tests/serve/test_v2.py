@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pinglow.inference.predictor import Predictor
 from pinglow.serve import worker
-from pinglow.serve.pool import Answer, Task
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Answer, Task
 from pinglow.serve.worker import describe
 from pinglow.structures import Detections
 from serving import LocalPool, serve
@@ -260,7 +260,7 @@ def test_a_detector_has_targets_alone(predictor: Predictor) -> None:
             self.alive = 1
 
         async def submit(self, task: Task) -> Answer:
-            return worker._answer(task, np.zeros((9, 9)), boxes)
+            return worker._answer(task, np.zeros((9, 9)), boxes, 0.5)
 
     pool = Detector(ServeSettings())
     with serve(pool) as address, httpx.Client(base_url=f"http://{address}") as client:

@@ -21,6 +21,7 @@ TOGETHER = 4  # attacks that want an answer at once; slow ones all run beside th
 RATE = 4.0  # requests a second of the well-behaved client
 JOB_SECONDS = 60.0  # after which a job that was accepted has come to its end
 BACK_SECONDS = 60.0  # after which memory is back
+OPTIONS = ("--workers", "2", "--max-mb", "16", "--max-job-mb", "32", "--jobs", "2")
 TOKEN = "correct-Horse-battery-staple"
 
 
@@ -37,7 +38,7 @@ def besiege(cases: int | None, bound_ms: float, most_mb: float) -> int:
         (outside / SECRET).write_text(SECRET)
         print("attacks are being made", flush=True)
         attacks = _spread(make_attacks(name), cases)
-        with Service("--workers", "2", "--max-mb", "16") as service:
+        with Service(*OPTIONS) as service:
             siege = _Siege(service, outside)
             before = service.usage()
             workers = {one.pid for one in service.workers()}
@@ -57,8 +58,6 @@ def besiege(cases: int | None, bound_ms: float, most_mb: float) -> int:
     print(f"memory: {before.memory / 2**20:.0f} MB before, {peak / 2**20:+.0f} at the most, ")
     print(f"{(rest.memory - before.memory) / 2**20:+.0f} at the end; files {before.files} and ")
     print(f"{rest.files}, threads {before.threads} and {rest.threads}")
-    for line in through:
-        print(f"THROUGH {line}")
     return report(
         {
             f"{len(through)} of {tried} attacks got through": not through,
@@ -114,6 +113,7 @@ class _Siege:
         self.tried += 1
         if fault is not None:
             self.through.append(f"{attack.family}: {attack.name}: {fault}")
+            print(f"THROUGH {self.through[-1]}", flush=True)
 
     async def _behave(self, over: asyncio.Event) -> None:
         client = Client(self.service.port)

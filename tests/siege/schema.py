@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 from siege.service import Service, report
 
 CHECKS = "status_code_conformance,content_type_conformance,response_schema_conformance"
 CHECKS += ",response_headers_conformance,unsupported_method"
-DOCUMENTED = {"503", "507"}  # of the statuses from 500 on, those that may be described
+MEANT = {503, 507}  # of the statuses from 500 on: those that say what to do
 TOKEN = "correct-Horse-battery-staple"
 
 
@@ -39,7 +40,6 @@ def _fuzz(
     with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
         described = json.load(answer)
     operations = [each for path in described["paths"].values() for each in path.values()]
-    statuses = {status for each in operations for status in each["responses"]}
     command = [sys.executable, "-m", "schemathesis.cli", "run", address]
     command += ["--seed", str(seed), "--max-examples", str(-(-cases // len(operations)))]
     command += ["--checks", CHECKS, "--no-color", "--generation-database", "none"]
@@ -51,12 +51,15 @@ def _fuzz(
     if run.returncode:
         print(run.stdout[-8000:], run.stderr[-2000:])
     print(f"{with_token}: {generated} cases of {len(operations)} operations, seed {seed}")
-    faults = [line for line in service.log.read_text().splitlines() if '"error"' in line]
+    lines = service.log.read_text().splitlines()
+    statuses = Counter(json.loads(line).get("status") for line in lines)
+    print(", ".join(f"{count} x {status}" for status, count in statuses.items() if status))
+    faults = [line for line in lines if '"error"' in line]
     print(*faults[:3], sep="\n")
     return {
         f"{with_token}: each answer is as described": run.returncode == 0,
-        f"{with_token}: no fault is described": all(
-            status in DOCUMENTED for status in statuses if status.startswith("5")
+        f"{with_token}: no status from 500 on but 503 and 507": not any(
+            status for status in statuses if status and status >= 500 and status not in MEANT
         ),
         f"{with_token}: no fault is in the log": not faults,
         f"{with_token}: {cases} cases or more were sent": generated >= cases,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -123,6 +124,14 @@ class Service:
         """Whether a connection from a port is open at the side of the service."""
         lines = psutil.Process(self.process.pid).net_connections("tcp")
         return any(line.raddr and line.raddr.port == port for line in lines)
+
+    def count(self, metric: str) -> float:
+        """The value of a metric that has no labels."""
+        with urllib.request.urlopen(f"{self.address}/metrics", timeout=10) as answer:
+            found = re.search(rf"^{metric} (\S+)$", answer.read().decode(), re.MULTILINE)
+        if found is None:
+            raise SystemExit(f"there is no metric {metric}")
+        return float(found[1])
 
     def usage(self) -> Usage:
         memory = files = threads = processes = 0

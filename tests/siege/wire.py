@@ -73,8 +73,7 @@ async def exchange(
 
         writing = asyncio.create_task(write())
         try:
-            while not found.closed:
-                left = begin + patience - time.monotonic()
+            while not found.closed and (left := begin + patience - time.monotonic()) > 0:
                 enough = answers and len(found.replies) >= answers
                 wait = min(left, GRACE) if enough else left
                 try:

@@ -74,12 +74,13 @@ _REASONS: Final = {
     429: "As many frames wait as may: try again after Retry-After seconds.",
     500: "A fault of the service; its log tells more.",
     503: "The model is being loaded, the service is being stopped, or a worker died: try again.",
+    507: "The service's disk is full: try again later.",
 }
 _RETRY: Final = {
     "Retry-After": {"description": "seconds", "schema": {"type": "integer"}, "required": True}
 }
 
-ALWAYS: Final = (401, 403, 500, 503)
+ALWAYS: Final = (401, 403, 422, 500, 503)
 """What every endpoint may answer."""
 
 
@@ -93,7 +94,7 @@ def refusals(*statuses: int, model: type[BaseModel] = Refusal) -> dict[int | str
     described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         described[status] = {"model": model, "description": _REASONS[status]}
-        if status in (429, 503):
+        if status in (429, 503, 507):
             described[status]["headers"] = _RETRY
     return described
 

@@ -15,9 +15,10 @@ from pinglow._version import __version__
 from pinglow.serve import health, jobs, page, predict, streams, v2
 from pinglow.serve.answers import ALWAYS, refusal_body, refusals
 from pinglow.serve.gate import GONE, Gate
-from pinglow.serve.pool import Pool, ServiceError
+from pinglow.serve.pool import Pool
 from pinglow.serve.service import Service
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import ServiceError
 
 _UNSAID: Final = {  # by the framework, in a sentence
     "Not Found": "there is nothing at this address: /openapi.json lists what there is",
@@ -54,7 +55,7 @@ def make_app(settings: ServeSettings, pool: Pool) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(Gate, service=service)
-    for part in (health, page, predict, jobs, streams, v2):
+    for part in (page, health, predict, jobs, streams, v2):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_values)

@@ -9,8 +9,8 @@ from typing import Final
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from pinglow.serve.pool import BusyError
 from pinglow.serve.service import service_of
+from pinglow.serve.tasks import BusyError
 
 _GRACE: Final = 10.0  # seconds until a body must have begun to come
 _RATE: Final = 2**16  # bytes a second that it must have come with by then, on average

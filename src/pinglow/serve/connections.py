@@ -56,6 +56,13 @@ class Connection(H11Protocol):
         if self._is_answering:
             self._expect_no_head()
 
+    def send_400_response(self, msg: str) -> None:
+        """Say that what came is no HTTP; a request that is being answered has lost its client."""
+        if self._is_answering:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        super().send_400_response(msg)
+
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over."""
         self._expect_no_head()

@@ -125,7 +125,9 @@ async def _refuse(scope: Scope, status: int, detail: str, send: Send) -> None:
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 503:
-        headers += [(b"retry-after", b"5"), (b"connection", b"close")]
+        headers.append((b"retry-after", b"5"))
+    if status in (400, 503):
+        headers.append((b"connection", b"close"))
     body = refusal_body(detail, scope["state"]["request_id"], scope["path"])
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from pinglow.serve.pool import UnreadyError
 from pinglow.serve.service import service_of
+from pinglow.serve.tasks import UnreadyError
 
 router = APIRouter()
 

@@ -1,9 +1,9 @@
 """One job in a process of its own: what was sent is unpacked, predicted and written.
 
-Run as ``python -P -m pinglow.serve.job_process`` in the folder of the job, in which lie ``order.json``
-and what was sent, ``upload``. It works in ``frames``, so that a source is called as it was sent, and
-writes to ``results``. Each line of its standard output is JSON: what has changed of the job. It
-ends itself when its standard input ends: the service is gone.
+Run as ``python -P -m pinglow.serve.job_process`` in the folder of the job, in which lie
+``order.json`` and what was sent, ``upload``. It works in ``frames``, so that a source is called as
+it was sent, and writes to ``results``. Each line of its standard output is JSON: what has changed
+of the job. It ends itself when its standard input ends: the service is gone.
 """
 
 from __future__ import annotations
@@ -76,15 +76,21 @@ def main() -> int:
     order = Order(**json.loads(Path(ORDER).read_bytes()))
     try:
         tell(**_carry_out(order, tell), state="done")
-    except PinglowError as error:
-        tell(state="failed", detail=str(error))
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        tell(state="failed", detail="the service's disk is full: try again later")
-    except MemoryError:
-        tell(state="failed", detail="the service has not enough memory for this job")
+    except (PinglowError, OSError, MemoryError) as error:
+        tell(state="failed", detail=_explain(error))
     return 0
+
+
+def _explain(error: Exception) -> str:
+    """One sentence for the client; what only the operator can mend is raised, for the log."""
+    if isinstance(error, MemoryError):
+        return "the service has not enough memory for this job: send it in parts"
+    cause = error.__cause__ if isinstance(error, DataError) else error
+    if isinstance(cause, OSError):  # of writing results
+        if cause.errno in NO_ROOM:
+            return "the service has no room for the results: try again later"
+        raise error
+    return str(error)
 
 
 def _end_with_service() -> None:
@@ -102,7 +108,7 @@ def _carry_out(order: Order, tell: Callable[..., None]) -> dict[str, Any]:
     from pinglow.io.source import Selection
     from pinglow.output.sinks import check_sinks, open_sinks
 
-    ignored = Ignored.parse(order.ignore, order.crop)  # before there are files that it could name
+    ignored = Ignored.parse(order.ignore, order.crop, files=False)
     results = Path(RESULTS).absolute()
     os.chdir(FRAMES)
     sources = _open_sources(order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect
 
 from pinglow.serve.answers import FrameLine, FrameLines, binary, refusal_body, refusals
 from pinglow.serve.bodies import read_body
-from pinglow.serve.pool import Answer, Task
 from pinglow.serve.service import service_of
+from pinglow.serve.tasks import Answer, Task
 
 router = APIRouter()
 
@@ -42,6 +42,9 @@ Crop = Annotated[
     str | None,
     Query(max_length=_LONGEST, description="x,y,w,h: only this is searched"),
 ]
+Name = Annotated[
+    str, Query(min_length=1, max_length=_LONGEST, description="what answers call what is sent")
+]
 """What the endpoints that predict have in common."""
 
 
@@ -51,9 +54,9 @@ Crop = Annotated[
     responses={
         200: {
             "description": "What was found: a line of targets.jsonl, or for a form one a frame; "
-            "or a picture.",
+            "or a picture; or the frame's counts as NPY.",
             "model": FrameLine | FrameLines,
-            "content": binary(_PICTURE),
+            "content": binary(_PICTURE, "application/octet-stream"),
         },
         **refusals(400, 408, 413, 422, 429),
     },
@@ -83,9 +86,7 @@ async def predict(
     min_score: MinScore = None,
     ignore: Ignore = None,
     crop: Crop = None,
-    name: Annotated[
-        str, Query(min_length=1, max_length=_LONGEST, description="what the answer calls the frame")
-    ] = "frame",
+    name: Name = "frame",
     save: Annotated[
         Literal["mask", "overlay", "probability", "outlines", "counts"] | None,
         Query(
@@ -135,7 +136,7 @@ async def _read_form(request: Request, body: bytes) -> list[tuple[str, bytes]]:
         HTTPException: It is none, or has no files or too many.
     """
 
-    async def once() -> AsyncIterator[bytes]:
+    async def once() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(request.headers, once(), max_files=_MOST, max_fields=_MOST)

@@ -34,6 +34,9 @@ def why_not(
         path: That is asked for.
         headers: Of the request; names in lower case.
     """
+    if "transfer-encoding" in headers and "content-length" in headers:
+        # A proxy may go by the other one, and so take one request for two (RFC 9112, 6.3).
+        return 400, "the request has Transfer-Encoding and Content-Length: send one of them"
     if settings.token is not None:
         if path in _OPEN or path.startswith(_PAGE):
             return None
@@ -46,7 +49,7 @@ def why_not(
     if settings.is_local and not settings.insecure and not is_loopback(_hostname(host)):
         return 403, "the Host header names another machine: use 127.0.0.1 or localhost"
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
         return 403, "the request comes from a page of another site, which may not use the service"
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import cast
 
 from starlette.requests import HTTPConnection
@@ -37,6 +38,9 @@ class Service:
         self.active = 0
         self.held = 0
         self.streams = 0
+        self.metrics.show("streams_open", "Streams that are open", lambda: self.streams)
+        for state, text in (("queued", "Jobs that wait"), ("running", "Jobs that run")):
+            self.metrics.show(f"jobs_{state}", text, partial(self.jobs.count, state))
 
     @property
     def is_ready(self) -> bool:

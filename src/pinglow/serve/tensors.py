@@ -15,7 +15,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
-from pinglow.serve.pool import Answer, Loaded, Task
+from pinglow.serve.tasks import Answer, Loaded, Task
 
 COLUMNS: Final = ("frame", "x", "y", "left", "top", "width", "height", "area", "score")
 """Of the tensor ``targets``, which has a row a target; ``frame`` is the place in the batch."""

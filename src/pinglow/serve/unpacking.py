@@ -1,8 +1,8 @@
 """Unpack a zip or tar of frames that a stranger has sent.
 
 The sizes that it claims are added up before anything is written, and what it says of itself has to
-fit into bounded memory. Only regular files are taken, and of their names only what cannot lead out of
-the folder. An archive in it stays as it is.
+fit into bounded memory. Only regular files are taken, and of their names only what cannot lead out
+of the folder. An archive in it stays as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -39,7 +40,7 @@ _DAMAGE: Final = (
 )
 """What is raised of archives that are damaged or encrypted."""
 
-_Member = tuple[str, int, Callable[[], IO[bytes]] | None]
+_Member = tuple[str, int, Callable[[], IO[bytes] | None] | None]
 """Name, bytes when unpacked, and what opens it; None: it is no regular file."""
 
 
@@ -75,8 +76,9 @@ def unpack(path: Path, name: str, folder: Path, most_bytes: int) -> None:
                         f"{name} has more than {most_bytes / 2**20:,.0f} MB when unpacked, or more "
                         f"than {MOST_MEMBERS:,} members: send it in parts"
                     )
-                if open_member is not None:
-                    with open_member() as content:
+                content = None if open_member is None else open_member()
+                if content is not None:
+                    with content:
                         _write(content, size, folder, member, name)
     except MemoryError:
         raise FrameError(f"{name} takes too much memory to unpack: send it in parts") from None
@@ -100,9 +102,10 @@ def _list_members(path: Path) -> Iterator[_Member]:
         file.seek(0)
         if head.startswith(b"PK"):
             with zipfile.ZipFile(file) as archive:
+                opener: Callable[[], IO[bytes] | None] | None
                 for each in archive.infolist():
                     special = each.is_dir() or (each.external_attr >> 28) not in (0, 8)
-                    opener = None if special else lambda each=each: archive.open(each)
+                    opener = None if special else partial(archive.open, each)
                     yield each.filename, each.file_size, opener
             return
         for start, decompress in _COMPRESSED.items():
@@ -110,9 +113,9 @@ def _list_members(path: Path) -> Iterator[_Member]:
                 file = decompress(file)
         # Not tarfile's own choice: it would also look for what is compressed twice.
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            for each in tar:
-                opener = (lambda each=each: tar.extractfile(each)) if each.isreg() else None
-                yield each.name, each.size, opener
+            for entry in tar:
+                opener = partial(tar.extractfile, entry) if entry.isreg() else None
+                yield entry.name, entry.size, opener
 
 
 def _write(content: IO[bytes], size: int, folder: Path, member: str, name: str) -> None:

@@ -19,9 +19,10 @@ from starlette.exceptions import HTTPException
 from pinglow._version import __version__
 from pinglow.serve.answers import ALWAYS, InferenceError, binary, refusals
 from pinglow.serve.bodies import read_body
-from pinglow.serve.pool import Answer, Loaded, Pool, Task, UnreadyError
+from pinglow.serve.pool import Pool
 from pinglow.serve.predict import until_gone
 from pinglow.serve.service import service_of
+from pinglow.serve.tasks import Answer, Loaded, Task, UnreadyError
 from pinglow.serve.tensors import (
     DATATYPES,
     LENGTH,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -28,12 +29,14 @@ from pinglow.output.sink import FrameRecord, encode_png
 from pinglow.output.sinks import check_sinks
 from pinglow.output.tables import frame_with_targets
 from pinglow.serve.logs import log_to_stderr
-from pinglow.serve.pool import Answer, Loaded, Statistics, Task
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Answer, Loaded, Statistics, Task
 from pinglow.structures import Detections, Prediction
 
 if TYPE_CHECKING:
     from pinglow.inference.boxes import BoxPredictor
+
+_logger = logging.getLogger("pinglow.serve")
 
 _TOGETHER: Final = 16  # frames, on a card
 _MEASURED: Final = 2**14  # pixels of a frame whose statistics are taken
@@ -64,7 +67,21 @@ def work(connection: Connection, settings: ServeSettings) -> None:
             tasks = connection.recv()
         except EOFError:  # the service has ended
             return
-        connection.send(answer_all(predictor, tasks, settings.max_pixels))
+        connection.send(_answer_whatever(predictor, tasks, settings.max_pixels))
+
+
+def _answer_whatever(
+    predictor: Predictor | BoxPredictor, tasks: Sequence[Task], max_pixels: int
+) -> list[Answer]:
+    """`answer_all`, where a fault of ours costs one answer and not the worker."""
+    try:
+        return answer_all(predictor, tasks, max_pixels)
+    except Exception:
+        if len(tasks) > 1:
+            alone = (_answer_whatever(predictor, [task], max_pixels) for task in tasks)
+            return [answer for answers in alone for answer in answers]
+        _logger.exception("a frame of %s bytes cannot be answered", len(tasks[0].content))
+        return [refusal("", "the service made a mistake with this frame: its log tells more", 500)]
 
 
 def describe(predictor: Predictor | BoxPredictor) -> Loaded:
@@ -201,10 +218,10 @@ def _answer(
     return Answer(200, media_type, body, len(found.targets), alarms, measure(frame))
 
 
-def refusal(name: str, reason: str) -> Answer:
+def refusal(name: str, reason: str, status: int = 422) -> Answer:
     """What is said where a frame has no answer."""
     detail = reason if name in reason else f"{name}: {reason}"
-    return Answer(422, "application/json", json.dumps({"detail": detail}).encode())
+    return Answer(status, "application/json", json.dumps({"detail": detail}).encode())
 
 
 def _kind(found: _Found) -> str:
