@@ -4,11 +4,19 @@
 #   make test    all tests
 #   make test-core   those of prediction in an environment without PyTorch; part of make test
 #   make check   style, types, import rules
+#   make check-containers   images, compose, dashboard, alerts and Kubernetes manifest, by their own tools
 #   make docs    the site, into build/site; warnings and dead links stop it
 #   make bench   speed against other codes, as ratios within one run
 #   make fuzz    spoiled files before every command for an hour; FUZZ_SECONDS=600 for ten minutes.
 #                What breaks a promise is kept in build/fuzz, with the command that shows it again
 #   make soak    commands killed at 50 points each, full disks, threads, forks; SOAK_POINTS=5 for less
+#   make bench-serve  the service beside the library in a loop, and its latencies
+#   make soak-serve   two hours of overload, load, attacks, killed workers; single ones and shorter:
+#                python tests/siege --help
+#   make cluster-kill   workers, nodes and drivers of a Ray cluster of two nodes on this machine
+#                killed at 20 moments; KILL_MOMENTS=4 for less
+#   make bench-archive   archives: overhead beside the network, memory, scaling, listing; an hour, or
+#                BENCH_ARCHIVE="--frames 10000" for less and BENCH_ARCHIVE=--dry for a trial
 #   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
 
 PYTHON ?= python3
@@ -20,11 +28,13 @@ CORE_READY := .venv-core/.ready
 
 FUZZ_SECONDS ?= 3600
 SOAK_POINTS ?= 50
+KILL_MOMENTS ?= 20
 
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test test-core check docs bench bench-gpu fuzz soak clean
+.PHONY: demo test test-core check check-containers docs bench bench-archive bench-gpu bench-serve \
+  fuzz soak soak-serve cluster-kill clean
 
 demo: $(CORE_READY)
 	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,html,csv,jsonl
@@ -54,6 +64,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+check-containers: $(READY)
+	$(BIN)/python -m pytest tests/containers
+
 docs: $(READY)
 	$(BIN)/pip install --quiet --editable '.[docs]'
 	mkdir -p build/docs
@@ -68,14 +81,32 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_inference.py
 
+bench-archive: $(READY)
+	$(BIN)/python benchmarks/bench_archive.py $(BENCH_ARCHIVE)
+
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/bench_gpu.py $(BENCH_GPU)
+
+bench-serve: $(READY)
+	$(BIN)/python benchmarks/serve_speed.py
 
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz --seconds $(FUZZ_SECONDS)
 
 soak: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/soak.py --points $(SOAK_POINTS)
+
+# What takes minutes first.
+soak-serve: $(READY)
+	$(BIN)/python tests/siege drain
+	$(BIN)/python tests/siege kill
+	$(BIN)/python tests/siege attacks
+	$(BIN)/python tests/siege schema
+	$(BIN)/python tests/siege overload
+	$(BIN)/python tests/siege soak
+
+cluster-kill: $(READY)
+	$(BIN)/python tools/cluster_kill.py --moments $(KILL_MOMENTS)
 
 $(READY): pyproject.toml
 	$(NEW_ENOUGH)

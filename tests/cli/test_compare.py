@@ -98,6 +98,32 @@ def test_a_model_is_compared_with_maps(folder: Path, small_model: Path) -> None:
     assert len((out / "table.csv").read_text().splitlines()) == 3
 
 
+def test_a_detector_is_compared_by_boxes(
+    folder: Path, small_model: Path, detector_weights: Path
+) -> None:
+    out = folder / "out"
+    models = small_model, f"detector={detector_weights}"
+    result = run(*models, "--data", folder, "--out", out, "--threshold", "0.2")
+    assert result.exit_code == 0, result.output
+    assert "mAP50" in result.stdout
+    assert "6 frames with 6 targets" in result.stdout
+    files = list((out / "results").iterdir())
+    again = folder / "again"
+    result = run(*sorted(files, reverse=True), "--out", again)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (again / "panels").iterdir()) == sorted(
+        p.name for p in (out / "panels").iterdir()
+    )
+    refused = run(*models, folder / "whole", "--data", folder, "--out", folder / "o")
+    assert "a detector and saved maps have no score in common" in refused.stderr
+    pixels = folder / "pixels"
+    assert run(small_model, folder / "whole", "--data", folder, "--out", pixels).exit_code == 0
+    kept = pixels / "results" / "whole.json"
+    refused = run(kept, detector_weights, "--data", folder, "--out", folder / "o")
+    assert refused.exit_code == 2
+    assert "whole.json has scores of pixels" in refused.stderr
+
+
 def test_without_matplotlib_the_rest_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,10 @@ def test_int8_prints_what_it_costs(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["m", "--format", "tflite"], "--format 'tflite' is unknown: use onnx or openvino"),
+        (
+            ["m", "--format", "tflite"],
+            "--format 'tflite' is unknown: use onnx or openvino or triton",
+        ),
         (["m", "--int8"], "--int8 and --calibration DIR go together"),
         (["m", "--calibration", "d"], "--int8 and --calibration DIR go together"),
         (["gone"], "'gone' is neither a file nor a bundled model"),

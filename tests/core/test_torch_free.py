@@ -19,9 +19,9 @@ from pinglow.models.checksum import seal
 from pinglow.models.recard import save_with_card
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NEEDS_TORCH = (
+NEEDS_MORE = (  # torch, or a web framework
     *("nn", "losses", "training", "integrations", "study", "deploy", "data.augment"),
-    *("models.weights", "models.conversion", "inference.boxes"),
+    *("models.weights", "models.conversion", "inference.boxes", "serve"),
 )
 HIDE_TORCH = "import sys; sys.modules['torch'] = None\n"
 RUNTIMES = [name for name in ("onnxruntime", "openvino") if is_installed(name)]
@@ -66,7 +66,7 @@ def test_all_but_training_and_its_parts_imports_without_torch() -> None:
 import importlib, pkgutil, pinglow
 for module in pkgutil.walk_packages(pinglow.__path__, "pinglow.", onerror=lambda name: None):
     name = module.name.removeprefix("pinglow.")
-    if not any(name == each or name.startswith(each + ".") for each in {NEEDS_TORCH}):
+    if not any(name == each or name.startswith(each + ".") for each in {NEEDS_MORE}):
         importlib.import_module(module.name)
         print(name)
 """

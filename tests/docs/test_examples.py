@@ -7,6 +7,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,27 @@ import typer
 from markdown_it import MarkdownIt
 from typer.core import TyperGroup
 
+from finders import finder_settings, save_still
+from pinglow.archive.merge import merge
+from pinglow.archive.run import run_archive
+from pinglow.backends.opening import open_model
 from pinglow.cli.main import app
+from pinglow.inference.predictor import Predictor
+from pinglow.io.frames import read_frame
+from pinglow.io.places import Place
 from pinglow.output.sink import FrameRecord
 from pinglow.output.sinks import open_sinks
+from pinglow.serve.settings import ServeSettings
 from pinglow.structures import Prediction
 from pinglow.study.grid import load_study, plan_runs
+from serving import LocalPool, serve
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-    if page.name != "detectors.md"  # its Python needs the detectors: tests/integrations has it
+    # Their Python needs the detectors, or a service: tests/integrations and tests/serve have it.
+    if page.name not in ("detectors.md", "serve.md")
 ]
 ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -66,11 +77,53 @@ def test_python_runs(
     if "deployed/model.xml" in source:  # what the page has exported before
         monkeypatch.chdir(request.getfixturevalue("deployed"))
         values["image"] = np.zeros((1, 1, 64, 64), np.float32)
+    elif "localhost:8080" in source:  # the service, in a folder with a frame
+        folder, address = request.getfixturevalue("served")
+        monkeypatch.chdir(folder)
+        source = source.replace("localhost:8080", address)
+    elif "localhost:8000" in source:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr("tritonclient.http.InferenceServerClient", Triton)
     elif "found/" in source:
         monkeypatch.chdir(request.getfixturevalue("found"))
+    elif "archive/" in source or "tables/" in source:
+        monkeypatch.chdir(request.getfixturevalue("archived"))
     else:
         monkeypatch.chdir(ROOT)
     exec(source, values)
+    if "InferenceServerClient" in source:
+        expected = Predictor.load("pinglow-fast", backend="onnxruntime")(values["frame"]).targets
+        assert expected
+        if "prediction" in values:
+            assert values["prediction"].targets == expected
+        else:
+            assert [row[1] for row in values["found"].as_numpy("targets")] == [
+                target.x for target in expected
+            ]
+
+
+class Triton:
+    """A client whose server has what `pinglow export` writes of a bundled model."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def infer(self, name: str, inputs: list[Any]) -> Any:
+        (image,) = inputs
+        assert (image.name(), image.datatype()) == ("image", "FP32")
+        images = np.frombuffer(image._get_binary_data(), np.float32).reshape(image.shape())
+        backend, _ = open_model(name, "onnxruntime", "cpu")
+        return SimpleNamespace(as_numpy={"probability": backend.run(images, None)}.__getitem__)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """Return a folder that holds frame.npy, and the address of a service."""
+    np.save(tmp_path / "frame.npy", read_frame(ROOT / "examples" / "images" / "000000.png"))
+    pool = LocalPool(ServeSettings())
+    pool.predictor = Predictor.load("pinglow-fast", backend="onnxruntime", device="cpu")
+    with serve(pool) as address:
+        yield tmp_path, address
 
 
 @pytest.fixture
@@ -93,6 +146,17 @@ def found(tmp_path: Path) -> Path:
             sink.write(
                 FrameRecord("a.png", 0, "a", np.zeros((40, 60), np.uint16), Prediction(probability))
             )
+    return tmp_path
+
+
+@pytest.fixture
+def archived(tmp_path: Path) -> Path:
+    """Return a folder that holds archive/ with results of two cameras, and tables/ of them."""
+    for name in ("cam1/20260814T101500", "cam2/20260814T115900"):
+        save_still(tmp_path / "in" / f"{name}.png")
+    settings = finder_settings()
+    run_archive([str(tmp_path / "in")], settings, Place(f"{tmp_path}/archive"))
+    merge(Place(f"{tmp_path}/archive/{settings.name}"), tmp_path / "tables")
     return tmp_path
 
 

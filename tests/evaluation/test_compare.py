@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 
 from pinglow.data.digests import digest_frame
 from pinglow.errors import DataError
+from pinglow.evaluation.boxes import ScoredBoxes
 from pinglow.evaluation.compare import compare_results, judge, rank_frames
 from pinglow.evaluation.compare_files import write_tables
 from pinglow.evaluation.pixels import ScoredFrame
-from pinglow.evaluation.results import (
-    Results,
+from pinglow.evaluation.results import BoxResults, PixelResults
+from pinglow.evaluation.results_file import (
+    collect_box_results,
     collect_results,
-    digest_pair,
+    digest_truth,
     read_results,
     write_results,
 )
-from pinglow.metrics import PROTOCOLS, Scorer
+from pinglow.metrics import PROTOCOLS, BoxScorer, Scorer
+from pinglow.metrics import report as report_module
+from pinglow.structures import Detections
 
 HOW = PROTOCOLS["strict"], 0.5
 Map = tuple[NDArray[np.float64], NDArray[np.bool_]]
@@ -44,25 +48,25 @@ def make_maps(quality: float, count: int = 30, seed: int = 0) -> dict[str, Map]:
     return maps
 
 
-def results_of(maps: dict[str, Map], method: str, **changes: Any) -> Results:
+def results_of(maps: dict[str, Map], method: str, **changes: Any) -> PixelResults:
     scored, digests = [], {}
     for name, (probability, mask) in maps.items():
         scorer = Scorer(*HOW)
         scorer.update(probability, mask)
         scored.append(ScoredFrame(name, [scorer], [probability]))
-        digests[name] = digest_pair(digest_frame(mask), mask)
+        digests[name] = digest_truth(digest_frame(mask), mask)
     about = {"method": method, "origin": {}, "data": "folder", "list": "test"}
     about |= {"protocol": "strict", "threshold": 0.5}
-    return Results(**about | collect_results(scored, HOW, digests) | changes)
+    return PixelResults(**about | collect_results(scored, HOW, digests) | changes)
 
 
 @pytest.fixture(scope="module")
-def poor() -> Results:
+def poor() -> PixelResults:
     return results_of(make_maps(0.4), "poor")
 
 
 @pytest.fixture(scope="module")
-def good() -> Results:
+def good() -> PixelResults:
     return results_of(make_maps(0.95), "good")
 
 
@@ -82,13 +86,13 @@ def test_a_file_gives_the_report_of_its_maps_again(tmp_path: Path) -> None:
     assert again.report(list(maps)) == together.compute()
     assert again.report(list(maps)[::2]) == part.compute()
     for name, (probability, _) in maps.items():
-        np.testing.assert_array_equal(again.frames[name].mask(), probability > 0.5)
+        np.testing.assert_array_equal(again.mask(name), probability > 0.5)
 
 
 def test_a_map_of_noise_is_not_kept_pixel_by_pixel() -> None:
     checks = np.indices((100, 100)).sum(axis=0) % 2
     results = results_of({"f0": (checks.astype(float), np.zeros((100, 100), bool))}, "noise")
-    assert results.frames["f0"].mask() is None
+    assert results.mask("f0") is None
     assert results.report(["f0"]).fa == 0.5
 
 
@@ -102,7 +106,7 @@ def test_a_map_of_noise_is_not_kept_pixel_by_pixel() -> None:
     ],
 )
 def test_what_is_no_results_file_is_told(
-    tmp_path: Path, poor: Results, change: Any, message: str
+    tmp_path: Path, poor: PixelResults, change: Any, message: str
 ) -> None:
     write_results(poor, tmp_path / "a.json")
     (tmp_path / "a.json").write_text(change((tmp_path / "a.json").read_text()))
@@ -113,7 +117,9 @@ def test_what_is_no_results_file_is_told(
 # --- comparisons -----------------------------------------------------------------------------
 
 
-def resample_by_hand(first: Results, second: Results, draws: int = 2000) -> NDArray[np.float64]:
+def resample_by_hand(
+    first: PixelResults, second: PixelResults, draws: int = 2000
+) -> NDArray[np.float64]:
     """Differences in IoU over draws of frames, one draw after the other."""
     random = np.random.default_rng(99)
     tables = [np.array([f.counts for f in each.frames.values()]) for each in (first, second)]
@@ -125,7 +131,9 @@ def resample_by_hand(first: Results, second: Results, draws: int = 2000) -> NDAr
     return np.array(differences)
 
 
-def test_a_difference_has_the_interval_of_a_bootstrap_by_hand(poor: Results, good: Results) -> None:
+def test_a_difference_has_the_interval_of_a_bootstrap_by_hand(
+    poor: PixelResults, good: PixelResults
+) -> None:
     comparison = compare_results([poor, good])
     first, second = comparison.rows
     assert first.differences == {}
@@ -140,7 +148,7 @@ def test_a_difference_has_the_interval_of_a_bootstrap_by_hand(poor: Results, goo
     assert back["iou"].verdict == back["fa"].verdict == "worse"
 
 
-def test_a_method_does_not_differ_from_itself(good: Results) -> None:
+def test_a_method_does_not_differ_from_itself(good: PixelResults) -> None:
     twin = good.model_copy(update={"method": "twin"})
     for found in compare_results([good, twin]).rows[1].differences.values():
         assert (found.value, found.interval) == (0, (0, 0))
@@ -155,7 +163,7 @@ def test_few_frames_are_not_judged() -> None:
     assert judge("pd", scores * np.nan, draws * np.nan, frames=5) is None
 
 
-def test_a_frame_that_one_lacks_is_left_out_of_all(poor: Results, good: Results) -> None:
+def test_a_frame_that_one_lacks_is_left_out_of_all(poor: PixelResults, good: PixelResults) -> None:
     kept = {name: frame for name, frame in good.frames.items() if name not in ("f03", "f04")}
     less = good.model_copy(update={"frames": kept, "left_out": ("f03", "f04")})
     comparison = compare_results([poor, less])
@@ -164,7 +172,9 @@ def test_a_frame_that_one_lacks_is_left_out_of_all(poor: Results, good: Results)
     assert comparison.first.report == poor.report(list(kept))
 
 
-def test_results_that_do_not_fit_together_are_refused(poor: Results, good: Results) -> None:
+def test_results_that_do_not_fit_together_are_refused(
+    poor: PixelResults, good: PixelResults
+) -> None:
     other = make_maps(0.9, seed=7)
     refused = {
         "two methods at least": [poor],
@@ -196,7 +206,9 @@ def test_frames_are_ranked_by_how_much_the_methods_differ() -> None:
     assert rank_frames(comparison) == ["f04", "f02"]
 
 
-def test_tables_hold_the_names_as_they_are(tmp_path: Path, poor: Results, good: Results) -> None:
+def test_tables_hold_the_names_as_they_are(
+    tmp_path: Path, poor: PixelResults, good: PixelResults
+) -> None:
     named = good.model_copy(update={"method": "a_b|50%\n$x$"})
     write_tables(compare_results([poor, named]), tmp_path)
     markdown, tex = (tmp_path / "table.md").read_text(), (tmp_path / "table.tex").read_text()
@@ -212,3 +224,87 @@ def test_tables_hold_the_names_as_they_are(tmp_path: Path, poor: Results, good: 
 def _column(markdown: str, number: int) -> Sequence[str]:
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     return [line.split("|")[number + 1].split()[0] for line in lines]
+
+
+# --- boxes -----------------------------------------------------------------------------------
+
+
+def box_results(quality: float, method: str, **changes: Any) -> BoxResults:
+    """Of frames with two boxes each, found with a probability, and sometimes a false one."""
+    truth, found = np.random.default_rng(3), np.random.default_rng([3, 1])
+    scored = []
+    for index in range(40):
+        true = np.column_stack([truth.uniform(0, 80, (2, 2)), truth.uniform(2, 9, (2, 2))])
+        kept = true[found.random(2) < quality] + found.uniform(-0.3, 0.3, 4)
+        if found.random() > quality:
+            kept = np.vstack([kept, [90, 90, 3, 3]])
+        boxes = Detections(np.abs(kept), found.uniform(0.2, 1, len(kept)))
+        scored.append(ScoredBoxes(f"f{index:02}", boxes, true, (96, 100)))
+    digests = {each.name: "0" * 16 for each in scored}
+    about = {"method": method, "origin": {}, "data": "folder", "list": "test"}
+    about |= {"protocol": "strict", "threshold": 0.3, "source": "voc"}
+    return BoxResults(**about | collect_box_results(scored, digests) | changes)
+
+
+def scorer_of(results: BoxResults, names: Sequence[str]) -> BoxScorer:
+    scorer = BoxScorer(PROTOCOLS["strict"])
+    for frame in (results.frames[name] for name in names):
+        boxes = np.array(frame.boxes).reshape(-1, 5)
+        scorer.update(boxes[:, :4], boxes[:, 4], np.array(frame.true), frame.shape)
+    return scorer
+
+
+def test_boxes_are_compared_draw_by_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faster_coco_eval", reason="needs pip install '.[detect]'")
+    monkeypatch.setattr(report_module, "RESAMPLES", 200)
+    write_results(box_results(0.5, "poor"), tmp_path / "poor.json")
+    poor, good = read_results(tmp_path / "poor.json"), box_results(0.95, "good")
+    assert isinstance(poor, BoxResults)
+    comparison = compare_results([poor, good])
+    assert comparison.first.report == scorer_of(poor, list(poor.frames)).compute(0.3)
+    second = comparison.rows[1]
+    monkeypatch.setattr(report_module, "RESAMPLES", 1)  # of those by hand
+    random, names = np.random.default_rng(8), list(poor.frames)
+    drawn = [random.choice(names, len(names)) for _ in range(40)]
+    pairs = [[scorer_of(m, each).compute(0.3) for m in (poor, good)] for each in drawn]
+    for key in ("ap50", "pd", "fa"):
+        expected = [getattr(after, key) - getattr(before, key) for before, after in pairs]
+        low, high = second.differences[key].interval
+        assert low < np.mean(expected) < high
+        assert (high - low) / np.std(expected) == pytest.approx(3.92, rel=0.4)
+    assert second.differences["ap50"].verdict == second.differences["pd"].verdict == "better"
+    write_tables(comparison, tmp_path)
+    assert "| poor | " in (tmp_path / "table.md").read_text()
+
+
+def test_boxes_are_counted_by_size_and_at_each_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faster_coco_eval", reason="needs pip install '.[detect]'")
+    monkeypatch.setattr(report_module, "RESAMPLES", 10)
+    results = box_results(0.9, "a")
+    names = list(results.frames)
+    sizes = results.find_sizes(names)
+    assert sum(targets for targets, _ in sizes.values()) == 80
+    scorer = scorer_of(results, names)
+    report_of = {level: scorer.compute(level) for level in (0.0, 0.3)}
+    assert sum(found for _, found in sizes.values()) == round(80 * (report_of[0.3].pd or 0))
+    traded = results.trade_off(names)
+    assert traded.matches[0] == round(80 * (report_of[0.0].pd or 0))
+    assert traded.false_area[0] / traded.pixels == pytest.approx(report_of[0.0].fa)
+    assert np.all(np.diff(traded.found) <= 0)
+    assert traded.found[-1] == 0
+
+
+def test_boxes_and_pixels_are_not_compared(good: PixelResults) -> None:
+    with pytest.raises(DataError, match="score both with the same --score"):
+        compare_results([good, box_results(0.5, "boxes")])
+
+
+def test_no_true_box_and_none_found_is_a_comparison_without_precision() -> None:
+    pytest.importorskip("faster_coco_eval", reason="needs pip install '.[detect]'")
+    empty = box_results(0.5, "a")
+    nothing = {n: f.model_copy(update={"boxes": (), "true": ()}) for n, f in empty.frames.items()}
+    methods = [empty.model_copy(update={"frames": nothing, "method": name}) for name in "ab"]
+    comparison = compare_results(methods)
+    assert comparison.first.report.ap50 is None
+    assert set(comparison.rows[1].differences) == {"fa", "false_alarms_per_image"}
+    assert rank_frames(comparison) == []

@@ -171,7 +171,7 @@ def distinct_scores(frames: list[Frame]) -> list[Frame]:
 )
 def test_drawn_precisions_are_pycocotools_of_the_drawn_frames(frames: list[Frame]) -> None:
     ordered = sorted(scorer_of(frames)._frames, key=lambda frame: frame.content)
-    ours = module._resample_precisions(ordered, seed=2)[:4]
+    ours = module.resample_precisions(ordered, seed=2)[:4]
     expected = []
     for times in next(draw_images(len(frames), seed=2))[:4].astype(int):
         drawn = [frame for frame, count in zip(ordered, times, strict=True) for _ in range(count)]

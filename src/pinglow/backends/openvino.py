@@ -75,6 +75,7 @@ class OpenVinoBackend(Backend):
         self._seen: Counter[tuple[int, ...]] = Counter()
         self._static: dict[tuple[int, ...], _Requests] = {}
         self._lock = threading.RLock()
+        self._after = _REPEATED
         try:
             self._model = self._core.read_model(model)
             self._dynamic = self._compile(self._model)
@@ -135,11 +136,19 @@ class OpenVinoBackend(Backend):
                 return str(self._model.get_rt_info(place).value)
         return None
 
+    def make_repeatable(self) -> None:
+        """See `Backend`: each shape is compiled for, where it matters to the last bits."""
+        self._after = 1
+
     def _requests_for(self, shape: tuple[int, ...]) -> _Requests:
         """What computes this shape: compiled for it alone if it comes again and again."""
         with self._lock:
             self._seen[shape] += 1
-            if self._seen[shape] == _REPEATED and len(self._static) < _MOST_STATIC:
+            if self._after == 1 and shape not in self._static:
+                self._seen[shape] = 1
+                if len(self._static) == _MOST_STATIC:  # the oldest makes room
+                    self._static.pop(next(iter(self._static)))
+            if self._seen[shape] == self._after and len(self._static) < _MOST_STATIC:
                 model = self._model.clone()
                 model.reshape({"image": list(shape)})
                 self._static[shape] = self._compile(model)

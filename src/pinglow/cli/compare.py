@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,22 +13,30 @@ import typer
 from pinglow.cli.output_file import check_output_folder, echo
 from pinglow.cli.predict import Device
 from pinglow.cli.scoring import (
+    Boxes,
+    BoxTask,
     Flips,
     PixelTask,
     Resize,
     Scale,
+    Score,
     Split,
     choose_protocols,
     choose_reading,
+    choose_score,
     told_broken,
 )
 from pinglow.errors import DataError, MissingExtraError, OptionError, PinglowError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from pinglow.cli.scoring import AnyPredictor
     from pinglow.evaluation.compare import Comparison
     from pinglow.evaluation.results import Results
     from pinglow.evaluation.saved import SavedMaps
-    from pinglow.inference.predictor import Predictor
+    from pinglow.metrics import Protocol
 
 _PANELS: Final = 12  # frames that are drawn, at most
 _ASSIGNED: Final = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
@@ -41,13 +49,15 @@ class _Method:
     Attributes:
         what: A model, a folder or pattern of maps, or a results file.
         name: What tables call it.
-        open: Gets it ready, and says where it comes from; None for a results file.
+        method: The model, or the maps; None for a results file.
+        origin: Where its results come from.
         results: Its results, once they are there.
     """
 
     what: str
     name: str
-    open: Callable[[], tuple[Predictor | SavedMaps, dict[str, Any]]] | None = None
+    method: AnyPredictor | SavedMaps | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
     results: Results | None = None
 
 
@@ -74,14 +84,23 @@ def compare(
     flips: Flips = False,
     scale: Scale = None,
     resize: Resize = None,
+    score: Score = None,
+    boxes: Boxes = None,
     protocol: Annotated[
-        str, typer.Option(help="strict, greedy, for models also mshnet256 or basicirstd.")
+        str, typer.Option(help="strict, greedy, for pixels of models also mshnet256 or basicirstd.")
     ] = "strict",
     threshold: Annotated[
-        float, typer.Option(help="A pixel is predicted if its probability is above this.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            help="A pixel is predicted if its probability is above this, a box if its score is.",
+            show_default="0.5; for boxes each model's own",
+        ),
+    ] = None,
 ) -> None:
     """Compare methods on the same frames: scores, differences and whether they are shown.
+
+    Methods are compared by pixels; by boxes where one is a detector, the data have no masks, or
+    --score says so.
 
     DIR gets table.csv, table.md, table.tex, roc.png, panels/ of the frames in which the methods
     differ most, and a results file for each method. From results files a table is made again
@@ -92,7 +111,7 @@ def compare(
     """
     [rules] = choose_protocols([protocol])
     reading = choose_reading(scale, resize)
-    if not 0 <= threshold < 1:
+    if threshold is not None and not 0 <= threshold < 1:
         raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
     check_output_folder("--out", out)
     named = _name_methods(methods)
@@ -102,11 +121,11 @@ def compare(
     (out / "results").mkdir(parents=True, exist_ok=True)  # not after hours
     broken: dict[str, None] = {}
     if fresh and data is not None:
-        task = PixelTask(data, split, [rules], threshold)
+        where, how = (data, split, boxes), {"device": device, "flips": flips}
+        task = _open_task(named, where, score, rules, threshold, reading, **how)
         broken = task.broken
-        for each in fresh:
-            each.open = _opener(each.what, task, reading, device=device, flips=flips)
         _score(named, task, out / "results")
+    from pinglow.cli.score_tables import print_comparison
     from pinglow.evaluation.compare import compare_results
 
     comparison = compare_results([each.results for each in named if each.results is not None])
@@ -114,7 +133,7 @@ def compare(
         broken |= dict.fromkeys(row.results.reasons)
     total = len(comparison.first.results.names)
     with told_broken(broken, len(comparison.names), total):
-        _print(comparison)
+        print_comparison(comparison)
         _write(comparison, out, data)
 
 
@@ -126,7 +145,7 @@ def _name_methods(given: Sequence[str]) -> list[_Method]:
         DataError: A results file cannot be read.
     """
     from pinglow.data.folder import name_folders
-    from pinglow.evaluation.results import read_results
+    from pinglow.evaluation.results_file import read_results
     from pinglow.models.card import bundled_models
 
     found: list[_Method] = []
@@ -158,42 +177,67 @@ def _title(what: str, results: Results | None) -> str:
     return path.parent.name if path.stem == "weights" else path.stem if path.suffix else path.name
 
 
-def _opener(
-    what: str, task: PixelTask, reading: dict[str, Any], **how: Any
-) -> Callable[[], tuple[Predictor | SavedMaps, dict[str, Any]]]:
-    """What gets a method ready; where it is not there, that is said now.
+def _open_task(
+    named: Sequence[_Method],
+    where: tuple[Path, str, str | None],
+    score: str | None,
+    rules: Protocol,
+    threshold: float | None,
+    reading: dict[str, Any],
+    **how: Any,
+) -> PixelTask | BoxTask:
+    """Get the methods ready that have no results yet, and what they are scored on.
+
+    Args:
+        named: The methods.
+        where: ``--data``, ``--split`` and ``--boxes``.
+        score: ``--score``.
+        rules: The protocol.
+        threshold: ``--threshold``.
+        reading: How saved maps are read.
+        how: How models are loaded.
 
     Raises:
-        ModelError: It is no model, nor a folder.
-        OptionError: It is a detector.
-        DataError: Maps are missing.
+        ModelError: A method is no model, nor a folder.
+        OptionError: The methods have no score in common.
+        DataError: Data or maps are missing.
     """
     from pinglow.evaluation.origin import hash_model
     from pinglow.inference.predictor import Predictor
     from pinglow.models.card import WEIGHTS, bundled_models
 
-    place = Path(what)
-    models = what in bundled_models() or (place / WEIGHTS).is_file()
-    if not models and (place.is_dir() or "*" in what):
-        maps = task.open_saved(place, reading)
-        return lambda: (
-            maps,
-            {"predictions": str(place.absolute()), "sha256": maps.hash(), **reading},
-        )
-    origin = {"model": what, "sha256": hash_model(what), **how}
-
-    def open_model() -> tuple[Predictor, dict[str, Any]]:
-        predictor = Predictor.load(what, **how)
-        if not isinstance(predictor, Predictor):
+    kinds = {each.results.kind for each in named if each.results is not None}
+    for each in named:
+        place = Path(each.what)
+        if each.results is not None:
+            continue
+        models = each.what in bundled_models() or (place / WEIGHTS).is_file()
+        if not models and (place.is_dir() or "*" in each.what):
+            kinds.add("saved")
+            continue
+        each.origin = {"model": each.what, "sha256": hash_model(each.what), **how}
+        each.method = Predictor.load(each.what, **how)
+        kinds.add(each.method.kind)
+    data, split, boxes = where
+    kind = choose_score(score, kinds, data, boxes)
+    for each in named:
+        if each.results is not None and each.results.kind != kind:
             raise OptionError(
-                f"{what} finds boxes, and compare compares pixels: pinglow evaluate scores boxes"
+                f"{each.what} has scores of {each.results.kind}, and the others are scored by "
+                f"{kind}: compare what has the same scores, see --score"
             )
-        return predictor, origin
+    if kind == "boxes":
+        return BoxTask(data, split, boxes, ([rules], threshold))
+    task = PixelTask(data, split, [rules], 0.5 if threshold is None else threshold)
+    for each in named:
+        if each.results is None and each.method is None:
+            place = Path(each.what)
+            each.method = maps = task.open_saved(place, reading)
+            each.origin = {"predictions": str(place.absolute()), "sha256": maps.hash(), **reading}
+    return task
 
-    return open_model
 
-
-def _score(named: Sequence[_Method], task: PixelTask, folder: Path) -> None:
+def _score(named: Sequence[_Method], task: PixelTask | BoxTask, folder: Path) -> None:
     """Give each method its results: those in the folder where they fit, else new ones.
 
     A method that cannot be scored loses no other, as long as two are left.
@@ -202,20 +246,21 @@ def _score(named: Sequence[_Method], task: PixelTask, folder: Path) -> None:
         PinglowError: One cannot be loaded, or scored.
     """
     from pinglow.data.digests import digest_frame
-    from pinglow.evaluation.results import digest_pair, read_results, write_results
-    from pinglow.inference.predictor import Predictor
+    from pinglow.evaluation.results_file import digest_truth, read_results, write_results
+    from pinglow.evaluation.saved import SavedMaps
 
-    ready = [(each, *each.open()) for each in named if each.open is not None]
     digests: dict[str, str] = {}
     of_frames: list[str] = []
-    for name, frame, mask in task.pairs(task.frames.pair):
+    for name, frame, truth in task.pairs(task.read):
         of_frames.append(digest_frame(frame))
-        digests[name] = digest_pair(of_frames[-1], mask)
+        digests[name] = digest_truth(of_frames[-1], truth)
     unreadable = dict(task.broken)
-    how = task.how[0][0], task.how[1]
     names, failed = set[str](), set[str]()
-    for each, method, origin in ready:
-        known = method.card.count_known(of_frames) if isinstance(method, Predictor) else 0
+    for each in named:
+        method, origin = each.method, each.origin
+        if method is None:
+            continue
+        known = 0 if isinstance(method, SavedMaps) else method.card.count_known(of_frames)
         if known:
             echo(
                 f"warning: {each.name} was trained on {known} of the {len(of_frames)} frames: its "
@@ -227,7 +272,8 @@ def _score(named: Sequence[_Method], task: PixelTask, folder: Path) -> None:
             kept = read_results(path) if path.is_file() else None
         except DataError:  # of another version, or torn: made anew
             kept = None
-        if kept is not None and kept.fits(origin, how, digests):
+        how = task.rules[0], task.threshold_of(method)
+        if kept is not None and kept.kind == task.kind and kept.fits(origin, how, digests):
             each.results = kept.model_copy(update={"method": each.name})
             echo(f"{each.name}: the results in {path} are taken", err=True)
             continue
@@ -248,23 +294,22 @@ def _score(named: Sequence[_Method], task: PixelTask, folder: Path) -> None:
 
 def _score_all(
     name: str,
-    method: Predictor | SavedMaps,
+    method: AnyPredictor | SavedMaps,
     origin: dict[str, Any],
-    task: PixelTask,
+    task: PixelTask | BoxTask,
     digests: dict[str, str],
 ) -> Results:
     """The results of a method on all frames, and why some have none."""
-    from pinglow.evaluation.results import Results, collect_results
+    from pinglow.evaluation.results import RESULTS
 
-    [rules], threshold = task.how
-    found = collect_results(task.score_each(method), (rules, threshold), digests)
-    return Results(
+    found = task.collect(method, digests)
+    return RESULTS[task.kind](
         method=name,
         origin=origin,
         data=str(task.frames.folder.absolute()),
         list=task.frames.split,
-        protocol=rules.name,
-        threshold=threshold,
+        protocol=task.rules[0].name,
+        threshold=task.threshold_of(method),
         left_out=tuple(each for each in task.frames.names if each not in found["frames"]),
         reasons=tuple(task.broken),
         **found,
@@ -272,57 +317,16 @@ def _score_all(
 
 
 def _file_name(name: str, taken: set[str]) -> str:
-    """A file name for a method or a frame, told apart from those that are taken."""
-    plain = re.sub(r"[^\w.-]+", "_", name).strip(".")[:100] or "_"
+    """A file name for a method, told apart from those that are taken."""
+    from pinglow.evaluation.panels import plain_name
+
+    plain = plain_name(name)
     number, unique = 1, plain
     while unique in taken:
         number += 1
         unique = f"{plain}-{number}"
     taken.add(unique)
     return unique
-
-
-# --- what is shown -------------------------------------------------------------------------------
-
-
-def _print(comparison: Comparison) -> None:
-    """The table on standard output."""
-    from rich import box
-    from rich.table import Table
-
-    from pinglow.console import Console
-    from pinglow.evaluation.compare_files import (
-        SHOWN,
-        describe,
-        difference_cells,
-        explain,
-        score_cells,
-        size_rows,
-    )
-    from pinglow.metrics.scores import SCORES
-
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(describe(comparison))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for key in SHOWN:
-        table.add_column(SCORES[key].heading, justify="right")
-    for row in comparison.rows:
-        # A line of its own for each: the values stand below each other.
-        for title, cells in zip((row.name, ""), zip(*score_cells(row), strict=True), strict=True):
-            table.add_row(title, *cells)
-        if row.differences:
-            titles = ("  difference", "", "")
-            for title, cells in zip(titles, zip(*difference_cells(row), strict=True), strict=True):
-                table.add_row(title, *cells)
-    sizes = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    head, rows = size_rows(comparison)
-    for column in head:
-        sizes.add_column(column, justify="right" if column else "left")
-    for cells_of_sizes in rows:
-        sizes.add_row(*cells_of_sizes)
-    for block in ("", table, "", explain(comparison), "", "Pd, %, by true area:", sizes):
-        console.print(block)
 
 
 def _write(comparison: Comparison, out: Path, data: Path | None) -> None:
@@ -337,52 +341,57 @@ def _write(comparison: Comparison, out: Path, data: Path | None) -> None:
     except MissingExtraError as error:
         echo(f"warning: {error}", err=True)
     try:
-        drawn = sum(1 for _ in _draw_panels(comparison, out / "panels", data))
-        written.append(f"{drawn} panels")
+        written.append(f"{_draw_panels(comparison, out / 'panels', data)} panels")
     except PinglowError as error:
         echo(f"warning: no panels: {error}", err=True)
     echo(f"{out}: {', '.join(written)}", err=True)
 
 
-def _draw_panels(comparison: Comparison, folder: Path, data: Path | None) -> Iterator[Path]:
-    """Draw the frames in which methods differ most, the first as 01-NAME.png.
+def _draw_panels(comparison: Comparison, folder: Path, data: Path | None) -> int:
+    """Draw the frames in which methods differ most, the first as 01-NAME.png; say how many.
 
     Raises:
         DataError: The data are not there, or are others now.
     """
-    import io
+    from itertools import islice
 
+    from pinglow.data.boxes import BoxFolder, fill_boxes
     from pinglow.data.digests import digest_frame
     from pinglow.data.folder import FrameFolder
     from pinglow.evaluation.compare import rank_frames
+    from pinglow.evaluation.panels import write_panels
     from pinglow.evaluation.pixels import view
-    from pinglow.evaluation.results import digest_pair
-    from pinglow.files import write_whole
+    from pinglow.evaluation.results import BoxResults
+    from pinglow.evaluation.results_file import digest_truth
     from pinglow.metrics import PROTOCOLS
     from pinglow.output.panels import draw_panels
 
     first = comparison.first.results
-    frames = FrameFolder(data or first.data, first.list)
+    where = data or first.data, first.list
+    frames = (
+        BoxFolder(*where, first.source) if isinstance(first, BoxResults) else FrameFolder(*where)
+    )
     places = {name: place for place, name in enumerate(frames.names)}
-    for old in folder.glob("[0-9][0-9]-*.png"):  # of another comparison
-        old.unlink()
-    drawn = 0
-    for name in rank_frames(comparison):
-        masks = {row.name: row.results.frames[name].mask() for row in comparison.rows}
-        found = {title: mask for title, mask in masks.items() if mask is not None}
-        if len(found) < len(masks):
-            continue
+
+    def find(name: str) -> dict[str, Any]:
+        """What each method predicts in a frame, as masks."""
+        return {row.name: row.results.mask(name) for row in comparison.rows}
+
+    def draw(name: str) -> Image:
         if name not in places:
             raise DataError(f"{frames.folder} has no frame {name} in list {first.list}")
-        frame, truth = frames.pair(places[name])
-        if digest_pair(digest_frame(frame), truth) != first.frames[name].digest:
+        truth: NDArray[Any]
+        if isinstance(frames, BoxFolder):
+            frame, truth = frames.boxed(places[name])
+            mask = fill_boxes(truth, frame.shape)
+        else:
+            frame, truth = frames.pair(places[name])
+            mask = truth
+        if digest_truth(digest_frame(frame), truth) != first.frames[name].digest:
             raise DataError(f"frame {name} of {frames.folder} is not the one that was scored")
-        shown, truth = view(frame, truth, PROTOCOLS[first.protocol])
-        drawn += 1
-        content = io.BytesIO()
-        draw_panels(shown, truth, found, title=name).save(content, "png")
-        path = folder / f"{drawn:02d}-{_file_name(name, set())}.png"
-        write_whole(path, content.getvalue(), durable=False)
-        yield path
-        if drawn == _PANELS:
-            return
+        shown, mask = view(frame, mask, PROTOCOLS[first.protocol])
+        return draw_panels(shown, mask, find(name), title=name)
+
+    kept = (n for n in rank_frames(comparison) if all(m is not None for m in find(n).values()))
+    chosen = islice(kept, _PANELS)
+    return write_panels(folder, ((name, "") for name in chosen), draw, "[0-9][0-9]-*.png")

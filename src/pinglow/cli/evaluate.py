@@ -19,22 +19,24 @@ from pinglow.cli.output_file import (
 )
 from pinglow.cli.predict import Device, Precision
 from pinglow.cli.scoring import (
+    Boxes,
+    BoxTask,
     Flips,
-    FrameTask,
     Large,
     PixelTask,
     Resize,
     Scale,
+    Score,
     Split,
     choose_protocols,
     choose_reading,
+    choose_score,
     told_broken,
 )
 from pinglow.errors import OptionError, PinglowError
 
 if TYPE_CHECKING:
     from pinglow.cli.score_tables import Scored
-    from pinglow.data.boxes import BoxFolder  # noqa: F401
     from pinglow.data.folder import FrameFolder
     from pinglow.evaluation.panels import PanelCollector
     from pinglow.inference.boxes import BoxPredictor
@@ -79,20 +81,8 @@ def evaluate(
     ] = None,
     scale: Scale = None,
     resize: Resize = None,
-    score: Annotated[
-        str | None,
-        typer.Option(
-            help="pixels or boxes.",
-            show_default="pixels; boxes for a detector, for data without masks/ and with --boxes",
-        ),
-    ] = None,
-    boxes: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the true boxes are: masks, voc, yolo or coco.",
-            show_default="the first that the folder has",
-        ),
-    ] = None,
+    score: Score = None,
+    boxes: Boxes = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(
@@ -178,9 +168,9 @@ def evaluate(
             large=large,
         )
     kinds = {each.kind for each in predictors.values()} | ({"saved"} if predictions else set())
-    task: PixelTask | _Boxes
-    if _choose_score(score, kinds, data, boxes) == "boxes":
-        task = _Boxes(data, split, boxes, (rules, threshold))
+    task: PixelTask | BoxTask
+    if choose_score(score, kinds, data, boxes) == "boxes":
+        task = BoxTask(data, split, boxes, (rules, threshold))
     else:
         task = PixelTask(data, split, rules, 0.5 if threshold is None else threshold)
     if save is None and (out, panels) != (None, None):
@@ -215,7 +205,7 @@ def evaluate(
 
 
 def _open_panels(
-    save: str | None, out: Path, task: PixelTask | _Boxes, rules: Sequence[Protocol]
+    save: str | None, out: Path, task: PixelTask | BoxTask, rules: Sequence[Protocol]
 ) -> PanelCollector | None:
     """What collects panels, if ``--save`` asks for them.
 
@@ -295,63 +285,3 @@ def _check_saved(
         raise OptionError("--device and --precision are for a model: saved predictions need none")
     for option in (name for name, wanted in looks.items() if wanted):
         raise OptionError(f"--{option} is for a model: saved predictions are what they are")
-
-
-def _choose_score(
-    wanted: str | None,
-    kinds: set[str],
-    data: Path,
-    boxes: str | None,
-) -> str:
-    """What is scored, "pixels" or "boxes": ``--score``, or by the models, the data and options.
-
-    Args:
-        wanted: ``--score``.
-        kinds: What the models find, and "saved" where maps are scored.
-        data: ``--data``.
-        boxes: ``--boxes``.
-
-    Raises:
-        OptionError: Options do not fit what is scored.
-    """
-    from pinglow.data.pack.cache import open_data
-
-    if "saved" in kinds:
-        if wanted == "boxes" or boxes is not None:
-            raise OptionError("--score boxes and --boxes are for a model: saved maps are pixels")
-        if "boxes" in kinds:
-            raise OptionError("a detector and saved maps have no score in common: score one alone")
-        return "pixels"
-    if wanted is None:
-        without_masks = open_data(data).is_dir() and not (open_data(data) / "masks").is_dir()
-        by_boxes = boxes is not None or without_masks or "boxes" in kinds
-        wanted = "boxes" if by_boxes else "pixels"
-    if wanted == "pixels" and "boxes" in kinds:
-        raise OptionError("--score pixels is not for a detector: it finds boxes, leave it out")
-    if wanted == "pixels" and boxes is not None:
-        raise OptionError("--boxes is for --score boxes: leave one of the two out")
-    return wanted
-
-
-class _Boxes(FrameTask["BoxFolder"]):
-    def __init__(
-        self, data: Path, split: str, source: str | None, how: tuple[list[Protocol], float | None]
-    ) -> None:
-        from pinglow.data.boxes import BoxFolder
-
-        super().__init__(BoxFolder(data, split, source))
-        self.rules, self.threshold = how
-        self.truth = f", boxes from {self.frames.source}"
-
-    def score(self, predictor: Predictor | BoxPredictor) -> list[BoxReport]:
-        from pinglow.evaluation.boxes import evaluate_boxes, target_boxes
-        from pinglow.inference.predictor import Predictor
-
-        threshold = predictor.card.threshold if self.threshold is None else self.threshold
-        find = (
-            partial(target_boxes, predictor, threshold)
-            if isinstance(predictor, Predictor)
-            else predictor.candidates
-        )
-        pairs = self.pairs(self.frames.boxed)
-        return evaluate_boxes(pairs, find, self.rules, threshold, self.leave_out)

@@ -1,4 +1,4 @@
-"""pinglow export: a model as an ONNX or OpenVINO file."""
+"""pinglow export: a model as an ONNX or OpenVINO file, or for Triton."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ def export(
         str, typer.Argument(help="A bundled model (see `pinglow models`) or a weights file.")
     ],
     form: Annotated[
-        str, typer.Option("--format", help="onnx (model.onnx) or openvino (model.xml, model.bin).")
+        str,
+        typer.Option(
+            "--format",
+            help="onnx (model.onnx), openvino (model.xml, model.bin) or triton (a model "
+            "repository: NAME/config.pbtxt, NAME/1/model.onnx).",
+        ),
     ] = "onnx",
-    out: Annotated[Path, typer.Option(help="Folder for the file; made if need be.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the files; made if need be.")] = Path(
         "pinglow-export"
     ),
     int8: Annotated[

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from pinglow._version import __version__
-from pinglow.cli import data
+from pinglow.cli import archive, data
 from pinglow.cli.bench import bench
 from pinglow.cli.calibrate import calibrate
 from pinglow.cli.compare import compare
@@ -28,6 +28,7 @@ from pinglow.cli.export import export
 from pinglow.cli.models import models
 from pinglow.cli.output_file import echo
 from pinglow.cli.predict import predict
+from pinglow.cli.serve import serve
 from pinglow.cli.study import study
 from pinglow.cli.train import train
 from pinglow.errors import PinglowError
@@ -99,9 +100,11 @@ app.command()(evaluate)
 app.command()(calibrate)
 app.command()(compare)
 app.add_typer(data.app, name="data")
+app.add_typer(archive.app, name="archive")
 app.command()(models)
 app.command()(export)
 app.command()(bench)
+app.command()(serve)
 app.command()(study)
 app.command(
     hidden=True,

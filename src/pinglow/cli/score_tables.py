@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import RenderableType
@@ -13,6 +13,9 @@ from rich.table import Table
 from pinglow.console import Console
 from pinglow.metrics import PROTOCOLS, BoxReport, Report
 from pinglow.metrics.scores import SCORES
+
+if TYPE_CHECKING:
+    from pinglow.evaluation.compare import Comparison
 
 _OF_TARGETS: Final = ("precision", "recall", "f1", "false_alarms_per_image")
 _OF_PIXELS: Final = ("iou", "niou", "pd", "fa")
@@ -143,3 +146,38 @@ def _say(report: Report | BoxReport) -> str:
     if isinstance(report, Report) and found and report.iou is not None:
         text += f"; {report.iou:.0%} of all pixels drawn or true are both (IoU)"
     return text
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print a comparison on standard output."""
+    from pinglow.evaluation.compare_files import (
+        SIZES_TITLE,
+        describe,
+        difference_cells,
+        explain,
+        score_cells,
+        size_rows,
+    )
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(describe(comparison))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for key in comparison.first.results.shown:
+        table.add_column(SCORES[key].heading, justify="right")
+    for row in comparison.rows:
+        # A line of its own for each: the values stand below each other.
+        for title, cells in zip((row.name, ""), zip(*score_cells(row), strict=True), strict=True):
+            table.add_row(title, *cells)
+        if row.differences:
+            titles = ("  difference", "", "")
+            for title, cells in zip(titles, zip(*difference_cells(row), strict=True), strict=True):
+                table.add_row(title, *cells)
+    sizes = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    head, rows = size_rows(comparison)
+    for column in head:
+        sizes.add_column(column, justify="right" if column else "left")
+    for cells_of_sizes in rows:
+        sizes.add_row(*cells_of_sizes)
+    for block in ("", table, "", explain(comparison), "", SIZES_TITLE, sizes):
+        console.print(block)

@@ -234,10 +234,11 @@ def _as_table(item: str, options: dict[str, str]) -> str:
     folder, lists = item, list[str]()
     while not _is_data(folder) and len(lists) < 2:
         head, separator, last = folder.rpartition(":")
-        if not separator:
+        if not separator or last.startswith("//"):
             break
         folder, lists = head, [last, *lists]
-    values = {"folder": str(Path(folder).absolute()), "split": lists[0] if lists else "train"}
+    place = folder if "://" in folder else str(Path(folder).absolute())
+    values = {"folder": place, "split": lists[0] if lists else "train"}
     if len(lists) == 2:
         values["validation_split"] = lists[1]
     # A JSON string is a TOML string.

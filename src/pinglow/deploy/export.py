@@ -24,6 +24,7 @@ from pinglow.backends.opening import BACKENDS, backends_for, open_model
 from pinglow.backends.openvino import shared_core
 from pinglow.backends.torch import TorchBackend
 from pinglow.deploy.quantize import Accuracy, Calibration, measure_cost, quantize
+from pinglow.deploy.triton import CONFIG, VERSION, describe_model, folder_name
 from pinglow.errors import ModelError, OptionError
 from pinglow.extras import import_extra
 from pinglow.files import claim, naming_below, remove_parts, write_whole
@@ -34,8 +35,8 @@ from pinglow.models.conversion import convert_to_onnx
 from pinglow.models.graph import last_line
 from pinglow.models.weights import load_network
 
-FORMATS: Final = {"onnx": "model.onnx", "openvino": "model.xml"}
-"""What can be written, and the name of the file in the folder."""
+FORMATS: Final = {"onnx": "model.onnx", "openvino": "model.xml", "triton": "model.onnx"}
+"""What can be written, and the name of the model's file."""
 
 TOLERANCE: Final = 1e-4
 _BESIDE: Final = ".export-"
@@ -71,7 +72,8 @@ def export_model(
     Args:
         name_or_path: The model.
         form: A key of `FORMATS`.
-        folder: Where the file goes; made if need be.
+        folder: Where the file goes; made if need be. For triton it is a model repository, in which
+            the model gets a folder of its own.
         calibration: For int8: a folder of frames like those that the model will see, or one with
             ``images/`` and ``masks/`` in it. Every other frame calibrates, the others measure
             what int8 costs. None: float32.
@@ -87,7 +89,7 @@ def export_model(
         raise OptionError(f"format {form!r} is unknown: use {' or '.join(FORMATS)}")
     if find_model(name_or_path).suffix.lower() in EXPORTED:
         raise ModelError(f"{name_or_path} is exported already; name the weights that it came from")
-    runtime, extra = ("onnxruntime", "") if form == "onnx" else ("openvino", "openvino")
+    runtime, extra = ("openvino", "openvino") if form == "openvino" else ("onnxruntime", "")
     import_extra(runtime, extra, f"exporting to {form}")
     frames = None if calibration is None else Calibration(calibration)
     network, card = load_network(name_or_path)
@@ -95,12 +97,14 @@ def export_model(
         card = card.model_copy(update={"precision": "int8"})
     original = TorchBackend(network)
     content = convert_to_onnx(network, card)
+    if form == "triton":
+        folder = folder / folder_name(card.name) / VERSION
     with _folder_beside(folder) as temporary, naming_below(temporary, folder):
         path = temporary / FORMATS[form]
-        if form == "onnx":
-            _write_onnx(path, content, card, frames)
-        else:
+        if form == "openvino":
             _write_openvino(path, content, card, frames)
+        else:
+            _write_onnx(path, content, card, frames)
         runtimes = [name for name in backends_for(path) if BACKENDS[name].why_not(CPU) is None]
         exported, _ = open_model(path, device="cpu")
         if frames is None:
@@ -115,6 +119,8 @@ def export_model(
         size = sum(file.stat().st_size for file in files)
         for file in files:
             os.replace(file, folder / file.name)
+    if form == "triton":
+        write_whole(folder.parent / CONFIG, describe_model(folder.parent.name).encode())
     return ExportReport(folder / FORMATS[form], size, difference, accuracy)
 
 

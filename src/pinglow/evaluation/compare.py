@@ -14,16 +14,13 @@ from typing import Final
 import numpy as np
 
 from pinglow.errors import DataError
-from pinglow.evaluation.results import FrameResult, Results
+from pinglow.evaluation.results import Results
 from pinglow.evaluation.saved import shorten
-from pinglow.metrics import ImageCounts, Report
-from pinglow.metrics.report import FloatArray, percentile_interval, resample_together
+from pinglow.metrics import BoxReport, Report
+from pinglow.metrics.report import FloatArray, percentile_interval
 from pinglow.metrics.scores import SCORES
 
 _logger = logging.getLogger("pinglow")
-
-COMPARED: Final = ("iou", "niou", "pd", "fa", "f1", "false_alarms_per_image")
-"""The scores that are compared."""
 
 _FEWEST: Final = 5  # frames, from which on a bootstrap says anything at all
 
@@ -56,7 +53,7 @@ class Row:
     """
 
     results: Results
-    report: Report
+    report: Report | BoxReport
     differences: dict[str, Difference]
 
     @property
@@ -99,16 +96,18 @@ def compare_results(methods: Sequence[Results]) -> Comparison:
     # As many as the list has: a frame that cannot be read is in none.
     missing = sorted(methods[0].names - set(names))
     left_out = {n: tuple(m.method for m in methods if n not in m.frames) for n in missing}
-    tables = [each.table(names) for each in methods]
-    rows = [Row(methods[0], methods[0].report(names), {})]
-    points, draws = resample_together(tables, seed=0)
-    for place, each in enumerate(methods[1:], start=1):
-        found = (
-            (key, judge(key, points[key][[0, place]], draws[key][:, [0, place]], len(names)))
-            for key in COMPARED
-        )
-        differences = {key: difference for key, difference in found if difference is not None}
-        rows.append(Row(each, each.report(names), differences))
+    first = methods[0].report(names)
+    rows = [Row(methods[0], first, {})]
+    drawn = methods[0].resample(names)
+    for each in methods[1:]:
+        report, own = each.report(names), each.resample(names)
+        differences = {}
+        for key in each.compared:
+            scores = np.array([getattr(first, key), getattr(report, key)], dtype=np.float64)
+            found = judge(key, scores, np.column_stack([drawn[key], own[key]]), len(names))
+            if found is not None:
+                differences[key] = found
+        rows.append(Row(each, report, differences))
     return Comparison(tuple(rows), names, left_out)
 
 
@@ -128,7 +127,15 @@ def check_comparable(methods: Sequence[Results]) -> None:
         )
     for each in methods[1:]:
         pair = f"{each.method} and {first.method} cannot be compared"
-        if each.protocol != first.protocol or each.threshold != first.threshold:
+        if each.kind != first.kind:
+            raise DataError(
+                f"{pair}: of one {each.kind} were scored, of the other {first.kind}; score both "
+                "with the same --score"
+            )
+        # Each detector has a threshold of its own; a probability means the same for all.
+        if each.protocol != first.protocol or (
+            each.kind == "pixels" and each.threshold != first.threshold
+        ):
             raise DataError(
                 f"{pair}: one was scored by {each.protocol} at threshold {each.threshold:g}, the "
                 f"other by {first.protocol} at {first.threshold:g}; score both alike"
@@ -157,15 +164,9 @@ def rank_frames(comparison: Comparison) -> list[str]:
     """
     spread = {}
     for name in comparison.names:
-        errors = [_errors(row.results.frames[name]) for row in comparison.rows]
+        errors = [row.results.count_errors(name) for row in comparison.rows]
         spread[name] = max(errors) - min(errors)
     return sorted((name for name in spread if spread[name] > 0), key=lambda n: -spread[n])
-
-
-def _errors(frame: FrameResult) -> float:
-    counts = ImageCounts(*frame.counts)
-    iou = counts.intersection / counts.union if counts.union else 1.0
-    return counts.targets + counts.components - 2 * counts.matches + 0.1 * (1 - iou)
 
 
 def judge(key: str, scores: FloatArray, draws: FloatArray, frames: int) -> Difference | None:

@@ -12,16 +12,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from pinglow.evaluation.compare import COMPARED, Comparison, Row
+from pinglow.evaluation.compare import Comparison, Row
 from pinglow.extras import import_extra
 from pinglow.files import write_whole
-from pinglow.metrics.report import ROC_LIMIT
+from pinglow.metrics.report import ROC_LIMIT, Report
 from pinglow.metrics.scores import SCORES
 from pinglow.terminal import escape_controls
 from pinglow.training.curves import save_figure
 
-SHOWN: Final = ("iou", "niou", "pd", "fa")
-"""The scores of tables that people read."""
+SIZES_TITLE: Final = "Pd, %, by the target's true area (number of targets):"
 
 _COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Those of Okabe and Ito, which the color-blind can tell apart."""
@@ -55,12 +54,19 @@ def describe(comparison: Comparison) -> str:
     results, report = first.results, first.report
     text = (
         f"List {results.list} of {Path(results.data).name}, {report.images} frames with "
-        f"{report.targets} targets, protocol {results.protocol}, threshold {results.threshold:g}, "
+        f"{report.targets} targets, protocol {report.protocol}, {_thresholds(comparison)}, "
         f"pinglow {results.pinglow}."
     )
     if comparison.left_out:
         text += f" Left out of all, because one method has no scores: {len(comparison.left_out)}."
     return text
+
+
+def _thresholds(comparison: Comparison) -> str:
+    if len({row.results.threshold for row in comparison.rows}) == 1:
+        return f"threshold {comparison.first.results.threshold:g}"
+    own = (f"{row.name} {row.results.threshold:g}" for row in comparison.rows)
+    return f"thresholds {', '.join(own)}"
 
 
 def explain(comparison: Comparison) -> str:
@@ -72,17 +78,18 @@ def explain(comparison: Comparison) -> str:
     )
 
 
-def score_cells(row: Row, keys: Sequence[str] = SHOWN) -> list[tuple[str, str]]:
+def score_cells(row: Row) -> list[tuple[str, str]]:
     """A method's scores and their intervals, as text."""
     return [
-        (_show(key, getattr(row.report, key)), _ends(key, row.report.ci95[key])) for key in keys
+        (_show(key, getattr(row.report, key)), _ends(key, row.report.ci95[key]))
+        for key in row.results.shown
     ]
 
 
-def difference_cells(row: Row, keys: Sequence[str] = SHOWN) -> list[tuple[str, str, str]]:
+def difference_cells(row: Row) -> list[tuple[str, str, str]]:
     """A method's differences to the first, their intervals and verdicts, as text."""
     cells = []
-    for key in keys:
+    for key in row.results.shown:
         found = row.differences.get(key)
         if found is None:
             cells.append(("-", "-", "-"))
@@ -94,12 +101,12 @@ def difference_cells(row: Row, keys: Sequence[str] = SHOWN) -> list[tuple[str, s
 
 def size_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Heading and rows of Pd by the true area; sizes without any target are left out."""
-    sizes = [s for s in comparison.first.report.per_size if s.targets]
-    head = ["", *(f"{s.size} px ({s.targets})" for s in sizes)]
+    found = [row.results.find_sizes(comparison.names) for row in comparison.rows]
+    sizes = {size: targets for size, (targets, _) in found[0].items() if targets}
+    head = ["", *(f"{size} px ({targets})" for size, targets in sizes.items())]
     rows = []
-    for row in comparison.rows:
-        own = {s.size: s for s in row.report.per_size}
-        rows.append([row.name, *(_show("pd", own[s.size].pd) for s in sizes)])
+    for row, own in zip(comparison.rows, found, strict=True):
+        rows.append([row.name, *(_show("pd", own[size][1] / sizes[size]) for size in sizes)])
     return head, rows
 
 
@@ -126,21 +133,23 @@ def _to_csv(comparison: Comparison) -> str:
             "frames": report.images,
             "targets": report.targets,
         }
-        for key in COMPARED:
+        for key in row.results.compared:
             low, high = report.ci95[key] or (None, None)
             line |= {key: getattr(report, key), f"{key}_low": low, f"{key}_high": high}
-        line["roc_area"] = report.roc.area
-        for size in report.per_size:
-            line |= {f"targets_{size.size}": size.targets, f"pd_{size.size}": size.pd}
+        if isinstance(report, Report):
+            line["roc_area"] = report.roc.area
+        for size, (targets, found) in row.results.find_sizes(comparison.names).items():
+            pd = found / targets if targets else None
+            line |= {f"targets_{size}": targets, f"pd_{size}": pd}
         line["compared_with"] = "" if row is comparison.first else comparison.first.name
-        for key in COMPARED:
-            found = row.differences.get(key)
-            low, high = (None, None) if found is None else found.interval
+        for key in row.results.compared:
+            change = row.differences.get(key)
+            low, high = (None, None) if change is None else change.interval
             line |= {
-                f"{key}_difference": None if found is None else found.value,
+                f"{key}_difference": None if change is None else change.value,
                 f"{key}_difference_low": low,
                 f"{key}_difference_high": high,
-                f"{key}_verdict": None if found is None else found.verdict,
+                f"{key}_verdict": None if change is None else change.verdict,
             }
         rows.append(line)
     text = io.StringIO()
@@ -151,7 +160,7 @@ def _to_csv(comparison: Comparison) -> str:
 
 
 def _to_markdown(comparison: Comparison) -> str:
-    head = ["method", *(SCORES[key].heading for key in SHOWN)]
+    head = ["method", *(SCORES[key].heading for key in comparison.first.results.shown)]
     rows = []
     for row in comparison.rows:
         rows.append([row.name, *(" ".join(cell) for cell in score_cells(row))])
@@ -163,7 +172,7 @@ def _to_markdown(comparison: Comparison) -> str:
         describe(comparison),
         _markdown_table(head, rows),
         explain(comparison),
-        "Pd, %, by the target's true area (number of targets):",
+        SIZES_TITLE,
         _markdown_table(["method", *sizes[1:]], by_size),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -177,7 +186,7 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _to_tex(comparison: Comparison) -> str:
     """A table of booktabs."""
-    head = [_to_latex(SCORES[key].heading) for key in SHOWN]
+    head = [_to_latex(SCORES[key].heading) for key in comparison.first.results.shown]
     lines = [
         r"% needs \usepackage{booktabs}",
         f"% {_plain(describe(comparison))}",
@@ -241,17 +250,16 @@ def draw_roc(comparison: Comparison, path: Path) -> None:
     for place, (row, color) in enumerate(zip(comparison.rows, cycle(_COLORS))):
         report = row.report
         style = {"color": color, "linestyle": _DASHES[place // len(_COLORS) % len(_DASHES)]}
-        counts = row.results.curve(comparison.names).astype(np.float64)
-        matches, false_pixels, components = counts.T
-        recall = matches / max(1, report.targets)
-        fa = false_pixels / max(1, row.results.table(comparison.names)[:, 0].sum())
+        found = row.results.trade_off(comparison.names)
+        recall = found.matches / max(1, found.targets)
+        fa = found.false_area / max(1, found.pixels)
         label = escape_controls(row.name)
         order = np.argsort(fa, kind="stable")
         best = np.maximum.accumulate(recall[order])
         left.step(1e6 * fa[order], 100 * best, where="post", label=label, **style)
-        some = components > 0  # elsewhere there is no precision
+        some = found.found > 0  # elsewhere there is no precision
         order = np.argsort(-recall[some], kind="stable")
-        best = np.maximum.accumulate((matches[some] / components[some])[order])
+        best = np.maximum.accumulate((found.matches[some] / found.found[some])[order])
         right.step(100 * recall[some][order], 100 * best, where="post", **style)
         if report.fa is not None and report.pd is not None:
             left.plot(1e6 * report.fa, 100 * report.pd, "o", color=color)
@@ -263,7 +271,7 @@ def draw_roc(comparison: Comparison, path: Path) -> None:
     left.set(xlabel="Fa, false pixels a million", ylabel="Pd, %", xlim=(0, 10 * limit))
     right.set(xlabel="recall (Pd), %", ylabel="precision, %", xlim=(0, 101), ylim=(0, 101))
     left.set_ylim(max(0.0, 100 * lowest - 30), 101)
-    left.set_title(f"dots: at threshold {comparison.first.report.threshold:g}", fontsize=9)
+    left.set_title(f"dots: at {_thresholds(comparison)}", fontsize=9)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     for text in left.legend(fontsize=9, loc="lower right").get_texts():

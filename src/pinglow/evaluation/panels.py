@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from PIL import Image
 
 from pinglow.data.folder import FrameFolder
 from pinglow.evaluation.pixels import ScoredFrame
@@ -75,23 +76,55 @@ class PanelCollector:
         Raises:
             OSError: The folder cannot be written to.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("[0-9]*-*-wrong.png"):
-            old.unlink()
         places = {name: place for place, name in enumerate(frames.names)}
-        names = self.rank()[:most]
-        digits = max(2, len(str(len(names))))
-        for number, name in enumerate(names, start=1):
+
+        def draw(name: str) -> Image.Image:
             frame, truth = frames.pair(places[name])
             found = self._found[name]
             masks = {title: _unpack(found[title][1], truth.shape) for title in self._titles}
-            wrong = -int(self._goodness(name)[1])
-            content = io.BytesIO()
-            draw_panels(frame, truth, masks, title=name).save(content, "PNG")
-            plain = re.sub(r"[^\w.-]+", "_", name)[:100]
-            path = folder / f"{number:0{digits}d}-{plain}-{wrong}-wrong.png"
-            write_whole(path, content.getvalue(), durable=False)
-        return len(names)
+            return draw_panels(frame, truth, masks, title=name)
+
+        worst = self.rank()[:most]
+        endings = (f"-{-int(self._goodness(name)[1])}-wrong" for name in worst)
+        return write_panels(folder, zip(worst, endings, strict=True), draw, "[0-9]*-*-wrong.png")
+
+
+def write_panels(
+    folder: Path,
+    frames: Iterable[tuple[str, str]],
+    draw: Callable[[str], Image.Image],
+    earlier: str,
+) -> int:
+    """Write a picture for each frame, the first as 01-NAME.png, and remove those of another time.
+
+    Args:
+        folder: Is made if need be.
+        frames: Names, and what their files' names end in.
+        draw: Makes a frame's picture.
+        earlier: Pattern of the files that are removed.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(earlier):
+        old.unlink()
+    frames = list(frames)
+    digits = max(2, len(str(len(frames))))
+    for number, (name, ending) in enumerate(frames, start=1):
+        content = io.BytesIO()
+        draw(name).save(content, "PNG")
+        path = folder / f"{number:0{digits}d}-{plain_name(name)}{ending}.png"
+        write_whole(path, content.getvalue(), durable=False)
+    return len(frames)
+
+
+def plain_name(name: str) -> str:
+    """A name as the part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".")[:100] or "_"
 
 
 def _unpack(packed: bytes, shape: tuple[int, ...]) -> BoolArray:

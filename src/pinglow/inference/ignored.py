@@ -71,13 +71,16 @@ class Ignored:
         self._area: BoolArray | None = None  # of frames of the shape that came last
 
     @classmethod
-    def parse(cls, words: Sequence[str], crop: str | None = None) -> Ignored | None:
+    def parse(
+        cls, words: Sequence[str], crop: str | None = None, *, files: bool = True
+    ) -> Ignored | None:
         """What ``--ignore`` and ``--crop`` say.
 
         Args:
             words: Each x,y,w,h, or a polygon x,y;x,y;x,y, or the path of a mask image or of
                 polygons in JSON.
             crop: x,y,w,h.
+            files: Whether a word may be a path: not where it comes from another machine.
 
         Returns:
             None where they say nothing.
@@ -91,7 +94,7 @@ class Ignored:
         polygons: list[list[Ring]] = []
         mask: BoolArray | None = None
         for word in words:
-            if Path(word).is_file():
+            if files and Path(word).is_file():
                 if Path(word).suffix.lower() in _JSON:
                     polygons += read_polygons(Path(word))
                 else:
@@ -101,11 +104,11 @@ class Ignored:
             elif _RECTANGLE.fullmatch(word):
                 rectangles.append(_parse_rectangle("--ignore", word))
             else:
-                raise OptionError(
-                    f"--ignore {word!r} is neither a file nor x,y,w,h: give whole pixels, as in "
-                    "0,0,64,20, a polygon, as in 0,0;64,0;0,20, or the path of a mask image or of "
-                    "polygons (labelme, GeoJSON)"
-                )
+                known = "whole pixels, as in 0,0,64,20, or a polygon, as in 0,0;64,0;0,20"
+                if files:
+                    known += ", or the path of a mask image or of polygons (labelme, GeoJSON)"
+                no_file = "neither a file nor" if files else "not"
+                raise OptionError(f"--ignore {word!r} is {no_file} x,y,w,h: give {known}")
         cropped = None
         if crop is not None:
             if not _RECTANGLE.fullmatch(crop):

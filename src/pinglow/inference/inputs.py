@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Final
 
 import numpy as np
@@ -97,8 +98,7 @@ def list_entries(sources: Sequence[Source], selection: Selection) -> list[Entry]
         stem = source.stem
         if stems[stem.casefold()] > 1:
             stem = f"{source.home}_{stem}".lstrip("_")
-        stem = stem.encode("utf-8", "backslashreplace")[:_LONGEST].decode(errors="ignore")
-        name = _free_name(stem, taken)
+        name = _free_name(_shorten(stem), taken)
         taken.add(name.casefold())
         if source.sequence != source.name:  # a single image
             singles[source.sequence] += 1
@@ -106,6 +106,15 @@ def list_entries(sources: Sequence[Source], selection: Selection) -> list[Entry]
                 continue
         entries.append(Entry(source, name, source.expect(selection) or 0))
     return entries
+
+
+def output_name(source: str) -> str:
+    """What the output files of a frame are called that is alone in its job."""
+    return _shorten(PurePath(source).stem)
+
+
+def _shorten(stem: str) -> str:
+    return stem.encode("utf-8", "backslashreplace")[:_LONGEST].decode(errors="ignore")
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:

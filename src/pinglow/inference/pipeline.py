@@ -209,7 +209,7 @@ def _predict_all(
 
     for batch in fill_batches(inputs, size_of, together.batch_pixels if together else 0):
         contents = [given.frame.counts for given in batch if isinstance(given, Input)]
-        found = _find(predict, [each for each in contents if not isinstance(each, FrameError)])
+        found = find_each(predict, [each for each in contents if not isinstance(each, FrameError)])
         for given in batch:
             if isinstance(given, End):
                 yield given
@@ -218,7 +218,7 @@ def _predict_all(
                 yield given, content if isinstance(content, FrameError) else next(found)
 
 
-def _find(
+def find_each(
     predict: Callable[[NDArray[Any]], _Found], frames: Sequence[NDArray[Any]]
 ) -> Iterator[_Found | FrameError]:
     """What is found in each frame, or why nothing is."""

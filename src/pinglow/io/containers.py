@@ -9,10 +9,11 @@ specification (WMV), SMPTE ST 377-1 (MXF), ISO/IEC 13818-1 (MPEG-TS and program 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
+
+from pinglow.io.memory import OpenedFile
 
 _HEAD: Final = 2**16  # bytes; MXF may begin with as many of something else
 _TAIL: Final = 2**17  # bytes of a program stream that are walked
@@ -27,7 +28,7 @@ _PICTURES: Final = (b"hei", b"hev", b"mif", b"msf", b"avi", b"crx")  # HEIF, AVI
 _BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot"})
 
 
-def is_container(path: Path) -> bool:
+def is_container(path: Path | OpenedFile) -> bool:
     """Whether a file begins as a video does."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -35,20 +36,26 @@ def is_container(path: Path) -> bool:
     return not still and _find_check(head) is not None
 
 
-def lacks_bytes(path: Path) -> bool:
+def lacks_bytes(path: Path | OpenedFile) -> bool:
     """Whether a video's end is missing by its container's own account; False if it has none."""
     with path.open("rb") as file:
         check = _find_check(file.read(_HEAD))
-        return check is not None and check(file, os.fstat(file.fileno()).st_size)
+        return check is not None and check(file, _size(file))
 
 
-def is_transport(path: Path) -> bool:
+def is_transport(path: Path | OpenedFile) -> bool:
     """Whether a file begins as an MPEG transport stream does."""
     with path.open("rb") as file:
         return _packet_size(file.read(_HEAD)) is not None
 
 
-def asf_seconds(path: Path) -> float:
+def file_size(path: Path | OpenedFile) -> int:
+    """Bytes of a file."""
+    with path.open("rb") as file:
+        return _size(file)
+
+
+def asf_seconds(path: Path | OpenedFile) -> float:
     """How long a WMV file is by its header, which FFmpeg does not believe if the file is cut."""
     with path.open("rb") as file:
         head = _find_asf(file)
@@ -202,7 +209,11 @@ def _ends_in_zeros(file: IO[bytes], size: int) -> bool:
 
 
 def _read(file: IO[bytes], at: int, count: int) -> bytes:
-    if at >= os.fstat(file.fileno()).st_size:  # a damaged length may lie beyond what seek takes
+    if at >= _size(file):  # a damaged length may lie beyond what seek takes
         return b""
     file.seek(at)
     return file.read(count)
+
+
+def _size(file: IO[bytes]) -> int:
+    return file.seek(0, 2)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from pinglow.errors import FrameError
-from pinglow.io.containers import asf_seconds, lacks_bytes
+from pinglow.io.containers import asf_seconds, file_size, lacks_bytes
+from pinglow.io.memory import OpenedFile
 
 _LOOSE: Final = 0.05  # of its length: where only times are known, a last frame may be long
 _FEW: Final = 3  # frames
@@ -26,7 +27,13 @@ class Ending:
     """
 
     def __init__(
-        self, path: Path, container: Any, stream: Any, rate: float, *, whole: bool
+        self,
+        path: Path | OpenedFile,
+        container: Any,
+        stream: Any,
+        rate: float,
+        *,
+        whole: bool,
     ) -> None:
         """Begin.
 
@@ -115,7 +122,7 @@ class Ending:
         if promised is None:
             torn = self._torn or self._cut
             if self._kind == "yuv4mpegpipe":  # frames of one size
-                torn = self._path.stat().st_size > self._bytes
+                torn = file_size(self._path) > self._bytes
             return "its last frame is not whole, and how many follow it does not say" * torn
         start = self._start()
         ends = start if self._end is None else self._end

@@ -1,10 +1,24 @@
-"""An encoded image in memory, which is read as a file is."""
+"""What is no file of a disk and is read as one: an encoded image in memory, an object elsewhere."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import IO, Protocol
+
+
+class OpenedFile(Protocol):
+    """What readers of videos ask of a file that is no `pathlib.Path`; its `str` names it."""
+
+    def is_file(self) -> bool:
+        """Whether it is there."""
+
+    def exists(self) -> bool:
+        """The same."""
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """To be read from its start and sought in."""
 
 
 @dataclass(frozen=True)

@@ -25,23 +25,25 @@ _MOST_PACKED: Final = 1100  # times that zip makes anything smaller
 
 def read_npy(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:
     """(H, W) counts of a file that holds them as (H, W), (1, H, W) or (H, W, 1)."""
-    # Mapped first: that reads the header alone and compares what it claims with the file's size.
+    # What the header claims is compared with the file's size before there is memory for it.
     with path.open("rb") as file:
-        if _read_header(file)[1].hasobject:
-            raise FrameError(
-                f"{path} holds Python objects, as arrays of several sizes do: save one (H, W) "
-                "array of integers or floats per file"
-            )
+        stored, dtype = _read_header(file)
+    if dtype.hasobject:
+        raise FrameError(
+            f"{path} holds Python objects, as arrays of several sizes do: save one (H, W) "
+            "array of integers or floats per file"
+        )
+    shape = _frame_shape(stored)
+    if shape is None:
+        raise FrameError(f"{path} holds an array of shape {stored}: save one (H, W) array per file")
+    check_size(path, *shape, max_pixels)
     if isinstance(path, Path):
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     else:
+        claimed = math.prod(stored) * dtype.itemsize
+        if claimed > len(path.content):
+            raise damaged(path, f"{claimed} bytes claimed, fewer stored")
         mapped = np.load(path.open("rb"), allow_pickle=False)
-    shape = _frame_shape(mapped.shape)
-    if shape is None:
-        raise FrameError(
-            f"{path} holds an array of shape {mapped.shape}: save one (H, W) array per file"
-        )
-    check_size(path, *shape, max_pixels)
     return np.array(mapped).reshape(shape)
 
 

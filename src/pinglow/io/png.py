@@ -97,11 +97,13 @@ def _passes(header: bytes) -> Iterator[tuple[int, ...]]:
 def _keep_pixels(path: Path | MemoryFile, data: bytes) -> bytes:
     """A PNG without what its pixels do not need; libpng prints what is wrong with the rest."""
     kept, pixels, place = [data[:8]], [], 8
+    alone = data.count(b"tRNS") == 1  # sought once: of chunks there may be any number
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         kind = data[place + 4 : place + 8]
         # Needed, or the decoder tells the damage; or which color is transparent.
-        if not kind[0] & 0x20 or end > len(data) or _is_transparency(data, place, end):
+        transparent = alone and kind == b"tRNS" and _is_transparency(data, place, end)
+        if not kind[0] & 0x20 or end > len(data) or transparent:
             kept.append(data[place:end])
         if kind == b"IDAT":
             pixels.append(data[place + 8 : end - 4])
@@ -111,14 +113,10 @@ def _keep_pixels(path: Path | MemoryFile, data: bytes) -> bytes:
 
 
 def _is_transparency(data: bytes, place: int, end: int) -> bool:
-    """Whether a chunk is one of transparency that libpng takes without a word."""
+    """Whether libpng takes the only chunk of transparency without a word."""
     sizes = {0: (2,), 2: (6,), 3: range(1, _palette_size(data) + 1)}.get(data[25], ())
-    return (
-        data[place + 4 : place + 8] == b"tRNS"
-        and end - place - 12 in sizes
-        and zlib.crc32(data[place + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
-        and data.count(b"tRNS") == 1
-    )
+    checksum = int.from_bytes(data[end - 4 : end], "big")
+    return end - place - 12 in sizes and zlib.crc32(data[place + 4 : end - 4]) == checksum
 
 
 def _palette_size(data: bytes) -> int:

@@ -58,13 +58,18 @@ class RawFormat:
         return cls(width, height, match[3], rate or None)
 
     @property
+    def dtype(self) -> str:
+        """Of its counts, as numpy names it."""
+        return _TYPES[self.kind]
+
+    @property
     def size(self) -> int:
         """Bytes a frame."""
-        return self.width * self.height * np.dtype(_TYPES[self.kind]).itemsize
+        return self.width * self.height * np.dtype(self.dtype).itemsize
 
     def decode(self, content: bytes | bytearray | memoryview) -> NDArray[Any]:
         """(H, W) counts of one frame's bytes, in the machine's own order."""
-        values = np.frombuffer(content, _TYPES[self.kind])
+        values = np.frombuffer(content, self.dtype)
         return values.reshape(self.height, self.width).astype(values.dtype.newbyteorder("="))
 
     def cut_short(self, name: str, index: int, got: int) -> FrameError:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pinglow.extras import import_extra
 from pinglow.io.containers import is_container, is_transport, lacks_bytes
 from pinglow.io.counts import MAX_PIXELS, check_size, collapse_channels
 from pinglow.io.ending import Ending
+from pinglow.io.memory import OpenedFile
 from pinglow.terminal import warn_once
 
 _logger = logging.getLogger("pinglow")
@@ -28,6 +29,8 @@ _logger = logging.getLogger("pinglow")
 _TICK = 1e-3  # seconds; some containers round times to it
 _NO_VIDEO = 0x400 | 0x800  # FFmpeg's dispositions of cover art and of thumbnails
 _AMBIGUOUS = ("rgb555le", "rgb565le", "rgb555be", "rgb565be")  # what raw 16 bits are taken for
+_KINDS = "mov,matroska,avi,asf,flv,mpegts,mpeg,mpegvideo,mxf,yuv4mpegpipe"
+"""FFmpeg's names of what is opened: no playlist, by which a file could name others."""
 _PACKED = {"yuyv422": 0, "uyvy422": 1}  # where the first luma of a packed pair is
 
 VIDEO_SUFFIXES: frozenset[str] = frozenset(
@@ -76,11 +79,11 @@ def is_video(path: Path) -> bool:
         return False
 
 
-def probe_video(path: Path, stream: int | None = None) -> VideoInfo:
+def probe_video(path: Path | OpenedFile, stream: int | None = None) -> VideoInfo:
     """Read a video's header.
 
     Args:
-        path: The file.
+        path: The file; what is none of a disk is read as far as need be.
         stream: Which of its video streams, as for `read_video`.
 
     Raises:
@@ -95,7 +98,7 @@ def probe_video(path: Path, stream: int | None = None) -> VideoInfo:
 
 
 def read_video(
-    path: Path,
+    path: Path | OpenedFile,
     every: int = 1,
     start: float = 0.0,
     end: float | None = None,
@@ -120,7 +123,7 @@ def read_video(
         MissingExtraError: PyAV is not installed.
     """
     with _open(path, stream) as (container, chosen):
-        check_size(path, chosen.height, chosen.width, max_pixels)
+        check_size(str(path), chosen.height, chosen.width, max_pixels)
         chosen.thread_type = "AUTO"
         rate = _rate(chosen)
         # AVI stores no times; FFmpeg's guesses are wrong where frames are stored out of order.
@@ -134,7 +137,7 @@ def read_video(
         index, time = -1, 0.0
         ending = Ending(path, container, chosen, rate, whole=not seek)
         for frame in _decode(container, chosen, ending):
-            check_size(path, frame.height, frame.width, max_pixels)
+            check_size(str(path), frame.height, frame.width, max_pixels)
             if counted or frame.time is None:
                 time = (index + 1) / rate
             else:
@@ -143,7 +146,7 @@ def read_video(
             if end is not None and time >= end:
                 return
             if time >= start - _TICK and index % every == 0:
-                yield VideoFrame(index, time, decode_counts(path, frame))
+                yield VideoFrame(index, time, decode_counts(str(path), frame))
         ending.check()
 
 
@@ -179,7 +182,7 @@ def _decode(container: Any, stream: Any, ending: Ending) -> Iterator[Any]:
 
 
 @contextmanager
-def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
+def _open(path: Path | OpenedFile, number: int | None) -> Iterator[tuple[Any, Any]]:
     """A container and a video stream of it; whatever goes wrong with them is a FrameError."""
     av = import_extra("av", "video", "reading videos")
     av.logging.set_level(None)
@@ -188,8 +191,10 @@ def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
             raise FrameError(f"{path} is a folder, a pipe or a device: save the video to a file")
         raise FrameError(f"{path} does not exist: check the path")
     try:
-        # Absolute: a colon in a relative name would be taken for the end of a protocol.
-        with _open_container(av, str(path.resolve())) as container:
+        with ExitStack() as stack:
+            # Absolute: a colon in a relative name would be taken for the end of a protocol.
+            opened = path.resolve() if isinstance(path, Path) else stack.enter_context(path.open())
+            container = stack.enter_context(_open_container(av, path, opened))
             yield container, choose_stream(str(path), container, number)
     # PyAV's conversions raise the others on what damaged files claim.
     except (av.FFmpegError, EOFError, ValueError, TypeError, OverflowError) as error:
@@ -201,17 +206,19 @@ def _open(path: Path, number: int | None) -> Iterator[tuple[Any, Any]]:
         ) from error
 
 
-def _open_container(av: Any, path: str) -> Any:
+def _open_container(av: Any, path: Path | OpenedFile, opened: Path | IO[bytes]) -> Any:
+    given = str(opened) if isinstance(opened, Path) else opened
     try:
-        return av.open(path)
+        return av.open(given, options={"format_whitelist": _KINDS})
     except EOFError:  # FFmpeg does not know a transport stream of a few packets
-        if not is_transport(Path(path)):
+        if not is_transport(path):
             raise
-        return av.open(path, format="mpegts")
+        return av.open(given, format="mpegts")
 
 
-def _unreadable(path: Path | str, reason: str) -> FrameError:
-    if Path(path).is_file() and lacks_bytes(Path(path)):  # a stream's address is no file
+def _unreadable(path: Path | OpenedFile | str, reason: str) -> FrameError:
+    file = Path(path) if isinstance(path, str) else path
+    if file.is_file() and lacks_bytes(file):  # a stream's address is no file
         reason = "is cut short, and what is missing is needed to read the rest; copy it again"
     return FrameError(f"{path} {reason}")
 

@@ -3,8 +3,7 @@
 Boxes are (left, top, width, height) in pixels, where pixel i covers [i, i + 1), as in
 ``Target.bbox`` and COCO.
 
-- Average precision: COCO's, https://cocodataset.org/#detection-eval, over all areas, of the 100
-  boxes with the highest scores of each frame; faster-coco-eval counts it.
+- Average precision: see `pinglow.metrics.average_precision`.
 - Pd and Fa: at one threshold of the scores, matched as in the strict or the greedy protocol, with
   the center of a box in the place of a centroid.
 """
@@ -12,31 +11,26 @@ Boxes are (left, top, width, height) in pixels, where pixel i covers [i, i + 1),
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pinglow.errors import DataError, OptionError
-from pinglow.extras import import_extra
+from pinglow.metrics.average_precision import BoxFrame, average_precisions, resample_precisions
 from pinglow.metrics.matching import MATCHINGS, MAX_DISTANCE, Components, match_optimal
 from pinglow.metrics.protocols import PROTOCOLS, Protocol
 from pinglow.metrics.report import (
     FloatArray,
     defined,
-    draw_images,
     percentile_interval,
     resample_sums,
     target_ratios,
     to_plain,
 )
-
-MAX_DETECTIONS: Final = 100
-"""Boxes of a frame that count for the average precision, the highest scores first."""
-
-_OVERLAPS: Final = np.linspace(0.5, 0.95, 10)  # IoU from which on COCO takes a box for a match
-_RECALLS: Final = np.linspace(0, 1, 101)  # where COCO reads the precision
+from pinglow.structures import TARGET_SIZES
 
 
 @dataclass(frozen=True)
@@ -82,21 +76,6 @@ class BoxReport:
         return plain
 
 
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """One frame's predicted (n, 4) boxes, highest (n,) score first, and (m, 4) true ones."""
-
-    boxes: FloatArray
-    scores: FloatArray
-    true: FloatArray
-    shape: tuple[int, int]
-
-    @property
-    def content(self) -> tuple[Any, ...]:
-        """What frames are ordered by, so that no score depends on the order in which they came."""
-        return self.shape, self.true.tobytes(), self.boxes.tobytes(), self.scores.tobytes()
-
-
 class BoxScorer:
     """Collects the boxes of a set of images.
 
@@ -119,7 +98,7 @@ class BoxScorer:
                 "pixels: choose strict or greedy for boxes."
             )
         self.protocol = protocol
-        self._frames: list[_Frame] = []
+        self._frames: list[BoxFrame] = []
 
     def update(
         self,
@@ -151,7 +130,7 @@ class BoxScorer:
             raise DataError("A true box has no area: leave it out or correct it.")
         order = np.argsort(-scores, kind="stable")
         height, width = shape
-        self._frames.append(_Frame(boxes[order], scores[order], truth, (height, width)))
+        self._frames.append(BoxFrame(boxes[order], scores[order], truth, (height, width)))
 
     def merge(self, other: BoxScorer) -> None:
         """Add the images of another scorer, such as one from another process.
@@ -176,37 +155,83 @@ class BoxScorer:
             OptionError: The threshold is outside [0, 1).
             MissingExtraError: faster-coco-eval is not installed.
         """
-        if not 0 <= threshold < 1:
-            raise OptionError(
-                f"A threshold must be at least 0 and below 1, got {threshold}: choose a score such "
-                "as 0.5."
-            )
+        _check_threshold(threshold)
         frames = sorted(self._frames, key=lambda frame: frame.content)
-        matching = self.protocol.matching
-        columns = np.array([_count(frame, threshold, matching) for frame in frames]).reshape(-1, 6)
-        total = np.array([math.fsum(column) for column in columns.T])
-        point = _ratios(total)
-        resampled = _ratios(resample_sums(columns, seed))
+        total = np.array([math.fsum(column) for column in self._count(frames, threshold).T])
         targets = int(total[1])
-        precisions: tuple[float | None, float | None] = None, None
-        drawn = np.empty((0, 2))
-        if targets:
-            precisions = _average_precisions(self._frames)
-            drawn = _resample_precisions(frames, seed)
+        precisions = average_precisions(self._frames) if targets else (None, None)
+        drawn = self._resample(frames, threshold, seed)
         return BoxReport(
-            protocol="boxes" if matching == "optimal" else f"boxes-{matching}",
+            protocol=self.protocol_name,
             threshold=float(threshold),
             images=len(frames),
             targets=targets,
             ap50=precisions[0],
             ap=precisions[1],
-            ci95={
-                "ap50": percentile_interval(drawn[:, 0]),
-                "ap": percentile_interval(drawn[:, 1]),
-                **{key: percentile_interval(values) for key, values in resampled.items()},
-            },
-            **{key: defined(value) for key, value in point.items()},
+            ci95={key: percentile_interval(values) for key, values in drawn.items()},
+            **{key: defined(value) for key, value in _ratios(total).items()},
         )
+
+    @property
+    def protocol_name(self) -> str:
+        """What a report calls how centers are matched."""
+        matching = self.protocol.matching
+        return "boxes" if matching == "optimal" else f"boxes-{matching}"
+
+    def resample(self, threshold: float, seed: int = 0) -> dict[str, FloatArray]:
+        """Every score over draws of the images so far: (R,), NaN where undefined.
+
+        Of the same images in the same order each scorer has the same draws, so that the difference
+        of two is that of two methods, paired image by image.
+        """
+        return self._resample(self._frames, threshold, seed)
+
+    def count_errors(self, threshold: float) -> int:
+        """Missed true boxes and false boxes in the images so far."""
+        _, targets, found, matches, _, _ = self._count(self._frames, threshold).sum(axis=0)
+        return int(targets + found - 2 * matches)
+
+    def trace(self, most: int = 200) -> tuple[tuple[float, ...], FloatArray]:
+        """What is found at thresholds from 0 up, spread evenly over the scores, `most` at most.
+
+        Returns:
+            The thresholds, and (K, 3) matches, area of unmatched boxes, and boxes above each.
+        """
+        scores = np.concatenate([[0.0], *(frame.scores for frame in self._frames)])
+        levels = np.unique(np.quantile(scores, np.linspace(0, 1, most), method="lower"))
+        levels = np.unique([0.0, *levels])
+        found = [self._count(self._frames, level).sum(axis=0)[[3, 4, 2]] for level in levels]
+        return tuple(levels.tolist()), np.array(found)
+
+    def find_sizes(self, threshold: float) -> dict[str, tuple[int, int]]:
+        """How many true boxes there are, and how many are matched, by area as in `TARGET_SIZES`."""
+        classes = {name: [0, 0] for name in TARGET_SIZES}
+        labels, limits = list(TARGET_SIZES), list(TARGET_SIZES.values())
+        match = MATCHINGS[self.protocol.matching]
+        for frame in self._frames:
+            boxes = frame.boxes[frame.scores > threshold]
+            matched = set(match(_centers(frame.true), _centers(boxes))[0].tolist())
+            for number, area in enumerate(frame.true[:, 2:].prod(axis=1)):
+                place = max(0, int(np.searchsorted(limits, area, side="right")) - 1)
+                classes[labels[place]][0] += 1
+                classes[labels[place]][1] += number in matched
+        return {name: (targets, found) for name, (targets, found) in classes.items()}
+
+    def _count(self, frames: Sequence[BoxFrame], threshold: float) -> FloatArray:
+        """(N, 6) what each frame adds, in the order in which `_ratios` takes it."""
+        rows = [_count(frame, threshold, self.protocol.matching) for frame in frames]
+        return np.array(rows, dtype=np.float64).reshape(-1, 6)
+
+    def _resample(
+        self, frames: list[BoxFrame], threshold: float, seed: int
+    ) -> dict[str, FloatArray]:
+        some = any(len(frame.true) for frame in frames)
+        precisions = resample_precisions(frames, seed) if some else np.empty((0, 2))
+        return {
+            "ap50": precisions[:, 0],
+            "ap": precisions[:, 1],
+            **_ratios(resample_sums(self._count(frames, threshold), seed)),
+        }
 
     def best_threshold(self) -> float:
         """The threshold with the largest F1 over all images so far, the highest one of several.
@@ -230,6 +255,14 @@ class BoxScorer:
         return float(candidates[np.flatnonzero(f1 == f1.max())[-1]])
 
 
+def _check_threshold(threshold: float) -> None:
+    if not 0 <= threshold < 1:
+        raise OptionError(
+            f"A threshold must be at least 0 and below 1, got {threshold}: choose a score such as "
+            "0.5."
+        )
+
+
 def _check_boxes(boxes: NDArray[Any], kind: str) -> FloatArray:
     """Boxes as (n, 4) float64; an empty list of any shape is none."""
     checked = np.asarray(boxes, dtype=np.float64)
@@ -250,7 +283,7 @@ def _check_boxes(boxes: NDArray[Any], kind: str) -> FloatArray:
 # --- by centers ----------------------------------------------------------------------------------
 
 
-def _count(frame: _Frame, threshold: float, matching: str) -> tuple[float, ...]:
+def _count(frame: BoxFrame, threshold: float, matching: str) -> tuple[float, ...]:
     """What one frame adds, in the order in which `_ratios` takes it."""
     boxes = frame.boxes[frame.scores > threshold]
     _, matched = MATCHINGS[matching](_centers(frame.true), _centers(boxes))
@@ -291,7 +324,7 @@ def _areas_inside(boxes: FloatArray, shape: tuple[int, int]) -> FloatArray:
     return np.asarray(sides[:, 0] * sides[:, 1])
 
 
-def _matches_gained(frame: _Frame) -> NDArray[np.int64]:
+def _matches_gained(frame: BoxFrame) -> NDArray[np.int64]:
     """(n,) by how much each box, highest score first, raises the number of matches: 0 or 1."""
     gains = np.zeros(len(frame.boxes), dtype=np.int64)
     true, boxes = _centers(frame.true), _centers(frame.boxes)
@@ -304,97 +337,3 @@ def _matches_gained(frame: _Frame) -> NDArray[np.int64]:
         gains[number] = matches - found
         found = matches
     return gains
-
-
-# --- by overlap ----------------------------------------------------------------------------------
-
-
-def _average_precisions(frames: list[_Frame]) -> tuple[float, float]:
-    """AP50 and AP of frames with at least one true box, counted by faster-coco-eval."""
-    coco = import_extra("faster_coco_eval", "detect", "Box average precision")
-    images: list[dict[str, Any]] = []
-    true: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
-    for number, frame in enumerate(frames, start=1):
-        height, width = frame.shape
-        images.append({"id": number, "height": height, "width": width})
-        common = {"image_id": number, "category_id": 1}
-        for box in frame.true.tolist():
-            annotation = {"id": len(true) + 1, "area": box[2] * box[3], "iscrowd": 0, "bbox": box}
-            true.append(common | annotation)
-        for box, score in zip(frame.boxes.tolist(), frame.scores.tolist(), strict=True):
-            found.append(common | {"bbox": box, "score": score})
-    if not found:  # which some releases do not take
-        return 0.0, 0.0
-    categories = [{"id": 1, "name": "target"}]
-    truth = coco.COCO({"images": images, "annotations": true, "categories": categories})
-    evaluation = coco.COCOeval_faster(truth, truth.loadRes(found), "bbox")
-    evaluation.params.maxDets = [MAX_DETECTIONS]
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    precision = evaluation.eval["precision"]  # (overlaps, recalls, 1, 1, 1)
-    return float(precision[0].mean()), float(precision.mean())
-
-
-def _resample_precisions(frames: list[_Frame], seed: int) -> FloatArray:
-    """AP50 and AP of each draw of frames: (R, 2), NaN where no true box was drawn.
-
-    Which boxes are matches does not depend on other frames, so that only the counting is repeated:
-    a frame that is drawn twice counts twice.
-    """
-    kept = [frame.scores[:MAX_DETECTIONS] for frame in frames]
-    order = np.argsort(-np.concatenate(kept), kind="stable")
-    image = np.repeat(np.arange(len(frames)), [len(scores) for scores in kept])[order]
-    hits = np.concatenate([_find_hits(frame) for frame in frames], axis=1)[:, order]
-    places = [np.flatnonzero(row) for row in hits]
-    targets = np.array([len(frame.true) for frame in frames])
-    drawn = []
-    for block in draw_images(len(frames), seed):
-        for times in block:
-            total = float(times @ targets)
-            weight = times[image]
-            seen = np.cumsum(weight)
-            precisions = [
-                _average_precision(np.cumsum(weight[place]), seen[place], total) for place in places
-            ]
-            drawn.append((precisions[0], float(np.mean(precisions))))
-    return np.array(drawn)
-
-
-def _average_precision(matches: FloatArray, seen: FloatArray, targets: float) -> float:
-    """COCO's average precision from what is counted at each match, highest score first.
-
-    Args:
-        matches: (K,) matches down to this one.
-        seen: (K,) boxes down to this one.
-        targets: True boxes; NaN where there are none.
-    """
-    if targets == 0:
-        return math.nan
-    precision = matches / np.maximum(seen, 1)  # nothing seen: a match of a frame not drawn
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    first = np.searchsorted(matches / targets, _RECALLS)  # K where a recall is never reached
-    return float(np.append(best_from_here, 0.0)[first].mean())
-
-
-def _find_hits(frame: _Frame) -> NDArray[np.bool_]:
-    """Whether each of the first boxes is a match, at each of COCO's overlaps: (10, n).
-
-    Box by box, highest score first: the free true box of the largest IoU, the last of several.
-    """
-    boxes, true = frame.boxes[:MAX_DETECTIONS], frame.true
-    first = np.maximum(boxes[:, None, :2], true[:, :2])
-    last = np.minimum(boxes[:, None, :2] + boxes[:, None, 2:], true[:, :2] + true[:, 2:])
-    shared = np.clip(last - first, 0, None).prod(axis=2)  # (n, m)
-    either = boxes[:, 2:].prod(axis=1)[:, None] + true[:, 2:].prod(axis=1) - shared
-    overlap = shared / either
-    hits = np.zeros((len(_OVERLAPS), len(boxes)), dtype=np.bool_)
-    for level, least in enumerate(_OVERLAPS):
-        free = overlap.copy()
-        for number in np.flatnonzero((overlap >= least).any(axis=1)):
-            best = len(true) - 1 - np.argmax(free[number, ::-1])
-            if free[number, best] >= least:
-                hits[level, number] = True
-                free[:, best] = -1
-    return hits

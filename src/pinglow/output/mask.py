@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pinglow.output.sink import FrameRecord, PictureSink
 from pinglow.structures import Prediction
@@ -17,4 +18,9 @@ class MaskSink(PictureSink):
     def write(self, record: FrameRecord) -> None:
         """Write the mask of one frame."""
         assert isinstance(record.prediction, Prediction)
-        self.save(record.prediction.mask.astype(np.uint8) * 255, f"{record.name}_mask.png")
+        self.save(mask_levels(record.prediction), f"{record.name}_mask.png")
+
+
+def mask_levels(prediction: Prediction) -> NDArray[np.uint8]:
+    """(H, W), 255 on target pixels."""
+    return prediction.mask.astype(np.uint8) * np.uint8(255)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pinglow.output.sink import FrameRecord, PictureSink
 from pinglow.structures import Prediction
@@ -17,5 +18,9 @@ class ProbabilitySink(PictureSink):
     def write(self, record: FrameRecord) -> None:
         """Write the probability map of one frame."""
         assert isinstance(record.prediction, Prediction)
-        levels = np.rint(record.prediction.probability * np.float64(65535)).astype(np.uint16)
-        self.save(levels, f"{record.name}.png")
+        self.save(probability_levels(record.prediction), f"{record.name}.png")
+
+
+def probability_levels(prediction: Prediction) -> NDArray[np.uint16]:
+    """(H, W), the probabilities in units of 1 / 65535."""
+    return np.rint(prediction.probability * np.float64(65535)).astype(np.uint16)

@@ -76,7 +76,12 @@ class PictureSink(Sink):
 
     def save(self, values: NDArray[np.generic] | Image.Image, name: str) -> None:
         """Write a PNG, which appears under its name only when it is whole."""
-        image = values if isinstance(values, Image.Image) else Image.fromarray(values)
-        content = io.BytesIO()
-        image.save(content, "PNG")
-        write_whole(self._folder / name, content.getvalue(), durable=False)  # can be made again
+        write_whole(self._folder / name, encode_png(values), durable=False)  # can be made again
+
+
+def encode_png(values: NDArray[np.generic] | Image.Image) -> bytes:
+    """The PNG of a picture, or of (H, W) levels of 8 or 16 bits."""
+    image = values if isinstance(values, Image.Image) else Image.fromarray(values)
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()

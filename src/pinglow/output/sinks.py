@@ -34,6 +34,21 @@ SINKS: Final[dict[str, type[PictureSink | TableSink]]] = {
 """What can be written, by the name that ``--save`` takes."""
 
 
+def split_names(save: str) -> list[str]:
+    """The names in ``--save``.
+
+    Raises:
+        OptionError: One is unknown.
+    """
+    names = list(dict.fromkeys(word.strip() for word in save.split(",")))
+    for name in names:
+        if name not in SINKS:
+            more = "; labels to correct: pinglow data convert OUT --to " + name
+            more = more if name in ("labelme", "cvat", "voc", "yolo") else ""
+            raise OptionError(f"--save {name!r} is unknown: choose from {', '.join(SINKS)}{more}")
+    return names
+
+
 def check_sinks(names: Sequence[str], kind: str) -> None:
     """See whether what a model finds can be written so.
 

@@ -146,11 +146,16 @@ class JsonlSink(LinesSink):
 
     def line(self, record: FrameRecord) -> dict[str, Any]:
         """The frame with all of its targets."""
-        line = {**frame_line(record), **record.prediction.to_dict()}
-        if record.tracks is not None:
-            for target, track in zip(line["targets"], record.tracks, strict=True):
-                target["track"] = track
-        return line
+        return frame_with_targets(record)
+
+
+def frame_with_targets(record: FrameRecord) -> dict[str, Any]:
+    """A frame with all of its targets; see `JsonlSink`."""
+    line = {**frame_line(record), **record.prediction.to_dict()}
+    if record.tracks is not None:
+        for target, track in zip(line["targets"], record.tracks, strict=True):
+            target["track"] = track
+    return line
 
 
 def frame_line(record: FrameRecord) -> dict[str, Any]:

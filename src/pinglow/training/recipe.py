@@ -138,7 +138,9 @@ class DataSection(Section):
     )
 
     def place(self, dataset: DataSet) -> Path:
-        """The folder of a data set, or a path into a pack."""
+        """The folder of a data set, or a path into a pack, which may be on object storage."""
+        if "://" in dataset.folder:
+            return Path(dataset.folder)  # takes a slash, which `split_address` does without
         return Path(self.root).expanduser() / Path(dataset.folder).expanduser()
 
 

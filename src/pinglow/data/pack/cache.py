@@ -1,6 +1,7 @@
 """Packs in the place of data folders: each is unpacked once, into the cache folder.
 
-``frames.pack`` stands for the only folder in it, ``frames.pack/sirst`` for one of several.
+``frames.pack`` stands for the only folder in it, ``frames.pack/sirst`` for one of several. A pack
+on object storage, as ``s3://bucket/frames.pack``, is fetched first; see `pinglow.data.pack.remote`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import tempfile
 from pathlib import Path
 
 from pinglow.data.pack.reader import Pack, is_pack
+from pinglow.data.pack.remote import fetch_pack, split_address
 from pinglow.errors import DataError
-from pinglow.files import cache_folder
+from pinglow.files import alone, cache_folder
 
 _logger = logging.getLogger("pinglow")
 
@@ -28,32 +30,56 @@ def open_data(path: str | Path) -> Path:
 
     Args:
         path: Any path. ``frames.pack`` means the only folder in it, ``frames.pack/sirst`` one by
-            its name, ``frames.pack/sirst/train.txt`` a file of it.
+            its name, ``frames.pack/sirst/train.txt`` a file of it. Or such a place on object
+            storage, as ``s3://bucket/frames.pack/sirst``.
 
     Raises:
-        DataError: The pack is damaged, or has no such folder, or several and none is named.
+        DataError: The pack is damaged, or has no such folder, or several and none is named; or it
+            cannot be fetched.
+        MissingExtraError: The package that reads such addresses is not installed.
     """
+    address = split_address(path)
+    if address is not None:
+        called, parts = address
+        return _unpack(fetch_pack(called, _packs_folder() / "fetched"), called, parts)
     path = Path(path)
     found = _find_pack(path)
     if found is None:
         return path
+    return _unpack(found, str(found), path.relative_to(found).parts)
+
+
+def _unpack(found: Path, called: str, parts: tuple[str, ...]) -> Path:
+    """Unpack what a path into a pack leads to, if it is not there yet."""
     with Pack(found) as pack:
-        name, *inner = _choose_folder(pack, path.relative_to(found).parts)
-        home = cache_folder() or _temporary_folder()
-        target = home / "packs" / pack.digest[:32] / name
+        name, *inner = _choose_folder(pack, called, parts)
+        folder = _packs_folder()
+        target = folder / pack.digest[:32] / name
         if not target.is_dir():
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            except OSError:  # a read-only home
-                target = _temporary_folder() / pack.digest[:32] / name
-        if not target.is_dir():
-            _logger.warning(f"unpacking {found} into {target} (once)")
-            try:
-                pack.extract(name, target, exact=False)
-            except OSError:
-                if not target.is_dir():  # else another process was quicker
-                    raise
+            with alone(folder / f"{pack.digest[:32]}.lock"):
+                _extract(pack, name, target, called)
     return target.joinpath(*inner)
+
+
+def _extract(pack: Pack, name: str, target: Path, called: str) -> None:
+    if target.is_dir():  # another process was quicker
+        return
+    _logger.warning(f"unpacking {called} into {target} (once)")
+    try:
+        pack.extract(name, target, exact=False)
+    except OSError:
+        if not target.is_dir():  # the same, where there are no locks
+            raise
+
+
+def _packs_folder() -> Path:
+    """Where packs are unpacked: in the cache folder, or where it cannot be written elsewhere."""
+    folder = (cache_folder() or _temporary_folder()) / "packs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home
+        return _temporary_folder()
+    return folder
 
 
 def open_images(source: str) -> str | Path:
@@ -75,7 +101,7 @@ def _find_pack(path: Path) -> Path | None:
     return None
 
 
-def _choose_folder(pack: Pack, parts: tuple[str, ...]) -> tuple[str, ...]:
+def _choose_folder(pack: Pack, called: str, parts: tuple[str, ...]) -> tuple[str, ...]:
     """The folder that a path leads to in a pack, and the rest of the path."""
     first, *others = pack.folders
     if parts and parts[0] in pack.folders:
@@ -83,10 +109,10 @@ def _choose_folder(pack: Pack, parts: tuple[str, ...]) -> tuple[str, ...]:
     if not others:
         return (first, *parts)
     if parts:
-        problem = f"{pack.path} has no folder {parts[0]}, but {', '.join(pack.folders)}"
+        problem = f"{called} has no folder {parts[0]}, but {', '.join(pack.folders)}"
     else:
-        problem = f"{pack.path} holds the folders {', '.join(pack.folders)}"
-    raise DataError(f"{problem}: name one of them, as {pack.path / first}")
+        problem = f"{called} holds the folders {', '.join(pack.folders)}"
+    raise DataError(f"{problem}: name one of them, as {called}/{first}")
 
 
 @functools.cache

@@ -137,6 +137,17 @@ class Pack:
     ) -> None:
         self._close()
 
+    def verify(self) -> None:
+        """See that all bytes are those that were packed.
+
+        Raises:
+            DataError: They are not.
+        """
+        for folder in self.folders.values():
+            for number, part in enumerate(folder.parts, start=1):
+                with _name_damage(self.path):
+                    self._part(folder, number, part)
+
     def extract(
         self,
         name: str,
@@ -188,16 +199,21 @@ class Pack:
         """Each file with its bytes in the two members of its part."""
         for number, part in enumerate(folder.parts, start=1):
             with _name_damage(self.path):
-                packed, blobs = (
-                    self._member(member(folder.name, number, kind)) for kind in ("xz", "blobs")
-                )
-                if digest_part(packed, blobs) != part.sha256:
-                    raise ValueError("a checksum differs")
+                packed, blobs = self._part(folder, number, part)
                 solid = _inflate(packed, sum(file.solid for file in part.files))
             s = b = 0
             for file in part.files:
                 yield file, solid[s : s + file.solid], blobs[b : b + file.blob]
                 s, b = s + file.solid, b + file.blob
+
+    def _part(self, folder: PackedFolder, number: int, part: Part) -> tuple[bytes, bytes]:
+        """The two members of a part."""
+        packed, blobs = (
+            self._member(member(folder.name, number, kind)) for kind in ("xz", "blobs")
+        )
+        if digest_part(packed, blobs) != part.sha256:
+            raise ValueError("a checksum differs")
+        return packed, blobs
 
     def _member(self, name: str) -> bytes:
         info = self._zip.getinfo(name)

@@ -1,0 +1,221 @@
+"""Manifests: which units a run is to do, written while its sources are listed.
+
+A plan is a file PLAN.json, written when all is listed, and chunks of it in the folder PLAN: Parquet
+files of 16,384 units, sorted by name, so that a million of them never lie in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import io
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from itertools import islice
+from typing import Any, Final
+
+from pinglow.archive.listing import list_sources
+from pinglow.archive.units import Unit, make_units
+from pinglow.errors import DataError, OptionError
+from pinglow.extras import import_extra
+from pinglow.io.places import Place, absolute
+
+PLANS: Final = "plans"
+"""The folder of the plans, in the folder of the results."""
+
+_CHUNK: Final = 2**14  # units
+
+Keyed = tuple[str, Unit]
+"""A key and its unit."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The share of one of several machines: units whose file's name hashes to it.
+
+    Attributes:
+        number: From 1.
+        total: How many machines there are.
+    """
+
+    number: int = 1
+    total: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """What ``--shard`` says, as in 3/8.
+
+        Raises:
+            OptionError: It says something else.
+        """
+        number, _, total = text.partition("/")
+        if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+            raise OptionError(f"--shard is {text!r}: give the number of this machine, as in 3/8")
+        return cls(int(number), int(total))
+
+    def holds(self, uri: str) -> bool:
+        """Whether a file belongs to it; that changes with the number of machines alone."""
+        digest = hashlib.sha256(uri.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.total == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
+
+class Planner:
+    """Lists sources in a thread of its own, and gives out their units as they are written down.
+
+    Attributes:
+        listed: Units so far.
+        done: Whether all is listed, so that ``listed`` is the total.
+        troubles: What could not be listed, a sentence each.
+    """
+
+    def __init__(
+        self, place: Place, words: Sequence[str], shard: Shard, key_of: Callable[[Unit], str]
+    ) -> None:
+        self.listed = 0
+        self.done = False
+        self.troubles: list[str] = []
+        self._place, self._words, self._shard, self._key_of = place, words, shard, key_of
+        self._chunks: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._list, daemon=True)
+
+    def units(self) -> Iterator[Keyed]:
+        """Every unit with its key.
+
+        Raises:
+            DataError: A source cannot be listed, or the manifest cannot be written.
+            OSError: The disk does not take the manifest.
+        """
+        self._thread.start()
+        while (chunk := self._chunks.get()) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield from read_chunk(self._place, chunk)
+
+    def stop(self) -> None:
+        """Stop listing, where it goes on."""
+        self._stopped.set()
+        self._chunks.put(None)
+
+    def _list(self) -> None:
+        try:
+            self._write()
+        except BaseException as error:
+            self._chunks.put(error)
+
+    def _write(self) -> None:
+        plan = plan_name(self._words, self._shard)
+        before = _read_plan(self._place, plan)
+        files = list_sources(self._words, self.troubles.append)
+        units = make_units(file for file in files if self._shard.holds(file.uri))
+        chunks = []
+        while some := list(islice(units, _CHUNK)):
+            if self._stopped.is_set():
+                return
+            keyed = sorted(
+                {(unit.uri, unit.first, self._key_of(unit), unit) for unit in some},
+                key=lambda each: each[:3],
+            )
+            content = _chunk_content([(key, unit) for _, _, key, unit in keyed])
+            name = f"{PLANS}/{plan}/{hashlib.sha256(content).hexdigest()[:32]}.parquet"
+            self._place.write(name, content, replace=False)
+            chunks.append(name)
+            self.listed += len(keyed)
+            self._chunks.put(name)
+        written = {
+            "sources": [absolute(word) for word in self._words],
+            "shard": str(self._shard),
+            "units": self.listed,
+            "chunks": chunks,
+        }
+        self._place.write(f"{PLANS}/{plan}.json", json.dumps(written, indent=1).encode())
+        for name in {*before.get("chunks", [])} - {*chunks}:
+            self._place.remove(name)
+        self.done = True
+        self._chunks.put(None)
+
+
+def plan_name(words: Sequence[str], shard: Shard) -> str:
+    """What the plan of sources is called: the same for the same sources."""
+    text = json.dumps([sorted(map(_canonical, words)), str(shard)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _canonical(word: str) -> str:
+    return f"@{absolute(word[1:])}" if word.startswith("@") else absolute(word)
+
+
+def read_units(place: Place) -> Iterator[Keyed]:
+    """The units of all plans, each once, sorted by name and first frame.
+
+    Raises:
+        PlaceError: A manifest cannot be read.
+    """
+    plans = sorted(name for name in place.names(PLANS) if name.endswith(".json"))
+    chunks = [
+        read_chunk(place, chunk)
+        for name in plans
+        for chunk in _read_plan(place, name.removesuffix(".json")).get("chunks", [])
+    ]
+    before = None
+    for key, unit in heapq.merge(*chunks, key=lambda each: (each[1].uri, each[1].first, each[0])):
+        if key != before:
+            yield key, unit
+        before = key
+
+
+def read_chunk(place: Place, name: str) -> Iterator[Keyed]:
+    """The units of one chunk.
+
+    Raises:
+        PlaceError: It cannot be read.
+        DataError: It is damaged.
+    """
+    parquet = import_extra("pyarrow.parquet", "archive", "an archive")
+    arrow = import_extra("pyarrow", "archive", "an archive")
+    content = place.read(name)
+    try:
+        for batch in parquet.ParquetFile(arrow.BufferReader(content)).iter_batches(1024):
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                key, uri, *rest = row
+                yield key, Unit(uri.decode("utf-8", "surrogateescape"), *rest)
+    except (arrow.ArrowException, ValueError) as error:
+        raise DataError(
+            f"{place}/{name} is damaged: run again, which writes the manifest anew"
+        ) from error
+
+
+def _chunk_content(units: list[Keyed]) -> bytes:
+    arrow = import_extra("pyarrow", "archive", "an archive")
+    parquet = import_extra("pyarrow.parquet", "archive", "an archive")
+    kinds: dict[str, Any] = {
+        **{"key": arrow.string(), "uri": arrow.binary(), "mark": arrow.string()},
+        **{"first": arrow.int64(), "last": arrow.int64(), "size": arrow.int64()},
+    }
+    rows = [
+        (key, unit.uri.encode("utf-8", "surrogateescape"), *astuple(unit)[1:])
+        for key, unit in units
+    ]
+    table = arrow.table([list(column) for column in zip(*rows, strict=True)], arrow.schema(kinds))
+    file = io.BytesIO()
+    parquet.write_table(table, file, compression="zstd")
+    return file.getvalue()
+
+
+def _read_plan(place: Place, plan: str) -> dict[str, Any]:
+    """A plan that was finished, of whatever run; empty: there is none."""
+    if f"{plan}.json" not in place.names(PLANS):
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(place.read(f"{PLANS}/{plan}.json"))
+    except ValueError as error:
+        raise DataError(
+            f"{place}/{PLANS}/{plan}.json is damaged: delete it and run again"
+        ) from error
+    return content

@@ -1,0 +1,131 @@
+"""An archive run: list, see what is done, do the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pinglow.archive.local import run_units
+from pinglow.archive.parts import PARTS, Keys, schema
+from pinglow.archive.plans import Keyed, Planner, Shard
+from pinglow.archive.settings import SETTINGS, Settings
+from pinglow.archive.units import Unit, key_of
+from pinglow.archive.work import Outcome
+from pinglow.io.places import Place, PlaceError
+
+Runner = Callable[..., Iterator[Outcome]]
+"""Takes units, settings, the folder of results and ``retry``; see `run_units`."""
+
+_PATIENCE = 50  # units in a row that fail by the network or the store, after which a run ends
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        listed: Units listed so far.
+        total: Units in all; None: listing has not ended.
+        before: Units that were done before.
+        done: Units that this run has done.
+        frames: Frames predicted.
+        targets: Targets found.
+        broken: Frames that could not be read or predicted.
+        problems: What is to be told at the end: the first of the broken and the failed.
+        failed: Units that failed and have no part, and folders that could not be listed.
+    """
+
+    listed: int = 0
+    total: int | None = None
+    before: int = 0
+    done: int = 0
+    frames: int = 0
+    targets: int = 0
+    broken: int = 0
+    problems: list[str] = field(default_factory=list)
+    failed: int = 0
+
+
+def run_archive(
+    words: Sequence[str],
+    settings: Settings,
+    out: Place,
+    *,
+    shard: Shard | None = None,
+    retry: bool = False,
+    runner: Runner = run_units,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Predict all frames of sources that have no results yet.
+
+    Args:
+        words: Sources, see `list_sources`.
+        settings: The model and its options.
+        out: The destination; each settings have a folder of their own there.
+        shard: The share of this machine; None: all.
+        retry: Do units again some of whose frames could not be read.
+        runner: What does the units.
+        on_progress: Called after each unit.
+
+    Raises:
+        MissingExtraError: The library for Parquet is not installed.
+        DataError: A source cannot be listed, the destination does not take what is written, or
+            store or network fail again and again.
+        OSError: The disk of the destination does not take what is written.
+    """
+    schema()  # says now if its library is not installed
+    place = out.below(settings.name)
+    place.below(PARTS).tidy()
+    place.write(SETTINGS, json.dumps(settings.describe(), indent=1).encode())
+    keys = Keys(place)
+    progress = Progress()
+
+    def key(unit: Unit) -> str:
+        return key_of(unit, settings.digest, settings.options)
+
+    planner = Planner(place, words, shard or Shard(), key)
+
+    def left() -> Iterator[Keyed]:
+        for each in planner.units():
+            state = keys.state(each[0])
+            if state == "whole" or (state == "broken" and not retry):
+                progress.before += 1
+            else:
+                yield each
+
+    failing = 0
+    try:
+        for outcome in runner(left(), settings, place, retry=retry):
+            _count(progress, outcome)
+            failing = failing + 1 if outcome.unreachable else 0
+            progress.listed = planner.listed
+            progress.total = planner.listed if planner.done else None
+            on_progress(progress)
+            if failing >= _PATIENCE:
+                raise PlaceError(
+                    f"{failing} sources in a row could not be read, the last one because "
+                    f"{outcome.failure}: when that is mended, the same command goes on"
+                )
+    finally:
+        planner.stop()
+    progress.total = progress.listed = planner.listed
+    progress.failed += len(planner.troubles)
+    progress.problems += planner.troubles
+    return progress
+
+
+_MOST_PROBLEMS = 1000  # that are kept
+
+
+def _count(progress: Progress, outcome: Outcome) -> None:
+    if outcome.failure is not None:
+        progress.failed += 1
+        told = [outcome.failure]
+    else:
+        progress.done += 1
+        progress.frames += outcome.frames
+        progress.targets += outcome.targets
+        progress.broken += outcome.broken
+        told = list(outcome.reasons)
+    progress.problems += told[: max(0, _MOST_PROBLEMS - len(progress.problems))]

@@ -1,0 +1,396 @@
+"""Where frames lie and where results go: local disks, and object stores by fsspec."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
+
+from pinglow.errors import DataError, MissingExtraError, PinglowError
+from pinglow.extras import import_extra
+from pinglow.files import remove_parts, write_whole
+from pinglow.io.streams import hide_login
+
+_Answer = TypeVar("_Answer")
+
+_URL: Final = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]+)://(?P<host>[^/]*)")
+_TRIES: Final = 4
+_PAUSE: Final = 0.5  # seconds before the second try; twice as long before each one after it
+_BLOCK: Final = 2**20  # bytes of a clip that are read at a time
+
+
+class PlaceError(DataError):
+    """A file or an object cannot be read, listed or written now.
+
+    Attributes:
+        again: Whether the next moment may be better: the network, or a service that is busy.
+        gone: Whether it is not there.
+    """
+
+    def __init__(self, message: str, *, again: bool = False, gone: bool = False) -> None:
+        super().__init__(message)
+        self.again, self.gone = again, gone
+
+
+@contextmanager
+def reaching(name: str, verb: str = "read") -> Iterator[None]:
+    """Turn whatever a file system raises into one sentence that names the file or object.
+
+    Raises:
+        PlaceError: In the place of any other error.
+    """
+    name = hide_login(name)
+    try:
+        yield
+    except PinglowError:
+        raise
+    except FileNotFoundError as error:
+        raise PlaceError(f"{name} is not there: check the name", gone=True) from error
+    except PermissionError as error:
+        raise PlaceError(
+            f"{name} may not be {verb} ({_detail(error)}): check its permissions, or renew the "
+            "credentials"
+        ) from error
+    except Exception as error:  # object stores have trees of their own
+        raise PlaceError(
+            f"{name} cannot be {verb} ({_detail(error)}): check the place and the network",
+            again=True,
+        ) from error
+
+
+def _detail(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return hide_login(" ".join(str(text).split())[:200].rstrip("."))
+
+
+def try_again(call: Callable[[], _Answer], tries: int = _TRIES) -> _Answer:
+    """What a call gives; after an error that may pass, it is called again, a few times.
+
+    Raises:
+        PlaceError: It never did.
+    """
+    for number in range(1, tries):
+        try:
+            return call()
+        except PlaceError as error:
+            if not error.again:
+                raise
+        time.sleep(_PAUSE * 2 ** (number - 1) * random.uniform(0.5, 1.5))
+    return call()
+
+
+def is_url(word: str) -> bool:
+    """Whether a word is an address of something that is not on a local disk."""
+    match = _URL.match(word)
+    return match is not None and match["scheme"].lower() not in ("file", "local")
+
+
+def absolute(word: str) -> str:
+    """The one name of a file, folder or pattern: an address as it is, else an absolute path."""
+    if is_url(word):
+        return word
+    match = _URL.match(word)
+    return os.path.abspath(word if match is None else word[match.end("scheme") + 3 :])
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of an address, and the path there.
+
+    Raises:
+        MissingExtraError: The package for this kind of address is not installed.
+        PlaceError: There is no such kind, or it cannot be used.
+    """
+    match = _URL.match(url)
+    assert match is not None
+    system = _open_system(match[0])
+    with reaching(url):
+        return system, str(system._strip_protocol(url))
+
+
+@functools.lru_cache(maxsize=64)
+def _open_system(root: str) -> Any:
+    """One for all threads: fsspec would open one a thread."""
+    fsspec = import_extra("fsspec", "archive", f"reading {root}")
+    try:
+        with reaching(root):
+            # What was listed an hour ago says nothing about now.
+            return fsspec.core.url_to_fs(root, use_listings_cache=False, skip_instance_cache=True)[
+                0
+            ]
+    except PlaceError as error:
+        cause = error.__cause__
+        if isinstance(cause, ImportError):
+            package = re.search(r"[Ii]nstall ['\"`]?([\w.-]+)", str(cause))
+            name = package[1] if package else str(cause)
+            raise MissingExtraError(
+                f"{root} needs {name}, which is not installed: pip install {name}"
+            ) from cause
+        if isinstance(cause, ValueError):
+            raise PlaceError(
+                f"{root} is of a kind that fsspec does not know ({_detail(cause)}): use a path, "
+                "s3://, gs://, az:// or https://"
+            ) from cause
+        raise
+
+
+def fetch(uri: str) -> bytes:
+    """All bytes of a file or object.
+
+    Raises:
+        PlaceError: It cannot be read.
+    """
+    if not is_url(uri):
+        with reaching(uri):
+            return Path(uri).read_bytes()
+    system, path = file_system(uri)
+    with reaching(uri):
+        content: bytes = system.cat_file(path)
+    return content
+
+
+def open_object(uri: str) -> IO[bytes]:
+    """A file or object to read and seek in, of which only what is asked for is read.
+
+    Raises:
+        PlaceError: It cannot be read.
+    """
+    if not is_url(uri):
+        with reaching(uri):
+            return Path(uri).open("rb")
+    return io.BufferedReader(_ObjectFile(uri), 2**16)
+
+
+class _ObjectFile(io.RawIOBase):
+    """An object that is read in ranges; what fails is tried again."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        system, path = file_system(uri)
+
+        def start() -> Any:
+            with reaching(uri):
+                return system.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
+
+        self._file = try_again(start)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is, where its server gives ranges."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See `io.RawIOBase`."""
+        at = self._file.tell()
+
+        def read() -> bytes:
+            with reaching(self._uri):
+                if self._file.tell() != at:
+                    self._file.seek(at)
+                content: bytes = self._file.read(len(buffer))
+            return content
+
+        content = try_again(read)
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See `io.RawIOBase`."""
+        with reaching(self._uri):
+            place: int = self._file.seek(offset, whence)
+        return place
+
+    def tell(self) -> int:
+        """See `io.RawIOBase`."""
+        place: int = self._file.tell()
+        return place
+
+    def close(self) -> None:
+        """See `io.RawIOBase`."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+class Place:
+    """A folder for results on a local disk.
+
+    Args:
+        root: Its path.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __str__(self) -> str:
+        return hide_login(self.root)
+
+    def below(self, name: str) -> Place:
+        """A folder in it."""
+        return type(self)(f"{self.root.rstrip('/')}/{name}")
+
+    def names(self, folder: str = "") -> Iterator[str]:
+        """Names of the files and folders in a folder in it, in no order; none if it is not there.
+
+        Raises:
+            PlaceError: It cannot be listed.
+        """
+        return (name for name, _ in self.entries(folder))
+
+    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """`names`, each with its size in bytes; that of a folder says nothing.
+
+        Raises:
+            PlaceError: It cannot be listed.
+        """
+        with reaching(f"{self}/{folder}", "listed"):
+            try:
+                with os.scandir(Path(self.root, folder)) as entries:
+                    for entry in entries:
+                        with suppress(FileNotFoundError):  # renamed meanwhile
+                            yield entry.name, entry.stat().st_size
+            except (FileNotFoundError, NotADirectoryError):
+                return
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file in it.
+
+        Raises:
+            PlaceError: It cannot be read.
+        """
+        return try_again(functools.partial(fetch, f"{self.root.rstrip('/')}/{name}"))
+
+    def write(self, name: str, content: bytes, *, replace: bool = True) -> None:
+        """Write a file whole or not at all.
+
+        Args:
+            name: The file, in this folder.
+            content: All of it.
+            replace: Where one of this name is there; else, where the store can tell, that stays.
+
+        Raises:
+            PlaceError: The store does not take it.
+            OSError: The disk does not.
+        """
+        write_whole(Path(self.root, name), content)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there.
+
+        Raises:
+            PlaceError: It cannot be removed.
+        """
+        with reaching(f"{self}/{name}", "removed"):
+            Path(self.root, name).unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what writers that were killed have left."""
+        remove_parts(Path(self.root))
+
+
+class StorePlace(Place):
+    """A folder for results in an object store; the root is its address."""
+
+    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """See `Place`."""
+        system, path = file_system(f"{self.root.rstrip('/')}/{folder}".rstrip("/"))
+        with reaching(f"{self}/{folder}", "listed"):
+            try:
+                for entry in list_folder(system, path):
+                    yield entry["name"].rstrip("/").rpartition("/")[2], int(entry["size"] or 0)
+            except FileNotFoundError:
+                return
+
+    def write(self, name: str, content: bytes, *, replace: bool = True) -> None:
+        """See `Place`; stores make an object appear whole."""
+        url = f"{self.root.rstrip('/')}/{name}"
+        system, path = file_system(url)
+
+        def put() -> None:
+            with reaching(url, "written"):
+                if replace:
+                    system.pipe_file(path, content)
+                    return
+                try:
+                    system.pipe_file(path, content, mode="create")
+                except FileExistsError:
+                    return
+                except (TypeError, NotImplementedError):  # a store without conditions
+                    system.pipe_file(path, content)
+
+        try_again(put)
+
+    def remove(self, name: str) -> None:
+        """See `Place`."""
+        url = f"{self.root.rstrip('/')}/{name}"
+        system, path = file_system(url)
+        with reaching(url, "removed"):
+            try:
+                system.rm_file(path)
+            except FileNotFoundError:
+                return
+
+    def tidy(self) -> None:
+        """See `Place`; stores keep nothing of what was not written whole."""
+
+
+def open_place(word: str) -> Place:
+    """The folder for results that a path or an address names; it need not be there.
+
+    Raises:
+        MissingExtraError: The package for this kind of address is not installed.
+        PlaceError: There is no such kind.
+    """
+    root = absolute(word)
+    if not is_url(root):
+        return Place(root)
+    file_system(root)
+    return StorePlace(root)
+
+
+def list_folder(system: Any, path: str, *, deep: bool = False) -> Iterator[dict[str, Any]]:
+    """What fsspec says of each entry of a folder, page by page where the store has pages.
+
+    Args:
+        system: Of fsspec.
+        path: The folder there.
+        deep: List the files in all folders below it instead; folders themselves are left out.
+    """
+    if hasattr(system, "call_s3"):
+        yield from _list_s3(system, path, deep)
+        return
+    folders = [path]
+    while folders:
+        for entry in system.ls(folders.pop(), detail=True):
+            if deep and entry.get("type") == "directory":
+                if entry["name"].rstrip("/") != path.rstrip("/"):
+                    folders.append(entry["name"])
+            else:
+                yield entry
+
+
+def _list_s3(system: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]:
+    """`list_folder` of S3: a thousand names at a time, where fsspec would hold all of them."""
+    bucket, key, _ = system.split_path(path)
+    asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
+    asked |= {} if deep else {"Delimiter": "/"}
+    while True:
+        page = system.call_s3("list_objects_v2", **asked)
+        for entry in page.get("Contents", []):
+            if not entry["Key"].endswith("/"):  # what consoles make for an empty folder
+                name = f"{bucket}/{entry['Key']}"
+                yield {**entry, "name": name, "size": entry["Size"], "type": "file"}
+        for folder in page.get("CommonPrefixes", []):
+            yield {"name": f"{bucket}/{folder['Prefix']}", "size": 0, "type": "directory"}
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]

@@ -1,0 +1,91 @@
+"""Some attacks on a service that listens; all of them: `python tests/siege attacks`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fake_worker import CARD, work
+from pinglow.serve import server
+from pinglow.serve.pool import Pool
+from pinglow.serve.settings import ServeSettings
+from siege import attacks
+from siege.attacks import REFUSED, SECRET, Attack
+from siege.wire import Exchange, Reply, exchange, once, request
+
+TOKEN = "correct-Horse"
+_EACH = 12
+
+
+def choose(*families: Iterable[Attack]) -> list[Attack]:
+    """A dozen of each family, evenly."""
+    made = [[attack for attack in family if not attack.slow] for family in families]
+    return [attack for each in made for attack in each[:: -(-len(each) // _EACH)]]
+
+
+def besiege(
+    monkeypatch: pytest.MonkeyPatch, settings: ServeSettings, tries: list[Attack]
+) -> list[Exchange]:
+    """What a service, with a worker that has no model, says to attacks that come together."""
+    monkeypatch.setattr(server, "Pool", partial(Pool, work=work))
+    monkeypatch.setattr(server, "log_to_stderr", lambda: None)
+    found: list[Exchange] = []
+
+    async def attack(port: int) -> None:
+        ready = once(request("GET", "/readyz"))
+        while (await exchange(port, ready)).replies[0].status != 200:
+            pass
+        found.extend(await asyncio.gather(*(_try(port, each) for each in tries)))
+
+    def run(address: str) -> None:
+        try:
+            asyncio.run(attack(int(address.rpartition(":")[2])))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    server.run(settings, lambda address: threading.Thread(target=run, args=(address,)).start())
+    return found
+
+
+async def _try(port: int, attack: Attack) -> Exchange:
+    return await exchange(port, attack.send, min(attack.patience, 2), attack.answers)
+
+
+def faults(tries: list[Attack], found: list[Exchange]) -> list[str]:
+    judged = [attack.judge(each, ()) for attack, each in zip(tries, found, strict=True)]
+    return [fault for fault in judged if fault]
+
+
+def test_no_attack_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    families = (attacks.traversals("/etc"), attacks.smuggling(), attacks.heads())
+    # The worker's answers are no tensors: of those only what is refused before.
+    tensors = (each for each in attacks.tensors(CARD["name"]) if each.allowed == REFUSED)
+    tries = choose(*families, tensors, attacks.queries(), attacks.sockets())
+    assert len(tries) > 50
+    found = besiege(monkeypatch, ServeSettings(port=0, max_mb=1), tries)
+    assert faults(tries, found) == []
+
+
+def test_no_attempt_at_the_token_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = choose(attacks.tokens(TOKEN))
+    found = besiege(monkeypatch, ServeSettings(port=0, token=TOKEN), tries)
+    assert faults(tries, found) == []
+
+
+def test_what_gets_through_is_seen() -> None:
+    attack = Attack("x", "x", once(b""))
+    assert attack.judge(Exchange([Reply(404, "", b"")]), ()) is None
+    assert "200" in str(attack.judge(Exchange([Reply(200, "", b"")]), ()))
+    assert "no answer" in str(attack.judge(Exchange(), ()))
+    assert "2 answers" in str(attack.judge(Exchange([Reply(404, "", b"")] * 2), ()))
+    assert SECRET in str(attack.judge(Exchange([Reply(404, "", SECRET.encode())]), ()))
+    place = Path("/var/service")
+    told = Exchange([Reply(422, "", f"{place}/x is broken".encode())])
+    assert str(place) in str(attack.judge(told, (str(place),)))
