@@ -17,7 +17,10 @@ def plan(place: Place, *words: Path, shard: str = "1/1") -> list[str]:
     planner = Planner(
         place, [str(word) for word in words], Shard.parse(shard), lambda unit: key_of(unit, "", "")
     )
-    found = [Path(unit.uri).name for _, unit in planner.units()]
+    try:
+        found = [Path(unit.uri).name for _, unit in planner.units()]
+    finally:
+        planner.stop()
     assert planner.done
     assert planner.listed == len(found)
     return found
@@ -73,6 +76,25 @@ def test_shards_share_the_files_out(tmp_path: Path) -> None:
 def test_a_shard_is_one_of_several(text: str) -> None:
     with pytest.raises(OptionError, match="--shard"):
         Shard.parse(text)
+
+
+def test_a_run_goes_on_where_another_replaces_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "_CHUNK", 4)
+    for number in range(10):
+        save_still(tmp_path / "in" / f"{number}.png", number)
+    place = Place(str(tmp_path / "out"))
+    planner = Planner(place, [str(tmp_path / "in")], Shard(), lambda unit: key_of(unit, "", ""))
+    units = planner.units()
+    first = next(units)
+    planner._thread.join()
+    for chunk in (tmp_path / "out/plans").glob("*/*"):
+        chunk.unlink()
+    assert len({first, *units}) == 10
+    planner.stop()
+    with pytest.raises(DataError, match="start this command again"):
+        list(read_units(place))
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,15 @@ from pinglow.archive.parts import Keys
 from pinglow.archive.plans import Shard
 from pinglow.archive.run import Progress, run_archive
 from pinglow.archive.status import measure
-from pinglow.archive.units import make_units
+from pinglow.archive.units import key_of, make_units
+from pinglow.archive.work import work_on
 from pinglow.errors import DataError, FrameError
 from pinglow.inference import pipeline
+from pinglow.inference.predictor import Predictor
 from pinglow.io import places
 from pinglow.io.places import Place, PlaceError, open_place
 from pinglow.io.source import open_source
+from pinglow.models.card import ModelCard
 from pinglow.output.sinks import open_sinks
 from pinglow.structures import Prediction
 
@@ -263,6 +267,26 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
     monkeypatch.undo()
     rest = go(footage, tmp_path / "out")
     assert (rest.before, rest.done) == (2, 3)
+
+
+def test_on_a_card_frames_share_batches(tmp_path: Path, on_card: Callable[..., Any]) -> None:
+    from torch import nn
+
+    class Bright(nn.Module):
+        def forward(self, image: Any) -> Any:
+            return image * 10 - 20
+
+    for number in range(10):
+        save_still(tmp_path / "in" / f"{number}.png", number)
+    backend = on_card(Bright())
+    predictor = Predictor(backend, ModelCard(name="m", network={}, parameters=0))
+    units = make_units(list_sources([str(tmp_path / "in")], pytest.fail))
+    keyed = [(key_of(unit, "", ""), unit) for unit in units]
+    place = Place(str(tmp_path / "out"))
+    outcomes = list(work_on(keyed, predictor, place))
+    assert sum(outcome.targets for outcome in outcomes) == 10
+    assert {outcome.key for outcome in outcomes} == {key for key, _ in keyed}
+    assert sum(batch[0] for batch in backend.batches) == 10
 
 
 def test_shards_come_to_what_one_machine_comes_to(footage: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class OnePool(Pool):
 
 @pytest.fixture
 def pool() -> OnePool:
-    return OnePool(ServeSettings(max_mb=0.001))
+    return OnePool(ServeSettings(max_mb=2**-10))
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_form_is_answered_in_its_order(app: FastAPI) -> None:
         (b"x", "multipart/form-data", 400, "Missing boundary"),
         (b"x", "multipart/form-data; boundary=y", 400, "the form cannot be read"),
         (b"--y--\r\n", "multipart/form-data; boundary=y", 422, "the form has no files"),
-        (b"x" * 1049, "image/png", 413, "larger than 0.001 MB"),
+        (b"x" * 1025, "image/png", 413, "larger than 0.000976562 MB"),
     ],
 )
 def test_what_cannot_be_read_is_refused(
@@ -315,6 +315,6 @@ def test_every_refusal_is_described(app: FastAPI) -> None:
         for method, operation in methods.items():
             assert {"401", "403", "500", "503"} <= set(operation["responses"]), (path, method)
             for status, answer in operation["responses"].items():
-                if int(status) >= 400:
+                if int(status) >= 400 and status != "416":  # a range, which has no body
                     schema = answer["content"]["application/json"]["schema"]
                     assert schema == {"$ref": "#/components/schemas/Refusal"}, (path, status)

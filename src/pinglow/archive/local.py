@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -213,9 +214,17 @@ def _sharing_cores(processes: int) -> Iterator[None]:
 
 def _serve(connection: Connection, settings: Settings, place: Place, retry: bool) -> None:
     """Do units in a process of its own, until the first process ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     answer(connection, settings, place, retry)
     connection.close()
     os._exit(0)  # a thread may still wait for units
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
 
 
 def answer(connection: Connection, settings: Settings, place: Place, retry: bool) -> None:

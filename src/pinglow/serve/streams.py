@@ -149,8 +149,9 @@ class Stream:
 
     def _release(self, frame: _Frame) -> None:
         self._service.held -= len(frame.content)
-        if frame.answer is not None and not frame.answer.cancel():
-            frame.answer.exception()  # heard, though nobody asks for it any more
+        answer = frame.answer
+        if answer is not None and not answer.cancel() and not answer.cancelled():
+            answer.exception()  # heard, though nobody asks for it any more
 
 
 def number_targets(

@@ -26,7 +26,7 @@ from pinglow.serve.tasks import Answer, Loaded, Task, UnreadyError
 from pinglow.serve.tensors import (
     DATATYPES,
     LENGTH,
-    InferenceRequest,
+    describe_request,
     encode_answers,
     known_outputs,
     parse_request,
@@ -119,7 +119,7 @@ _INFER: Final[dict[str, Any]] = {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": InferenceRequest.model_json_schema()},
+                "application/json": {"schema": describe_request()},
                 **binary("application/octet-stream"),
             },
         }
@@ -140,11 +140,7 @@ async def infer(request: Request, name: str, version: str = _VERSION) -> Respons
     head, behind = split_body(body, length)
     asked = parse_request(head)
     del body, head
-    tasks = read_tasks(asked, behind)
-    if len(tasks) > service.settings.queue:
-        raise HTTPException(
-            400, f"the batch has {len(tasks)} frames: send {service.settings.queue} at most"
-        )
+    tasks = read_tasks(asked, behind, service.settings.queue)
     wanted = wanted_outputs(asked, loaded)
     answers = await until_gone(request, _predict(service.pool, tasks))
     for answer in answers:

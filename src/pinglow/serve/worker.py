@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,12 +63,10 @@ def work(connection: Connection, settings: ServeSettings) -> None:
     except PinglowError as error:
         connection.send(type(error)(str(error)))
         return
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):  # the service has ended
+        while True:
             tasks = connection.recv()
-        except EOFError:  # the service has ended
-            return
-        connection.send(_answer_whatever(predictor, tasks, settings.max_pixels))
+            connection.send(_answer_whatever(predictor, tasks, settings.max_pixels))
 
 
 def _answer_whatever(
