@@ -10,15 +10,18 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from siege.attacks import EVIL, SECRET, Attack, make_attacks, tokens
 from siege.load import Client, Sample, percentiles
+from siege.overload import measure_capacity
 from siege.service import ROOT, Service, Usage, make_frames, report, watched
 from siege.wire import exchange
 
 TOGETHER = 4  # attacks that want an answer at once; slow ones all run beside them
-RATE = 4.0  # requests a second of the well-behaved client
+SHARE = 0.2  # of the capacity, that the well-behaved client asks for
+MOST_RATE = 4.0  # and requests a second that it sends at most
 JOB_SECONDS = 60.0  # after which a job that was accepted has come to its end
 BACK_SECONDS = 60.0  # after which memory is back
 OPTIONS = ("--workers", "2", "--max-mb", "16", "--max-job-mb", "32", "--jobs", "2")
@@ -41,13 +44,15 @@ def besiege(cases: int | None, bound_ms: float, most_mb: float) -> int:
         attacks = _spread(make_attacks(name), cases)
         with Service(*OPTIONS) as service:
             siege = _Siege(service, outside)
+            requests = [Client(service.port).request(frame) for frame in make_frames(4)]
+            rate = min(MOST_RATE, SHARE * measure_capacity(service, requests, 6))
             warm_up = [attack for attack in attacks if not attack.slow]
             asyncio.run(siege.attack(_spread(warm_up, WARM_UP)))  # readers load their libraries
             siege.tried = 0
             before = service.usage()
             workers = {one.pid for one in service.workers()}
             with watched(service, 0.25) as seen:
-                asyncio.run(siege.run(attacks))
+                asyncio.run(siege.run(attacks, requests, rate))
             peak = max(usage.memory for usage in seen) - before.memory
             rest = _settle(service, before.memory)
             same = workers == {one.pid for one in service.workers()}
@@ -95,9 +100,9 @@ class _Siege:
     def statuses(self) -> dict[int, int]:
         return dict(Counter(sample.status for sample in self.samples))
 
-    async def run(self, attacks: list[Attack]) -> None:
+    async def run(self, attacks: list[Attack], requests: Sequence[bytes], rate: float) -> None:
         over = asyncio.Event()
-        beside = asyncio.create_task(self._behave(over))
+        beside = asyncio.create_task(self._behave(over, requests, rate))
         await self.attack(attacks)
         over.set()
         await beside
@@ -119,13 +124,12 @@ class _Siege:
             self.through.append(f"{attack.family}: {attack.name}: {fault}")
             print(f"THROUGH {self.through[-1]}", flush=True)
 
-    async def _behave(self, over: asyncio.Event) -> None:
+    async def _behave(self, over: asyncio.Event, requests: Sequence[bytes], rate: float) -> None:
         client = Client(self.service.port)
-        requests = [client.request(frame) for frame in make_frames(4)]
         begin = time.monotonic()
         tasks = []
         while not over.is_set():
-            due = begin + len(tasks) / RATE
+            due = begin + len(tasks) / rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             request = requests[len(tasks) % len(requests)]
             tasks.append(asyncio.create_task(client.send(request, due)))
