@@ -13,6 +13,10 @@
 #   make bench-serve  the service beside the library in a loop, and its latencies
 #   make soak-serve   two hours of overload, load, attacks, killed workers; single ones and shorter:
 #                python tests/siege --help
+#   make cluster-kill   workers, nodes and drivers of a Ray cluster of two nodes on this machine
+#                killed at 20 moments; KILL_MOMENTS=4 for less
+#   make bench-archive   archives: overhead beside the network, memory, scaling, listing; an hour, or
+#                BENCH_ARCHIVE="--frames 10000" for less and BENCH_ARCHIVE=--dry for a trial
 #   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
 
 PYTHON ?= python3
@@ -24,12 +28,13 @@ CORE_READY := .venv-core/.ready
 
 FUZZ_SECONDS ?= 3600
 SOAK_POINTS ?= 50
+KILL_MOMENTS ?= 20
 
 NEW_ENOUGH = @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
   || { echo "pinglow needs Python 3.11 or newer; call make with PYTHON=python3.11"; exit 1; }
 
-.PHONY: demo test test-core check check-containers docs bench bench-gpu bench-serve fuzz soak \
-  soak-serve clean
+.PHONY: demo test test-core check check-containers docs bench bench-archive bench-gpu bench-serve \
+  fuzz soak soak-serve cluster-kill clean
 
 demo: $(CORE_READY)
 	$(CORE)/pinglow predict examples/images --out demo-out --save mask,overlay,html,csv,jsonl
@@ -42,12 +47,16 @@ demo: $(CORE_READY)
 	@echo "More: right and wrong beside each other in demo-out/panels, the video demo-out/clip/overlays/clip_overlay.mp4,"
 	@echo "      the tables demo-out/targets.csv and demo-out/clip/targets.jsonl."
 
-# A file of tests at a time on each of two cores: threads of their own would only wait for each other.
+# A process on each of two cores: threads of their own would only wait for each other. One that is done
+# takes over half of what the other has left. Many tests start processes, which read compiled modules.
+TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
+IN_TWO := -n 2 --dist worksteal
+
 test: $(READY) test-core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(TEST) $(BIN)/python -m pytest $(IN_TWO)
 
 test-core: $(CORE_READY)
-	$(CORE)/python -m pytest tests/core
+	$(TEST) $(CORE)/python -m pytest tests/core $(IN_TWO)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -72,6 +81,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_inference.py
 
+bench-archive: $(READY)
+	$(BIN)/python benchmarks/bench_archive.py $(BENCH_ARCHIVE)
+
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/bench_gpu.py $(BENCH_GPU)
 
@@ -93,6 +105,9 @@ soak-serve: $(READY)
 	$(BIN)/python tests/siege overload
 	$(BIN)/python tests/siege soak
 
+cluster-kill: $(READY)
+	$(BIN)/python tools/cluster_kill.py --moments $(KILL_MOMENTS)
+
 $(READY): pyproject.toml
 	$(NEW_ENOUGH)
 	$(PYTHON) -m venv .venv
@@ -106,8 +121,8 @@ $(CORE_READY): pyproject.toml
 	$(PYTHON) -m venv .venv-core
 	# uv installs several times as fast.
 	$(CORE)/pip install --quiet uv
-	$(CORE)/uv pip install --quiet --python .venv-core --editable '.[video]' pytest \
-	  || $(CORE)/pip install --quiet --editable '.[video]' pytest
+	$(CORE)/uv pip install --quiet --python .venv-core --editable '.[video]' pytest pytest-xdist \
+	  || $(CORE)/pip install --quiet --editable '.[video]' pytest pytest-xdist
 	touch $@
 
 clean:

@@ -69,11 +69,12 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
         path.write_bytes(b"x")
     for path in (*dead, *others):
         os.utime(path, (0, 0))
-    used = tmp_path / ".used.2.pinglow.part"
+    used = tmp_path / ".used.2-a.pinglow.part"
     script = (
         "import os, sys, time; from pathlib import Path; from pinglow import files\n"
         "def wait(number): os.utime(sys.argv[1], (0, 0)); print('ready', flush=True); input()\n"
         "files.os.fsync = wait; files.os.getpid = lambda: 2\n"
+        "files.secrets.token_hex = lambda count: 'a'\n"
         "files.write_whole(Path(sys.argv[2]), b'content')"
     )
     command = [sys.executable, "-c", script, used, tmp_path / "used"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -63,7 +64,9 @@ def open_whole(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         OSError: It cannot be written; its ``filename`` is the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}{_PART}")
+    # Machines that share a folder may have processes of one number.
+    own = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name[:200]}.{own}{_PART}")
     try:
         with temporary.open("wb") as file:
             _lock(file)

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("openvino", reason="needs openvino: pip install '.[openvino]'")
+
+SIZES = [(64, 64), (64, 96)]
 
 CODE = """
 import gc, os, signal, sys
@@ -35,3 +38,21 @@ def test_signals_arrive_after_models_have_gone() -> None:
         [sys.executable, "-c", CODE, str(model)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+
+
+def test_where_it_matters_an_image_has_one_answer_whatever_came_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import pinglow
+    from pinglow.backends import openvino
+
+    monkeypatch.setattr(openvino, "_MOST_STATIC", 1)
+    model = Path(pinglow.__file__).parent / "weights" / "pinglow-fast.onnx"
+    backend = openvino.OpenVinoBackend(model, "model")
+    backend.make_repeatable()
+    random = np.random.default_rng(0)
+    images = [random.standard_normal((1, 1, *size), dtype=np.float32) for size in SIZES]
+    expected = [backend.run(image, None) for image in images]
+    assert list(backend._static) == [(1, 1, *SIZES[1])]
+    for place in (1, 0, *[0] * 8):  # after so many of one size, others take another way
+        np.testing.assert_array_equal(backend.run(images[place], None), expected[place])

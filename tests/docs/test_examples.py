@@ -16,10 +16,14 @@ import typer
 from markdown_it import MarkdownIt
 from typer.core import TyperGroup
 
+from finders import finder_settings, save_still
+from pinglow.archive.merge import merge
+from pinglow.archive.run import run_archive
 from pinglow.backends.opening import open_model
 from pinglow.cli.main import app
 from pinglow.inference.predictor import Predictor
 from pinglow.io.frames import read_frame
+from pinglow.io.places import Place
 from pinglow.output.sink import FrameRecord
 from pinglow.output.sinks import open_sinks
 from pinglow.serve.settings import ServeSettings
@@ -82,6 +86,8 @@ def test_python_runs(
         monkeypatch.setattr("tritonclient.http.InferenceServerClient", Triton)
     elif "found/" in source:
         monkeypatch.chdir(request.getfixturevalue("found"))
+    elif "archive/" in source or "tables/" in source:
+        monkeypatch.chdir(request.getfixturevalue("archived"))
     else:
         monkeypatch.chdir(ROOT)
     exec(source, values)
@@ -143,6 +149,17 @@ def found(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def archived(tmp_path: Path) -> Path:
+    """Return a folder that holds archive/ with results of two cameras, and tables/ of them."""
+    for name in ("cam1/20260814T101500", "cam2/20260814T115900"):
+        save_still(tmp_path / "in" / f"{name}.png")
+    settings = finder_settings()
+    run_archive([str(tmp_path / "in")], settings, Place(f"{tmp_path}/archive"))
+    merge(Place(f"{tmp_path}/archive/{settings.name}"), tmp_path / "tables")
+    return tmp_path
+
+
 @pytest.mark.parametrize("source", cases("toml"))
 def test_toml_is_read(source: str, tmp_path: Path) -> None:
     values = tomllib.loads(source)
@@ -171,7 +188,8 @@ def fault_of(words: list[str]) -> str | None:
             module, *words = words[words.index("-m") + 1 :]
             return fault_of(["pinglow", *words]) if module == "pinglow" else None
         script = ROOT / words[1]
-        known = script.is_file() or words[1].startswith("experiments/")
+        known = script.is_file() or (script / "__main__.py").is_file()
+        known = known or words[1].startswith("experiments/")
         return None if known else f"there is no {words[1]}"
     return fault_of_pinglow(words[1:])
 

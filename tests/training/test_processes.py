@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from pinglow.data.pack.writer import write_pack
 from pinglow.errors import OptionError, RecipeError
 from pinglow.inference.predictor import Predictor
+from pinglow.io.places import file_system
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.fit import train
 from pinglow.training.processes import SharedBatchNorm2d, World, open_world, share_norms
 from pinglow.training.recipe import Recipe
 from pinglow.training.run import TrainingInterruptedError
+from s3 import serve_s3
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -86,8 +89,21 @@ def test_two_processes_train_and_score_as_one(recipe: Recipe, alone: Path, tmp_p
     assert_same_to_rounding(alone, tmp_path / "two")
 
 
+@pytest.fixture
+def distant(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recipe]:
+    """The recipe with its frames in a pack on object storage."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_pack([recipe.data.place(recipe.data.sets[0])], tmp_path / "frames.pack")
+    with serve_s3():
+        system, _ = file_system("s3://bucket")
+        system.mkdir("bucket")
+        system.put_file(str(tmp_path / "frames.pack"), "bucket/frames.pack")
+        data = recipe.data.model_copy(update={"root": "s3://bucket/frames.pack"})
+        yield recipe.model_copy(update={"data": data})
+
+
 def test_torchrun_starts_processes_too_and_goes_on_with_what_one_began(
-    recipe: Recipe, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    distant: Recipe, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = TrainingBatches.batch
 
@@ -99,10 +115,11 @@ def test_torchrun_starts_processes_too_and_goes_on_with_what_one_began(
     with monkeypatch.context() as patch:
         patch.setattr(TrainingBatches, "batch", batch)
         with pytest.raises(TrainingInterruptedError):
-            train(recipe, tmp_path / "two", progress=False)
+            train(distant, tmp_path / "two", progress=False)
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
     assert start(["--resume", str(tmp_path / "two")], launcher) == ["step 5", "step 10"]
     assert_same_to_rounding(alone, tmp_path / "two")
+    assert len(list(tmp_path.glob("cache/pinglow/packs/fetched/*.pack"))) == 1
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(

@@ -118,6 +118,8 @@ def read_frames(unit: Unit, content: bytes | None) -> Iterator[UnitFrame]:
         MissingExtraError: It is of a kind whose package is not installed.
     """
     name = name_of(unit.uri)
+    if content is None and not is_url(unit.uri):
+        open_object(unit.uri).close()  # what may not be read is not damaged
     if content is not None:
         yield from _read_image(name, MemoryFile(name, content))
     elif unit.uri.lower().endswith(TAR_SUFFIXES):

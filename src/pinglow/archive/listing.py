@@ -34,6 +34,9 @@ _Answer = TypeVar("_Answer")
 TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 """Of shards: tar files of frames."""
 
+# What file systems call what tells one version of an object from another, and when it was made.
+_CHECKSUMS: Final = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest")
+_TIMES: Final = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
 _ASKED: Final = 16  # files of a list that are asked for their size at a time
 
 
@@ -111,15 +114,19 @@ def _keep_trouble(
 
 def _read_list(name: str) -> Iterator[str]:
     uri = absolute(name)
+    empty = True
     with try_again(partial(open_object, uri)) as file:
         while True:
             with reaching(uri):
                 line = file.readline()
             if not line:
-                return
+                break
             text = os.fsdecode(line).strip()
             if text and not text.startswith("#"):
+                empty = False
                 yield text
+    if empty:
+        raise DataError(f"{name} names nothing: give a source a line")
 
 
 def _list_one(word: str, on_trouble: Callable[[str], None]) -> Iterator[Found]:
@@ -139,7 +146,7 @@ def _list_one(word: str, on_trouble: Callable[[str], None]) -> Iterator[Found]:
             return system.info(path)
 
     entry = try_again(ask)
-    if entry.get("type") == "directory":
+    if entry.get("type") == "directory" or word.endswith("/"):
         yield from _keep_frames(uri, _walk_store(uri))
     else:
         yield _entry(uri, entry)
@@ -207,20 +214,19 @@ def _walk(folder: str, on_trouble: Callable[[str], None]) -> Iterator[Found]:
 
 def _walk_store(url: str) -> Iterator[Found]:
     system, path = file_system(url)
-    scheme = url.partition("://")[0]
+    path = path.rstrip("/")
     with reaching(url, "listed"):
         for entry in list_folder(system, path, deep=True):
-            name = entry["name"]
-            if not any(part.startswith(".") for part in name[len(path) :].split("/")):
-                yield _entry(name if "://" in name else f"{scheme}://{name}", entry)
+            inner = entry["name"].removeprefix(path)
+            if inner != entry["name"] and "/." not in inner:  # a page may have other links
+                yield _entry(url.rstrip("/") + inner, entry)
 
 
 def _entry(uri: str, entry: dict[str, Any]) -> Found:
     size = entry.get("size")
-    mark = next((entry[key] for key in ("ETag", "etag", "md5Hash") if entry.get(key)), None)
+    mark = next((entry[key] for key in _CHECKSUMS if entry.get(key)), None)
     if mark is None:
-        times = ("LastModified", "last_modified", "mtime", "updated", "created", "modified")
-        changed = next((entry[key] for key in times if entry.get(key)), "")
+        changed = next((entry[key] for key in _TIMES if entry.get(key)), "")
         mark = f"{size}-{changed}"
     return Found(uri, size, str(mark).strip('"'))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
@@ -84,14 +86,14 @@ class _Pool:
         self._count = workers
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
-        self._again: deque[Keyed] = deque()  # of processes that have died, one at a time
+        self._suspects: deque[Keyed] = deque()  # a process has died over one of them
+        self._back: deque[Keyed] = deque()  # a process has died before it began them
         self._strikes: dict[str, int] = {}
 
     def run(self, units: Iterator[Keyed]) -> Iterator[Outcome]:
-        with _fewer_threads(self._count):
-            self._workers = [self._start() for _ in range(self._count)]
+        self._workers = [self._start() for _ in range(self._count)]
         left = True
-        while left or self._again or any(worker.given for worker in self._workers):
+        while left or self._suspects or self._back or any(each.given for each in self._workers):
             for worker in self._workers:
                 left = self._fill(worker, units, left)
             ready = wait([worker.connection for worker in self._workers])
@@ -115,27 +117,25 @@ class _Pool:
             args=(there, self._settings, self._place, self._retry),
             daemon=True,
         )
-        process.start()
+        with _holding_back(signal.SIGINT), _sharing_cores(self._count):
+            process.start()
         there.close()
         return _Worker(process, here)
 
     def _fill(self, worker: _Worker, units: Iterator[Keyed], left: bool) -> bool:
         """Give a process units; whether there are more."""
         while len(worker.given) < _GIVEN:
-            if any(key in self._strikes for key in worker.given):
-                break  # it is alone with the unit that may be to blame
-            if self._again:
-                if worker.given:
-                    break
-                key, unit = self._again.popleft()
-            elif left:
-                following = next(units, None)
-                if following is None:
-                    left = False
-                    break
-                key, unit = following
+            if self._suspects or any(key in self._strikes for key in worker.given):
+                if worker.given or not self._suspects:
+                    break  # a suspect is alone with its process
+                key, unit = self._suspects.popleft()
+            elif self._back:
+                key, unit = self._back.popleft()
             else:
-                break
+                following = next(units, None) if left else None
+                if following is None:
+                    return False
+                key, unit = following
             worker.given[key] = unit
             try:
                 worker.connection.send((key, unit))
@@ -168,10 +168,13 @@ class _Pool:
                 f"a worker process ended while it loaded the model (code {code}): free memory, or "
                 "use fewer --workers"
             )
-        for key, unit in worker.given.items():
+        for place, (key, unit) in enumerate(worker.given.items()):
+            if place >= UNITS:  # it had not begun it
+                self._back.append((key, unit))
+                continue
             self._strikes[key] = self._strikes.get(key, 0) + 1
             if self._strikes[key] < _STRIKES:
-                self._again.append((key, unit))
+                self._suspects.append((key, unit))
                 continue
             del self._strikes[key]
             name = name_of(unit.uri)
@@ -181,51 +184,67 @@ class _Pool:
                 failure=f"{name} was given up: {_STRIKES} worker processes ended over it (code "
                 f"{code}; -9: killed, out of memory?); use fewer --workers, or look at the file",
             )
-        with _fewer_threads(self._count):
-            self._workers[self._workers.index(worker)] = self._start()
+        self._workers[self._workers.index(worker)] = self._start()
 
 
-class _fewer_threads:  # noqa: N801 - a context manager that reads as a function
+@contextmanager
+def _holding_back(number: signal.Signals) -> Iterator[None]:
+    """Keep a signal from this process for a moment, and for good from those that start here."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _sharing_cores(processes: int) -> Iterator[None]:
     """Let processes that start here take their share of the cores, unless the user says else."""
-
-    def __init__(self, processes: int) -> None:
-        self._threads = str(max(1, (os.cpu_count() or 1) // processes))
-
-    def __enter__(self) -> None:
-        self._given = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = self._given or self._threads
-
-    def __exit__(self, *_: object) -> None:
-        if self._given is None:
+    given = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = given or str(max(1, (os.cpu_count() or 1) // processes))
+    try:
+        yield
+    finally:
+        if given is None:
             del os.environ["OMP_NUM_THREADS"]
 
 
 def _serve(connection: Connection, settings: Settings, place: Place, retry: bool) -> None:
     """Do units in a process of its own, until the first process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes to the first process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    answer(connection, settings, place, retry)
+    connection.close()
+    os._exit(0)  # a thread may still wait for units
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
+
+
+def answer(connection: Connection, settings: Settings, place: Place, retry: bool) -> None:
+    """Do the units that come by a connection and send what came of each, or what ends it all."""
     try:
         predictor = settings.load_predictor()
         connection.send("started")
         for outcome in work_on(_receive(connection), predictor, place, retry=retry):
             connection.send(outcome)
+    except BrokenPipeError:  # the first process has ended
+        return
     except PinglowError as error:
-        connection.send(_plain(error))
+        connection.send(type(error)(str(error)))
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            connection.send(PlaceError(explain(error)))
-    finally:
-        connection.close()
-        os._exit(0)  # a thread may still wait for units
+        connection.send(PlaceError(explain(error)))
 
 
 def _receive(connection: Connection) -> Iterator[Keyed]:
     try:
         while True:
             yield connection.recv()
-    except (EOFError, OSError):
-        os._exit(0)  # the first process has ended
-
-
-def _plain(error: PinglowError) -> PinglowError:
-    """An error that can be sent: its class and its sentence."""
-    return type(error)(str(error))
+    except (EOFError, OSError):  # the first process has ended
+        return

@@ -7,7 +7,6 @@ KEY.broken.parquet; it is done, too, and its unit is done again only if that is 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
@@ -27,6 +26,7 @@ _BROKEN: Final = ".broken.parquet"
 _WHOLE: Final = ".parquet"
 _DIGITS: Final = 2
 _GROUP: Final = 2**16  # rows
+_LONG: Final = 64  # rows from which on compression helps
 
 FRAME: Final = "frame"
 TARGET: Final = "target"
@@ -101,9 +101,13 @@ class Rows:
         parquet = import_extra("pyarrow.parquet", "archive", "an archive")
         self._pack()
         file = io.BytesIO()
-        with parquet.ParquetWriter(
-            file, schema(), compression="zstd", store_schema=False, write_statistics=False
-        ) as writer:
+        # Most parts have a row or two: what helps long columns would be most of the file.
+        rows = sum(batch.num_rows for batch in self._batches)
+        options: dict[str, Any] = {
+            **{"compression": "none" if rows < _LONG else "zstd", "store_schema": False},
+            **{"write_statistics": False, "use_dictionary": False},
+        }
+        with parquet.ParquetWriter(file, schema(), **options) as writer:
             if self._batches:
                 writer.write_table(arrow.Table.from_batches(self._batches), row_group_size=_GROUP)
         return file.getvalue()
@@ -161,9 +165,13 @@ class Keys:
     """The keys that have a part; a folder of them is listed when it is first asked about.
 
     They take 64 bytes each.
+
+    Attributes:
+        bytes: Of the parts in the folders that were listed.
     """
 
     def __init__(self, place: Place) -> None:
+        self.bytes = 0
         self._place = place
         self._folders: dict[str, tuple[NDArray[np.bytes_], NDArray[np.bytes_]]] = {}
 
@@ -181,7 +189,10 @@ class Keys:
     def _folder(self, digits: str) -> tuple[NDArray[np.bytes_], NDArray[np.bytes_]]:
         if digits not in self._folders:
             whole, broken = [], []
-            for name in self._place.names(f"{PARTS}/{digits}"):
+            for name, size in self._place.entries(f"{PARTS}/{digits}"):
+                self.bytes += size
+                if not size:  # what a power cut has left on some disks
+                    continue
                 if name.endswith(_BROKEN):
                     broken.append(name.removesuffix(_BROKEN).encode())
                 elif name.endswith(_WHOLE):
@@ -206,8 +217,3 @@ def remove_broken(place: Place, key: str) -> None:
         PlaceError: It cannot be removed.
     """
     place.remove(part_name(key, broken=True))
-
-
-def iterate_rows(table: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a part as plain values."""
-    yield from table.to_pylist()

@@ -11,6 +11,7 @@ import heapq
 import io
 import json
 import queue
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -21,12 +22,13 @@ from pinglow.archive.listing import list_sources
 from pinglow.archive.units import Unit, make_units
 from pinglow.errors import DataError, OptionError
 from pinglow.extras import import_extra
-from pinglow.io.places import Place, absolute
+from pinglow.io.places import Place, PlaceError, absolute
 
 PLANS: Final = "plans"
 """The folder of the plans, in the folder of the results."""
 
 _CHUNK: Final = 2**14  # units
+_AT_A_TIME: Final = 256  # units of a chunk that are decoded
 
 Keyed = tuple[str, Unit]
 """A key and its unit."""
@@ -81,7 +83,10 @@ class Planner:
         self.done = False
         self.troubles: list[str] = []
         self._place, self._words, self._shard, self._key_of = place, words, shard, key_of
-        self._chunks: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        self._chunks: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        # Chunks wait in a file of our own: another run may replace those of the plan.
+        self._waiting = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
+        self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._list, daemon=True)
 
@@ -93,15 +98,22 @@ class Planner:
             OSError: The disk does not take the manifest.
         """
         self._thread.start()
-        while (chunk := self._chunks.get()) is not None:
-            if isinstance(chunk, BaseException):
-                raise chunk
-            yield from read_chunk(self._place, chunk)
+        at = 0
+        while (length := self._chunks.get()) is not None:
+            if isinstance(length, BaseException):
+                raise length
+            with self._lock:
+                self._waiting.seek(at)
+                content = self._waiting.read(length)
+            at += length
+            yield from _decode_chunk(content)
 
     def stop(self) -> None:
         """Stop listing, where it goes on."""
         self._stopped.set()
         self._chunks.put(None)
+        with self._lock:
+            self._waiting.close()
 
     def _list(self) -> None:
         try:
@@ -127,7 +139,12 @@ class Planner:
             self._place.write(name, content, replace=False)
             chunks.append(name)
             self.listed += len(keyed)
-            self._chunks.put(name)
+            with self._lock:
+                if self._stopped.is_set():
+                    return
+                self._waiting.seek(0, 2)
+                self._waiting.write(content)
+            self._chunks.put(len(content))
         written = {
             "sources": [absolute(word) for word in self._words],
             "shard": str(self._shard),
@@ -177,29 +194,41 @@ def read_chunk(place: Place, name: str) -> Iterator[Keyed]:
         PlaceError: It cannot be read.
         DataError: It is damaged.
     """
-    parquet = import_extra("pyarrow.parquet", "archive", "an archive")
     arrow = import_extra("pyarrow", "archive", "an archive")
-    content = place.read(name)
     try:
-        for batch in parquet.ParquetFile(arrow.BufferReader(content)).iter_batches(1024):
-            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                key, uri, *rest = row
-                yield key, Unit(uri.decode("utf-8", "surrogateescape"), *rest)
+        content = place.read(name)
+    except PlaceError as error:
+        if not error.gone:
+            raise
+        raise DataError(
+            f"a run has written the manifest of {place} anew meanwhile: start this command again"
+        ) from error
+    try:
+        yield from _decode_chunk(content)
     except (arrow.ArrowException, ValueError) as error:
         raise DataError(
             f"{place}/{name} is damaged: run again, which writes the manifest anew"
         ) from error
 
 
+def _decode_chunk(content: bytes) -> Iterator[Keyed]:
+    arrow = import_extra("pyarrow", "archive", "an archive")
+    parquet = import_extra("pyarrow.parquet", "archive", "an archive")
+    for batch in parquet.ParquetFile(arrow.BufferReader(content)).iter_batches(_AT_A_TIME):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            key, uri, *rest = row
+            yield key.hex(), Unit(uri.decode("utf-8", "surrogateescape"), *rest)
+
+
 def _chunk_content(units: list[Keyed]) -> bytes:
     arrow = import_extra("pyarrow", "archive", "an archive")
     parquet = import_extra("pyarrow.parquet", "archive", "an archive")
     kinds: dict[str, Any] = {
-        **{"key": arrow.string(), "uri": arrow.binary(), "mark": arrow.string()},
+        **{"key": arrow.binary(32), "uri": arrow.binary(), "mark": arrow.string()},
         **{"first": arrow.int64(), "last": arrow.int64(), "size": arrow.int64()},
     }
     rows = [
-        (key, unit.uri.encode("utf-8", "surrogateescape"), *astuple(unit)[1:])
+        (bytes.fromhex(key), unit.uri.encode("utf-8", "surrogateescape"), *astuple(unit)[1:])
         for key, unit in units
     ]
     table = arrow.table([list(column) for column in zip(*rows, strict=True)], arrow.schema(kinds))

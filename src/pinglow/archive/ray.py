@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from pinglow.io.places import Place
 LOCAL: Final = "local"
 """The address that starts a cluster on this machine, for the time of the run."""
 
-_RETRIES: Final = 2  # of a task whose worker or machine has died
+_TRIES: Final = 3  # of a block whose worker or machine has died
 _WINDOW: Final = 50_000  # units that are given to Ray at a time
 _PER_WORKER: Final = 64  # units of a window for each worker, at least,
 _SECONDS: Final = 10.0  # unless listing them takes longer than this
@@ -76,8 +77,9 @@ def run_on_ray(
     ray = _connect(address, workers)
     try:
         count = workers or _room(ray, gpus)
+        tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tally).remote()
         for window in _windows(units, count):
-            yield from _Window(window, count, gpus, (settings, place, retry)).run()
+            yield from _Window(window, count, gpus, (settings, place, retry, tally)).run()
     finally:
         ray.shutdown()
 
@@ -85,8 +87,8 @@ def run_on_ray(
 class _Worker:
     """What an actor does: the function of every runner, over a block of names."""
 
-    def __init__(self, settings: Settings, place: Place, retry: bool) -> None:
-        self._place, self._retry = place, retry
+    def __init__(self, settings: Settings, place: Place, retry: bool, tally: Any) -> None:
+        self._place, self._retry, self._tally = place, retry, tally
         self._fault: str | None = None
         try:
             self._predictor = settings.load_predictor()
@@ -98,6 +100,9 @@ class _Worker:
             (key, Unit(**unit)) for key, unit in map(json.loads, block.column("unit").to_pylist())
         ]
         rows: list[dict[str, Any]] = []
+        ray = import_extra("ray", "ray", "--ray")
+        if ray.get(self._tally.begin.remote(f"{units[0][0]} {len(units)}")) > _TRIES:
+            return _table("outcome", rows)
         fault = self._fault
         if fault is None:
             try:
@@ -110,6 +115,18 @@ class _Worker:
         if fault is not None:
             rows.append({"fault": fault})
         return _table("outcome", rows)
+
+
+class _Tally:
+    """How often blocks were begun: Ray would try those over which workers end forever."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, block: str) -> int:
+        """Count a block; how often it was begun by now."""
+        self._begun[block] += 1
+        return self._begun[block]
 
 
 class _Window:
@@ -125,7 +142,7 @@ class _Window:
         fault = yield from self._pass(UNITS, 2)
         if self._left:  # alone, so that none fails for its neighbors
             fault = yield from self._pass(1, 1)
-        if fault is not None:
+        if self._left and fault is not None:
             raise DataError(
                 f"Ray failed ({' '.join(str(fault).split())[:200]}): see its logs; when that is "
                 "mended, the same command goes on"
@@ -135,7 +152,7 @@ class _Window:
             yield Outcome(
                 key,
                 name,
-                failure=f"{name} was given up: {2 * (_RETRIES + 1)} workers ended over it (out of "
+                failure=f"{name} was given up: {2 * _TRIES} workers ended over it (out of "
                 "memory?); use fewer --workers, or look at the file",
             )
 
@@ -157,10 +174,10 @@ class _Window:
             ),
             num_cpus=None if self._gpus else 1,
             num_gpus=self._gpus or None,
-            ray_remote_args_fn=_actor_options,
         )
         try:
-            for block in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+            answers: Any = data.iter_batches(batch_size=None, batch_format="pyarrow")
+            for block in answers:
                 for row in map(json.loads, block.column("outcome").to_pylist()):
                     if "fault" in row:
                         raise DataError(row["fault"])
@@ -169,10 +186,6 @@ class _Window:
         except ray.exceptions.RayError as error:
             return error
         return None
-
-
-def _actor_options() -> dict[str, Any]:
-    return {"max_restarts": -1, "max_task_retries": _RETRIES}  # by default there is no end of them
 
 
 def _windows(units: Iterator[Keyed], workers: int) -> Iterator[list[Keyed]]:

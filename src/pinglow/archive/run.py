@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pinglow.archive.local import run_units
-from pinglow.archive.parts import Keys
+from pinglow.archive.parts import PARTS, Keys, schema
 from pinglow.archive.plans import Keyed, Planner, Shard
 from pinglow.archive.settings import SETTINGS, Settings
 from pinglow.archive.units import Unit, key_of
@@ -69,12 +69,14 @@ def run_archive(
         on_progress: Called after each unit.
 
     Raises:
+        MissingExtraError: The library for Parquet is not installed.
         DataError: A source cannot be listed, the destination does not take what is written, or
             store or network fail again and again.
         OSError: The disk of the destination does not take what is written.
     """
+    schema()  # says now if its library is not installed
     place = out.below(settings.name)
-    place.tidy()
+    place.below(PARTS).tidy()
     place.write(SETTINGS, json.dumps(settings.describe(), indent=1).encode())
     keys = Keys(place)
     progress = Progress()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ class Status:
         done: Of these, units with a part.
         broken: Of these, units some of whose frames could not be read.
         parts: Parts that are there, those of files that were changed or are gone included.
+        bytes: Of all parts.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Status:
     done: int
     broken: int
     parts: int
+    bytes: int
 
     @property
     def missing(self) -> int:
@@ -40,15 +43,23 @@ class Status:
         return self.planned - self.done
 
 
-def find_results(place: Place) -> list[str]:
+def list_results(place: Place) -> list[str]:
     """The folders of results in a destination, one for each model and its options.
 
     Raises:
-        DataError: There is none.
+        PlaceError: It cannot be listed.
     """
-    names = sorted(
-        name for name in place.names() if not name.startswith(".") and _is_results(place, name)
-    )
+    names = (name for name in place.names() if not name.startswith("."))
+    return sorted(name for name in names if SETTINGS in place.below(name).names())
+
+
+def find_results(place: Place) -> list[str]:
+    """`list_results` of what is an archive.
+
+    Raises:
+        DataError: It is none.
+    """
+    names = list_results(place)
     if not names:
         raise DataError(f"{place} is no archive: name the --out of `pinglow archive run`")
     return names
@@ -80,13 +91,16 @@ def measure(place: Place, name: str) -> Status:
     """
     results = place.below(name)
     keys = Keys(results)
-    states = [0, 0, 0]
-    for key, _ in read_units(results):
-        state = keys.state(key)
-        states[0] += 1
-        states[1] += state is not None
-        states[2] += state == "broken"
-    return Status(name, json.loads(results.read(SETTINGS)), *states, keys.count())
+    states = Counter(keys.state(key) for key, _ in read_units(results))
+    return Status(
+        name=name,
+        settings=json.loads(results.read(SETTINGS)),
+        planned=states.total(),
+        done=states["whole"] + states["broken"],
+        broken=states["broken"],
+        parts=keys.count(),
+        bytes=keys.bytes,
+    )
 
 
 def list_missing(place: Place) -> Iterator[str]:
@@ -95,7 +109,3 @@ def list_missing(place: Place) -> Iterator[str]:
     for key, unit in read_units(place):
         if keys.state(key) is None:
             yield unit.uri
-
-
-def _is_results(place: Place, name: str) -> bool:
-    return SETTINGS in place.below(name).names()

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import PurePath
 from typing import Final
 
 from pinglow.archive.frames import ClipFile
 from pinglow.archive.listing import Found, ahead
-from pinglow.errors import FrameError
+from pinglow.errors import FrameError, MissingExtraError
 from pinglow.io.places import PlaceError
 from pinglow.io.video import probe_video
 
@@ -57,22 +58,31 @@ def key_of(unit: Unit, model_digest: str, options: str) -> str:
 
 def make_units(files: Iterable[Found]) -> Iterator[Unit]:
     """The units of files, in their order; long clips are opened to learn how long they are."""
-    for units in ahead(_split, files, _PROBED):
-        yield from units
+    for is_long, alike in groupby(files, _is_long):
+        if is_long:
+            for slices in ahead(_slice, alike, _PROBED):
+                yield from slices
+        else:
+            yield from map(_whole, alike)
 
 
-def _split(file: Found) -> list[Unit]:
-    whole = Unit(file.uri, file.mark, size=file.size)
-    if (file.size or 0) < _LONG or PurePath(file.uri).suffix.lower() not in _SLICED:
-        return [whole]
+def _is_long(file: Found) -> bool:
+    """Whether a file may be a long clip that can be sliced."""
+    return (file.size or 0) >= _LONG and PurePath(file.uri).suffix.lower() in _SLICED
+
+
+def _whole(file: Found) -> Unit:
+    return Unit(file.uri, file.mark, size=file.size)
+
+
+def _slice(file: Found) -> list[Unit]:
     try:
         frames = probe_video(ClipFile(file.uri)).frames
-    except (FrameError, PlaceError):  # reading it says why
-        return [whole]
-    starts = list(range(0, max(1, (frames or 1) - SLICE // 2), SLICE))
+    except (FrameError, MissingExtraError, PlaceError):  # reading it says why
+        return [_whole(file)]
     # The number of frames may be an estimate: the last slice has the rest, whatever it is.
-    ends = [*starts[1:], None]
+    starts = range(0, max(1, (frames or 1) - SLICE // 2), SLICE)
     return [
         Unit(file.uri, file.mark, start, end, file.size)
-        for start, end in zip(starts, ends, strict=True)
+        for start, end in zip(starts, [*starts[1:], None], strict=True)
     ]

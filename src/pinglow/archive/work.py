@@ -17,7 +17,7 @@ from pinglow.archive.frames import UnitFrame, load, name_of, read_frames
 from pinglow.archive.parts import Rows, remove_broken, write_part
 from pinglow.archive.plans import Keyed
 from pinglow.archive.units import Unit
-from pinglow.errors import FrameError
+from pinglow.errors import FrameError, MissingExtraError
 from pinglow.inference.pipeline import find_each
 from pinglow.inference.predictor import Predictor
 from pinglow.io.places import Place, PlaceError
@@ -31,6 +31,7 @@ READERS: Final = 8
 UNITS: Final = 16
 """Units that are fetched, predicted or written at a time."""
 
+_WRITERS: Final = 4  # threads; each waits until the disk has its part
 _FRAMES: Final = 32  # that wait for the network
 _TOLD: Final = 20  # broken frames of a unit that its outcome tells of
 
@@ -77,9 +78,9 @@ class _Job:
         name = name_of(self.unit.uri)
         return Outcome(self.key, name, rows.frames, rows.targets, len(rows.broken), reasons)
 
-    def fail(self, error: Exception) -> Outcome:
-        gone = isinstance(error, PlaceError) and error.again
-        return Outcome(self.key, name_of(self.unit.uri), failure=str(error), unreachable=gone)
+    def fail(self, reason: str, unreachable: bool = False) -> Outcome:
+        name = name_of(self.unit.uri)
+        return Outcome(self.key, name, failure=reason, unreachable=unreachable)
 
 
 _Event = tuple[_Job, UnitFrame] | _Job | Outcome | int | BaseException
@@ -109,7 +110,6 @@ def work_on(
     Raises:
         PlaceError: The destination does not take a part.
         OSError: The same, of a local disk.
-        MissingExtraError: A package that a source needs is not installed.
     """
     line = _Line(predictor, place, retry)
     try:
@@ -128,7 +128,7 @@ class _Line:
         self._slots = threading.Semaphore(UNITS)
         self._stopped = False
         self._readers = ThreadPoolExecutor(READERS)
-        self._writer = ThreadPoolExecutor(1)
+        self._writers = ThreadPoolExecutor(_WRITERS)
 
     def run(self, units: Iterable[Keyed]) -> Iterator[Outcome]:
         threading.Thread(target=self._take, args=(units,), daemon=True).start()
@@ -139,14 +139,14 @@ class _Line:
             if isinstance(event, tuple):
                 event = self._predict(event)
             if isinstance(event, _Job):
-                self._writer.submit(self._write, event)
+                self._writers.submit(self._write, event)
             elif isinstance(event, Outcome):
                 ended += 1
                 self._slots.release()
                 yield event
             elif isinstance(event, int):
                 given = event
-            elif event is not None:
+            elif isinstance(event, BaseException):
                 raise event
 
     def stop(self) -> None:
@@ -155,7 +155,7 @@ class _Line:
         self._room.release(UNITS)
         self._slots.release(UNITS)
         self._readers.shutdown(cancel_futures=True)
-        self._writer.shutdown(cancel_futures=True)
+        self._writers.shutdown(cancel_futures=True)
 
     def _take(self, units: Iterable[Keyed]) -> None:
         """Give units to the readers as others are done."""
@@ -178,8 +178,12 @@ class _Line:
                 if self._stopped:
                     return
                 self._events.put((job, frame))
-        except PlaceError as error:
-            self._events.put(job.fail(error))
+        except (PlaceError, MissingExtraError) as error:
+            self._events.put(job.fail(str(error), isinstance(error, PlaceError) and error.again))
+            return
+        except MemoryError:
+            name = name_of(job.unit.uri)
+            self._events.put(job.fail(f"{name} does not fit into memory: use fewer --workers"))
             return
         except FrameError as error:
             job.rows.add_broken(name_of(job.unit.uri), 0, None, str(error))
@@ -191,22 +195,20 @@ class _Line:
     def _predict(self, event: tuple[_Job, UnitFrame]) -> _Event | None:
         """Predict a frame, on a card with those that are ready; the event that came after them."""
         predictor = self._predictor
-        together = isinstance(predictor, Predictor)
-        batch, pixels, after = [], 0, None
-        following: _Event | None = event
-        while isinstance(following, tuple):
-            batch.append(following)
-            if not together:
-                break
-            pixels += predictor.input_pixels(following[1].counts)
-            if pixels >= predictor.batch_pixels:
-                break
-            try:
-                following = self._events.get_nowait()
-            except queue.Empty:
-                break
-        else:
-            after = following
+        batch, pixels = [event], 0
+        after: _Event | None = None
+        if isinstance(predictor, Predictor):  # a detector takes one at a time
+            pixels = predictor.input_pixels(event[1].counts)
+            while pixels < predictor.batch_pixels:
+                try:
+                    after = self._events.get_nowait()
+                except queue.Empty:
+                    break
+                if not isinstance(after, tuple):
+                    break
+                batch.append(after)
+                pixels += predictor.input_pixels(after[1].counts)
+                after = None
         found = find_each(
             predictor, [f.counts for _, f in batch if not isinstance(f.counts, FrameError)]
         )

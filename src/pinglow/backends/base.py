@@ -60,7 +60,7 @@ class Backend(ABC):
     def gates(self, images: FloatArray) -> FloatArray:
         """The channel attention of images (N, 1, H, W): (N, G) in [0, 1]."""
 
-    def make_repeatable(self) -> None:
+    def make_repeatable(self) -> None:  # noqa: B027 - most backends have nothing to do
         """Answer equal images equally to the last bit from now on, whatever came before them.
 
         For results that several processes make; it costs time where frames are of many sizes.

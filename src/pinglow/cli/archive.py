@@ -121,6 +121,7 @@ def run(
     from pinglow.archive.plans import Shard
     from pinglow.archive.run import run_archive
     from pinglow.archive.settings import make_settings
+    from pinglow.archive.status import list_results
     from pinglow.io.places import open_place
 
     if gpus and ray is None:
@@ -141,6 +142,13 @@ def run(
         from pinglow.archive.ray import run_on_ray
 
         runner = partial(run_on_ray, address=ray, workers=workers, gpus=gpus)
+    others = [name for name in list_results(place) if name != settings.name]
+    if others:
+        echo(
+            f"note: {place} also has results of another model or other options "
+            f"({', '.join(others)}); these go into {settings.name}",
+            err=True,
+        )
     begin = time.perf_counter()
     try:
         with _progress() as tell:
@@ -176,14 +184,15 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
 
     begin = said = time.monotonic()
 
-    with frame_progress() as bar:
+    with frame_progress("files and slices") as bar:
         task = bar.add_task("", total=None)
 
         def tell(progress: Progress) -> None:
             nonlocal said
             done = progress.done + progress.before + progress.failed
-            bar.update(task, total=progress.total, completed=done)
             now = time.monotonic()
+            rate = f"{progress.frames / (now - begin):.1f} frames a second"
+            bar.update(task, total=progress.total, completed=done, description=rate)
             if bar.disable and now - said >= _SAID_EVERY:
                 said = now
                 echo(_describe(progress, now - begin), err=True)
@@ -221,7 +230,7 @@ def merge(
     check_output_folder("--out", out)
     opened = open_place(place)
     name = choose_results(opened, results)
-    with frame_progress() as bar:
+    with frame_progress("files and slices") as bar:
         task = bar.add_task("", total=None)
         merged = merge_parts(opened.below(name), out, lambda done: bar.update(task, completed=done))
     echo(
@@ -274,7 +283,7 @@ def status(
         echo(
             f"{each.name}: {each.done:,} of {each.planned:,} files and slices done, "
             f"{each.missing:,} missing, {each.broken:,} with frames that could not be read; "
-            f"{options}"
+            f"{each.bytes / 2**20:,.1f} MB; {options}"
         )
         if each.parts > each.done:
             echo(f"  {each.parts - each.done:,} parts are of files that changed or were not named")

@@ -8,8 +8,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def frame_progress() -> Progress:
-    """Frames done and time left on stderr; nothing where stderr is not a terminal."""
+def frame_progress(what: str = "frames") -> Progress:
+    """Frames done and time left on stderr; nothing where stderr is not a terminal.
+
+    Args:
+        what: Is counted, in the place of frames.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from pinglow.console import Console
@@ -18,7 +22,7 @@ def frame_progress() -> Progress:
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
-        "frames, time left",
+        f"{what}, time left",
         TimeRemainingColumn(),
         "{task.description}",
         console=console,

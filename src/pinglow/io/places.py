@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
@@ -244,11 +244,21 @@ class Place:
         Raises:
             PlaceError: It cannot be listed.
         """
+        return (name for name, _ in self.entries(folder))
+
+    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """`names`, each with its size in bytes; that of a folder says nothing.
+
+        Raises:
+            PlaceError: It cannot be listed.
+        """
         with reaching(f"{self}/{folder}", "listed"):
             try:
                 with os.scandir(Path(self.root, folder)) as entries:
-                    yield from (entry.name for entry in entries)
-            except FileNotFoundError:
+                    for entry in entries:
+                        with suppress(FileNotFoundError):  # renamed meanwhile
+                            yield entry.name, entry.stat().st_size
+            except (FileNotFoundError, NotADirectoryError):
                 return
 
     def read(self, name: str) -> bytes:
@@ -290,13 +300,13 @@ class Place:
 class StorePlace(Place):
     """A folder for results in an object store; the root is its address."""
 
-    def names(self, folder: str = "") -> Iterator[str]:
+    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """See `Place`."""
         system, path = file_system(f"{self.root.rstrip('/')}/{folder}".rstrip("/"))
         with reaching(f"{self}/{folder}", "listed"):
             try:
                 for entry in list_folder(system, path):
-                    yield entry["name"].rstrip("/").rpartition("/")[2]
+                    yield entry["name"].rstrip("/").rpartition("/")[2], int(entry["size"] or 0)
             except FileNotFoundError:
                 return
 
