@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import importlib.util
 import io
 import json
@@ -151,20 +152,17 @@ class Tab:
         if "Failed to load resource" not in message.text:  # which an error status is
             self.faults.append(message.text)
 
-    def open(self, *paths: Path) -> None:
-        self.tab.locator("#files").set_input_files(list(paths))
-        self.wait("#stop", hidden=True)
-
-    def wait(
-        self, where: str, text: str | re.Pattern[str] | None = None, hidden: bool = False
-    ) -> None:
+    def open(self, *paths: Path, seconds: float = 15) -> None:
         from playwright.sync_api import expect
 
-        if hidden:
-            expect(self.tab.locator("#stage")).to_be_visible()
-            expect(self.tab.locator(where)).to_be_hidden()
-        else:
-            expect(self.tab.locator(where)).to_have_text(text or "")
+        self.tab.locator("#files").set_input_files(list(paths))
+        expect(self.tab.locator("#stage")).to_be_visible()
+        expect(self.tab.locator("#stop")).to_be_hidden(timeout=1000 * seconds)
+
+    def wait(self, where: str, text: str | re.Pattern[str]) -> None:
+        from playwright.sync_api import expect
+
+        expect(self.tab.locator(where)).to_have_text(text)
 
     def text(self, where: str) -> str:
         return str(self.tab.locator(where).inner_text())
@@ -275,7 +273,7 @@ def test_frames_are_looked_through(
     page.wait("#title", "a2.tif")
     page.tab.locator("#canvas").focus()
     page.tab.keyboard.press("ArrowDown")
-    assert page.tab.locator("#targets tr[aria-current=true]").count() == 1
+    page.tab.locator("#targets tr[aria-current=true]").wait_for()
     near = page.text("#zoom")
     page.tab.keyboard.press("-")
     assert page.text("#zoom") != near
@@ -296,11 +294,19 @@ def test_frames_are_looked_through(
     assert page.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def round_scores(table: str) -> list[list[str]]:
+    """The rows of a table; threads add up in another order each time."""
+    rows = list(csv.reader(table.splitlines()))
+    for row in rows[1:]:
+        row[9] = f"{float(row[9]):.6f}"
+    return rows
+
+
 def test_downloads_are_what_the_command_writes(
     open_tab: Callable[..., Tab], address: str, predictor: Predictor, tmp_path: Path
 ) -> None:
     names = "a.tif", 'b, "two".tif', "c.tif"
-    spots = [(40, 30), (100, 70)], [], [(64, 48)]
+    spots = [(40, 30), (100, 70)], [(64, 48)], []
     with open_sinks(["csv", "jsonl", "coco"], tmp_path / "out") as sinks:
         for name, places in zip(names, spots, strict=True):
             counts = make_counts(*places)
@@ -314,12 +320,15 @@ def test_downloads_are_what_the_command_writes(
     page = open_tab(address)
     page.open(*(tmp_path / name for name in names))
     expected = tmp_path / "out"
-    assert page.download("CSV") == (expected / "targets.csv").read_text()
+    theirs = (expected / "targets.csv").read_text()
+    assert round_scores(page.download("CSV")) == round_scores(theirs)
     lines = [json.loads(line) for line in page.download("JSON lines").splitlines()]
     theirs = [json.loads(line) for line in (expected / "targets.jsonl").read_text().splitlines()]
     assert sum(len(line["targets"]) for line in lines) >= 3
     for line in (*lines, *theirs):
         line.pop("name")  # which a job makes unique and free of odd letters
+        for target in line["targets"]:
+            target["score"] = round(target["score"], 6)
     assert lines == theirs
     coco, their = (
         json.loads(page.download("COCO")),
@@ -327,6 +336,8 @@ def test_downloads_are_what_the_command_writes(
     )
     for image in (*coco["images"], *their["images"]):
         image.pop("name")
+    for annotation in (*coco["annotations"], *their["annotations"]):
+        annotation["score"] = round(annotation["score"], 6)
     assert coco == their
 
 
@@ -393,7 +404,6 @@ def test_a_folder_is_dropped(open_tab: Callable[..., Tab], address: str, folder:
     data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
         browser.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 400, "data": data})
-    page.wait("#stop", hidden=True)
     page.wait("#status", "3 frames, 1 cannot be used")  # notes.txt is no frame
     assert page.text("#title") == "flight/a2.tif"
 
@@ -442,20 +452,20 @@ def test_the_token_is_asked_for_once(
 def test_hundreds_of_frames_two_at_a_time(
     open_tab: Callable[..., Tab], address: str, pool: InlinePool, tmp_path: Path
 ) -> None:
-    paths = [tmp_path / f"{number}.png" for number in range(300)]
+    paths = [tmp_path / f"{number}.png" for number in range(150)]
     for path in paths:
         path.write_bytes(b"no picture")
-    for path in paths[::60]:
+    for path in paths[::30]:
         Image.fromarray(np.full((40, 40), 100, np.uint8)).save(path)
     page = open_tab(address)
     pool.most_at_once = 0
     page.open(*paths)
-    page.wait("#status", "300 frames, 295 cannot be used")
+    page.wait("#status", "150 frames, 145 cannot be used")
     assert pool.most_at_once == 2
     assert page.tab.locator("#frames li").count() < 20
     page.tab.locator("#scroll").evaluate("(scroll) => { scroll.scrollTop = 1e6; }")
-    page.tab.get_by_role("button", name="299.png").click()
-    assert page.text("#title") == "299.png"
+    page.tab.get_by_role("button", name="149.png").click()
+    assert page.text("#title") == "149.png"
 
 
 def make_flight(pages: int) -> list[np.ndarray]:
@@ -468,7 +478,7 @@ def test_a_file_of_many_pages_is_a_job_with_tracks(
     path = tmp_path / "flight.tif"
     tifffile.imwrite(path, np.stack(make_flight(6)), photometric="minisblack")
     page = open_tab(address)
-    page.open(path)
+    page.open(path, seconds=60)
     page.wait("#status", "6 frames")
     assert page.tab.locator("#chart .track").count() == 2
     rows = page.tab.get_by_role("table", name="Tracks").get_by_role("row").all_inner_texts()
