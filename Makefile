@@ -47,12 +47,16 @@ demo: $(CORE_READY)
 	@echo "More: right and wrong beside each other in demo-out/panels, the video demo-out/clip/overlays/clip_overlay.mp4,"
 	@echo "      the tables demo-out/targets.csv and demo-out/clip/targets.jsonl."
 
-# A file of tests at a time on each of two cores: threads of their own would only wait for each other.
+# A process on each of two cores: threads of their own would only wait for each other. One that is done
+# takes over half of what the other has left. Many tests start processes, which read compiled modules.
+TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
+IN_TWO := -n 2 --dist worksteal
+
 test: $(READY) test-core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(TEST) $(BIN)/python -m pytest $(IN_TWO)
 
 test-core: $(CORE_READY)
-	$(CORE)/python -m pytest tests/core
+	$(TEST) $(CORE)/python -m pytest tests/core $(IN_TWO)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -117,8 +121,8 @@ $(CORE_READY): pyproject.toml
 	$(PYTHON) -m venv .venv-core
 	# uv installs several times as fast.
 	$(CORE)/pip install --quiet uv
-	$(CORE)/uv pip install --quiet --python .venv-core --editable '.[video]' pytest \
-	  || $(CORE)/pip install --quiet --editable '.[video]' pytest
+	$(CORE)/uv pip install --quiet --python .venv-core --editable '.[video]' pytest pytest-xdist \
+	  || $(CORE)/pip install --quiet --editable '.[video]' pytest pytest-xdist
 	touch $@
 
 clean:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from siege.load import Client, Sample, at_once, at_rate, percentiles, rate_of
 from siege.service import Service, make_frames, report
 
-TOGETHER = 16  # requests on their way at once, when all that fits is asked for
+TOGETHER = 6  # requests on their way at once, so that the service never waits
 TURNS = 9
 SHARE = 0.9
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import importlib.util
 import os
@@ -25,6 +26,12 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_finish() -> None:
+    """Let collecting garbage pass over all modules: they take a third of a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -63,6 +70,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what a run draws: it takes longer than a tiny run, and is tested elsewhere."""
+    monkeypatch.setattr("pinglow.training.run.draw_curves", lambda run, figure: None)
+    monkeypatch.setattr("pinglow.training.run.draw_validation", lambda task, frames, path: None)
 
 
 @pytest.fixture(scope="session")

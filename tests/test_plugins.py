@@ -65,7 +65,7 @@ def make_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recip
 
 
 def test_a_network_and_a_loss_train_export_and_predict(
-    make_recipe: Callable[..., Recipe], tmp_path: Path
+    make_recipe: Callable[..., Recipe], no_curves: None, tmp_path: Path
 ) -> None:
     recipe = make_recipe()
     task = train(recipe, tmp_path / "run", progress=False)

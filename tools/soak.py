@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from soak_command import LONGEST, Outcome, run_command
 
@@ -90,8 +91,8 @@ TASKS = [
     ),
     Task(
         "export",
-        "export pinglow-fast --format openvino --out OUT/e",
-        ["export pinglow-fast --format openvino --out OUT/e"],
+        "export IN/tiny.safetensors --format onnx --out OUT/e",
+        ["export IN/tiny.safetensors --format onnx --out OUT/e"],
         "e",
     ),
     Task(
@@ -344,7 +345,12 @@ def prepare(given: Path) -> None:
     """Import what commands need, run nothing that starts threads, and write what they read."""
     import importlib
 
+    import torch
+
     from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
+    from pinglow.models.card import ModelCard
+    from pinglow.models.registry import build_network
+    from pinglow.models.weights import save_model
 
     for module in ("cli.main", "study.run", "study.jobs", "training.fit", "inference.pipeline"):
         importlib.import_module(f"pinglow.{module}")
@@ -352,8 +358,32 @@ def prepare(given: Path) -> None:
         importlib.import_module(module)
     spec = SceneSpec(width=64, height=64, targets=(1, 2), snr=(20, 30))
     write_dataset(given / "scenes", 14, spec, kinds=("gradient",))
+    config = {"type": "PinwheelUNet", "widths": [4, 8], "depths": [1, 1]}
+    torch.manual_seed(0)
+    card = ModelCard(name="tiny", network=config, parameters=1)
+    save_model(given / "tiny.safetensors", build_network(config), card)
+    trace_once(given / "tiny.safetensors")
     (given / "recipe.toml").write_text(RECIPE.replace("ROOT", str(given)))
     (given / "study.toml").write_text(STUDY)
+
+
+def trace_once(weights: Path) -> None:
+    """Give all exports the graph of these weights: to trace it takes many seconds and no file."""
+    import onnx
+
+    from pinglow.models import conversion
+    from pinglow.models.weights import load_network
+
+    trace = conversion._trace
+    kept: list[bytes] = []
+
+    def keep(*given: Any) -> Any:
+        kept.append(trace(*given).SerializeToString())
+        return onnx.load_from_string(kept[0])
+
+    conversion._trace = keep
+    conversion.convert_to_onnx(*load_network(weights))
+    conversion._trace = lambda *_: onnx.load_from_string(kept[0])
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -16,9 +14,6 @@ from pathlib import Path
 
 LONGEST = 600
 """Seconds that a command may take."""
-
-FRESH = ("export",)
-"""Commands that run in a fresh process, not in a fork: converters have threads of their own."""
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
 
@@ -55,15 +50,9 @@ def run_command(
     told, counted = os.pipe(), os.pipe()
     for _, end in (told, counted):
         fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 2**20)
-    if arguments[0] in FRESH:
-        given = json.dumps([arguments, str(folder), told[1], counted[1], kill_at, largest])
-        child = subprocess.Popen(
-            [sys.executable, __file__, given], pass_fds=(told[1], counted[1])
-        ).pid
-    else:
-        child = os.fork()
-        if child == 0:
-            _be_command(arguments, folder, told[1], counted[1], kill_at, largest)
+    child = os.fork()
+    if child == 0:
+        _be_command(arguments, folder, told[1], counted[1], kill_at, largest)
     os.close(told[1])
     os.close(counted[1])
     code = _wait(child, kill_after)
@@ -75,7 +64,7 @@ def run_command(
 
 def _be_command(
     arguments: list[str],
-    folder: Path | str,
+    folder: Path,
     told: int,
     counted: int,
     kill_at: int | None,
@@ -102,7 +91,7 @@ def _be_command(
         os._exit(code)
 
 
-def _count_changes(folder: Path | str, counted: int, kill_at: int | None) -> None:
+def _count_changes(folder: Path, counted: int, kill_at: int | None) -> None:
     """See each change of a file in the folder, before it is made."""
     start = str(folder)
     seen = 0
@@ -138,7 +127,3 @@ def _wait(child: int, kill_after: float | None) -> int:
             os.waitpid(child, 0)
             return -signal.SIGALRM if spent > LONGEST else -signal.SIGKILL
         time.sleep(0.002)
-
-
-if __name__ == "__main__":
-    _be_command(*json.loads(sys.argv[1]))

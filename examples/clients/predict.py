@@ -26,6 +26,7 @@ TRIES = 5
 
 
 def main() -> int:
+    """Send what the command line names; the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

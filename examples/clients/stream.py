@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+PATIENCE = 30  # seconds for the last answers
+
 
 async def main() -> None:
+    """Send frames and print answers, at the same time."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,17 +34,19 @@ async def main() -> None:
     protocols = [Subprotocol(f"bearer.{token}")] if token else None
     address = f"{arguments.address}/v1/streams?rate={arguments.rate:g}"
     async with connect(address, subprotocols=protocols) as stream:
-        printing = asyncio.create_task(print_answers(stream))
+        printing = asyncio.create_task(print_answers(stream, len(arguments.frames) - 1))
         for path in arguments.frames:
             await stream.send(path.read_bytes())
             await asyncio.sleep(1 / arguments.rate)
-        await asyncio.wait({printing}, timeout=2)  # for the last answers
-        printing.cancel()
+        await asyncio.wait_for(printing, PATIENCE)
 
 
-async def print_answers(stream: ClientConnection) -> None:
+async def print_answers(stream: ClientConnection, last: int) -> None:
+    """Print what is found, until the last frame is answered; it is never left out."""
     async for line in stream:
         print(str(line).strip(), flush=True)
+        if json.loads(line)["frame"] == last:
+            return
 
 
 if __name__ == "__main__":

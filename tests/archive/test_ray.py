@@ -20,7 +20,8 @@ from pinglow.archive.ray import run_on_ray
 from pinglow.archive.run import run_archive
 from pinglow.archive.settings import make_settings
 from pinglow.archive.units import Unit
-from pinglow.errors import MissingExtraError
+from pinglow.cli.archive import run
+from pinglow.errors import MissingExtraError, OptionError
 from pinglow.io.places import open_place
 
 
@@ -74,7 +75,7 @@ def test_a_cluster_does_what_one_process_does_and_listens_on_loopback(
     pytest.importorskip("ray.data", reason="needs Ray: pip install '.[ray]'")
     options = ["--backend", "onnxruntime", "--ray", "local", "--workers", "1"]
     command = ["archive", "run", str(frames), "--out", str(tmp_path / "two"), *options]
-    run = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "pinglow", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -82,21 +83,21 @@ def test_a_cluster_does_what_one_process_does_and_listens_on_loopback(
         start_new_session=True,
     )
     addresses: set[str] = set()
-    while run.poll() is None and not list(tmp_path.glob("two/*/parts/*/*")):
+    while process.poll() is None and not list(tmp_path.glob("two/*/parts/*/*")):
         time.sleep(0.1)
-    for pid in members(run.pid):
+    for pid in members(process.pid):
         try:
             addresses |= listens(pid)
         except OSError:
             continue
-    out, err = run.communicate(timeout=120)
-    assert run.returncode == 2, err
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, err
     assert "5 frames, 5 targets" in out
     assert "broken.png" in err
     assert "Warning" not in err
     assert addresses
     assert addresses <= LOOPBACK
-    assert not members(run.pid)
+    assert not members(process.pid)
 
     settings = make_settings("pinglow-fast", backend="onnxruntime")
     run_archive([str(frames)], settings, open_place(str(tmp_path / "one")))
@@ -139,3 +140,8 @@ def test_units_are_listed_as_windows_are_done(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_only_this_machine_is_bound_to_loopback(address: str, here: bool) -> None:
     assert runner._is_here(address) is here
+
+
+def test_a_share_of_a_card_is_for_a_cluster() -> None:
+    with pytest.raises(OptionError, match="--gpus-per-worker is for --ray"):
+        run(["frames"], "out", gpus=0.5)

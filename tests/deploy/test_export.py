@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.backends.opening import open_model
+from pinglow.backends.torch import TorchBackend
 from pinglow.data.synthetic.scenes import SceneSpec, write_dataset
 from pinglow.deploy import export
 from pinglow.deploy.export import check_parity, export_model
@@ -109,15 +111,13 @@ def test_int8_without_masks_is_measured_against_float32(
 def test_what_differs_is_refused_and_leaves_nothing(
     small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert = export.convert_to_onnx
-
-    def spoil(network: Any, card: Any) -> bytes:
-        network.fuse.bias.data += 0.01
-        return convert(network, card)
+    def other(network: Any) -> TorchBackend:
+        spoiled = copy.deepcopy(network)
+        spoiled.fuse.bias.data += 0.01
+        return TorchBackend(spoiled)
 
     (tmp_path / "model.onnx").write_text("the one of before")
-    monkeypatch.setattr(export, "convert_to_onnx", spoil)
-    monkeypatch.setattr(export, "TorchBackend", lambda network: open_model(small_model, "torch")[0])
+    monkeypatch.setattr(export, "TorchBackend", other)
     with pytest.raises(ModelError, match=r"differs from the original.*was not kept"):
         export_model(small_model, "onnx", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

@@ -188,7 +188,8 @@ def fault_of(words: list[str]) -> str | None:
             module, *words = words[words.index("-m") + 1 :]
             return fault_of(["pinglow", *words]) if module == "pinglow" else None
         script = ROOT / words[1]
-        known = script.is_file() or words[1].startswith("experiments/")
+        known = script.is_file() or (script / "__main__.py").is_file()
+        known = known or words[1].startswith("experiments/")
         return None if known else f"there is no {words[1]}"
     return fault_of_pinglow(words[1:])
 

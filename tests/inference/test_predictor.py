@@ -279,7 +279,7 @@ def fast() -> dict[int | None, Predictor]:
     kind=st.sampled_from(["cloud", "sea", "ground", "gradient"]),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_target_on_a_tiles_border_is_found_as_without_tiles(
     fast: dict[int | None, Predictor],
     y: int,

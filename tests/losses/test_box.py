@@ -205,7 +205,7 @@ def test_any_predicted_box_has_a_finite_loss_and_gradient(
 
 
 @each_loss
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     numbers=st.lists(st.floats(-300, 300, width=32), min_size=4, max_size=4),
     sides=st.tuples(st.floats(0, 50, width=32), st.floats(0, 50, width=32)),

@@ -44,11 +44,14 @@ class NoPool:
     async def close(self) -> None: ...
 
 
+def _make_app() -> Any:
+    return make_app(ServeSettings(max_job_mb=1), NoPool())  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     """Return a client of a service that takes jobs of a megabyte."""
-    app = make_app(ServeSettings(max_job_mb=1), NoPool())  # type: ignore[arg-type]
-    with TestClient(app, base_url="http://127.0.0.1") as client:
+    with TestClient(_make_app(), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -400,6 +403,15 @@ async def _last_of(job: Job) -> Any:
     return last
 
 
+def test_a_job_that_has_not_begun_can_be_ended(store: Any) -> None:
+    async def test(store: Store) -> None:
+        job = await store.add()
+        await store.jobs.cancel(job)
+        assert job.state.state == "canceled"
+
+    store(test)
+
+
 def test_those_that_have_ended_are_forgotten(store: Any) -> None:
     async def by_number(store: Store) -> None:
         store.release.set()
@@ -416,6 +428,18 @@ def test_those_that_have_ended_are_forgotten(store: Any) -> None:
 
     store(by_number, kept=2)
     store(by_age, age=0.01)
+
+
+def test_a_service_without_a_place_for_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with TestClient(_make_app(), base_url="http://127.0.0.1") as client:
+        assert client.get("/healthz").status_code == 200
+        answer = client.post("/v1/jobs", content=b"x")
+        assert answer.status_code == 507
+        assert str(tmp_path) not in answer.text
 
 
 def test_the_folder_of_a_killed_service_is_removed(

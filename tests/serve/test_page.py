@@ -74,21 +74,20 @@ class InlinePool(Pool):
     async def start(self) -> None:
         pass
 
-    async def submit(self, task: Task) -> Answer:
-        self.asked.append(task)
+    async def close(self) -> None: ...
+
+    async def submit_all(self, tasks: Sequence[Task]) -> list[Answer]:
+        self.asked += tasks
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            return await asyncio.to_thread(self._answer, task)
+            return await asyncio.to_thread(self._answer, tasks)
         finally:
             self.at_once -= 1
 
-    async def submit_all(self, tasks: Sequence[Task]) -> list[Answer]:
-        return list(await asyncio.gather(*map(self.submit, tasks)))
-
-    def _answer(self, task: Task) -> Answer:
+    def _answer(self, tasks: Sequence[Task]) -> list[Answer]:
         with self._lock:
-            return answer_all(self._predictor, [task], 2**24)[0]
+            return answer_all(self._predictor, tasks, 2**24)
 
 
 @contextlib.contextmanager
@@ -125,7 +124,7 @@ def browser() -> Iterator[Any]:
         pytest.skip("needs a browser: pip install playwright, apt-get install chromium")
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=15_000)
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -274,6 +273,7 @@ def test_frames_are_looked_through(
     page.tab.keyboard.press("ArrowLeft")
     page.tab.keyboard.press("ArrowLeft")
     page.wait("#title", "a2.tif")
+    page.tab.locator("#canvas").focus()
     page.tab.keyboard.press("ArrowDown")
     assert page.tab.locator("#targets tr[aria-current=true]").count() == 1
     near = page.text("#zoom")
@@ -456,3 +456,78 @@ def test_hundreds_of_frames_two_at_a_time(
     page.tab.locator("#scroll").evaluate("(scroll) => { scroll.scrollTop = 1e6; }")
     page.tab.get_by_role("button", name="299.png").click()
     assert page.text("#title") == "299.png"
+
+
+def make_flight(pages: int) -> list[np.ndarray]:
+    return [make_counts((20 + 2 * n, 30), (100 - 2 * n, 70), seed=n) for n in range(pages)]
+
+
+def test_a_file_of_many_pages_is_a_job_with_tracks(
+    open_tab: Callable[..., Tab], address: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "flight.tif"
+    tifffile.imwrite(path, np.stack(make_flight(6)), photometric="minisblack")
+    page = open_tab(address)
+    page.open(path)
+    page.wait("#status", "6 frames")
+    assert page.tab.locator("#chart .track").count() == 2
+    rows = page.tab.get_by_role("table", name="Tracks").get_by_role("row").all_inner_texts()
+    assert [row.split()[0] for row in rows] == ["Track", "#1", "#2"]
+    job = httpx.get(f"{address}v1/jobs").json()["jobs"][-1]
+    theirs = httpx.get(f"{address}v1/jobs/{job['id']}/results/targets.jsonl").text
+    mine = page.download("JSON lines")
+    assert [json.loads(line) for line in mine.splitlines()] == [
+        json.loads(line) for line in theirs.splitlines()
+    ]
+    coco = json.loads(page.download("COCO"))
+    assert [image["file_name"] for image in coco["images"]][1] == "flight.tif#1"
+    assert {annotation.get("track_id") for annotation in coco["annotations"]} == {None, 1, 2}
+    assert all(annotation["segmentation"] for annotation in coco["annotations"])
+    page.tab.get_by_role("button", name="Track 2: show its best frame").click()
+    page.tab.mouse.move(*page.point(64, 48))
+    assert page.text("#readout").endswith("of 255")
+    assert page.tab.locator("#floor").is_hidden()
+    page.tab.get_by_label("Minimum score").focus()
+    page.tab.keyboard.press("Home")
+    page.wait("#floor-text", re.compile("This was searched above"))
+    page.tab.get_by_role("button", name="Search again").click()
+    page.wait("#detail", re.compile("queued|started|of 6"))
+    page.tab.get_by_role("button", name="Stop").click()
+    page.wait("#status", "1 frame, 1 stopped")
+    for _ in range(100):
+        states = [each["state"] for each in httpx.get(f"{address}v1/jobs").json()["jobs"]]
+        if states == ["canceled"]:
+            break
+        page.tab.wait_for_timeout(50)
+    assert states == ["canceled"]
+
+
+def test_files_of_a_sequence_get_tracks(
+    open_tab: Callable[..., Tab], address: str, tmp_path: Path
+) -> None:
+    for number, counts in enumerate(make_flight(5)):
+        tifffile.imwrite(tmp_path / f"{number}.tif", counts)
+    page = open_tab(address)
+    page.tab.get_by_label("files are a sequence").check()
+    page.open(*tmp_path.iterdir())
+    page.wait("#status", "5 frames")
+    rows = [line.split(",") for line in page.download("CSV").splitlines()[1:]]
+    assert {row[0] for row in rows} == {f"{number}.tif" for number in range(5)}
+    assert {row[-1] for row in rows} == {"", "1", "2"}
+    assert all(row[-2] == "" for row in rows)  # stills have no times
+    assert page.tab.locator("#chart .track").count() == 2
+
+
+def test_a_camera_is_watched(open_tab: Callable[..., Tab], address: str) -> None:
+    page = open_tab(address)
+    camera = page.tab.get_by_role("button", name="Camera")
+    camera.click()
+    page.wait("#done", re.compile(r"[2-9]\d* frames, [\d.]+ a second"))
+    assert page.text("#status") == "The camera is watched"
+    camera.click()
+    assert camera.get_attribute("aria-pressed") == "false"
+    lines = [json.loads(line) for line in page.download("JSON lines").splitlines()]
+    assert [line["frame"] for line in lines] == list(range(len(lines)))
+    assert {(line["source"], line["width"], line["height"]) for line in lines} == {
+        ("camera", 640, 480)
+    }

@@ -54,6 +54,7 @@ class Workers:
         return _answer(200, {**line, "targets": [target]})
 
 
+_RAW = b"1,1,".ljust(8 * 6 * 2, b"x")
 _FAULTS = {
     b"busy": BusyError("64 frames wait already: try again in a second"),
     b"lost": LostError("the worker that had the frame died: send it again"),
@@ -66,9 +67,13 @@ def _answer(status: int, body: dict[str, Any]) -> Answer:
 
 
 class Still:
-    """A tracker that numbers nothing."""
+    """A tracker that numbers nothing, and keeps the frames that it is shown."""
 
-    def update(self, found: Any) -> list[None]:
+    def __init__(self) -> None:
+        self.frames: list[Any] = []
+
+    def update(self, found: Any, frame: Any = None) -> list[None]:
+        self.frames.append(frame)
         return [None] * len(found.targets)
 
 
@@ -174,14 +179,14 @@ def test_impossible_parameters_close_with_a_reason(query: str, words: str) -> No
 
 
 def test_a_stream_goes_on_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_make_tracker", lambda rate: Still())
-    pool = Workers()
+    monkeypatch.setattr(streams, "_make_tracker", lambda rate: tracker)
+    pool, tracker = Workers(), Still()
     app = _serve(pool, stream_idle=0.2, max_mb=0.001)
     service: Service = app.state.service
     query = "raw=8x6:gray16le&min_score=0.2&ignore=0,0,2,2&crop=0,0,4,4"
     with TestClient(app, base_url="http://127.0.0.1") as client:
         with client.websocket_connect(f"ws://127.0.0.1/v1/streams?{query}") as stream:
-            for content, detail in [(b"busy", "64 frames wait"), (b"lost", "died"), (b"1,1", "")]:
+            for content, detail in [(b"busy", "64 frames wait"), (b"lost", "died"), (_RAW, "")]:
                 stream.send_bytes(content)
                 assert detail in stream.receive_json().get("detail", "")
             assert service.streams == 1
@@ -189,6 +194,9 @@ def test_a_stream_goes_on_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
                 stream.receive_text()
             assert caught.value.code == 1001
             assert caught.value.reason == "no frame came for 0.2 seconds: open another stream"
+        assert [frame is None for frame in tracker.frames] == [True, True, False]
+        assert tracker.frames[2].shape == (6, 8)
+        assert tracker.frames[2].tobytes() == _RAW
         task = pool.tasks[-1]
         assert (task.shape, task.dtype, task.min_score) == ((6, 8), "<u2", 0.2)
         assert (task.ignore, task.crop) == (("0,0,2,2",), "0,0,4,4")
@@ -270,7 +278,7 @@ def test_the_end_of_the_service_answers_what_came() -> None:
 
 def test_only_the_best_of_very_many_targets_are_linked() -> None:
     class Counting(Still):
-        def update(self, found: Any) -> Any:
+        def update(self, found: Any, frame: Any = None) -> Any:
             assert found.targets[0].score == 0.9
             return range(1, len(found.targets) + 1)
 

@@ -183,7 +183,8 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (tensor(datatype="BYTES"), "datatype 'BYTES': send UINT8, "),
         (tensor(shape=[2]), "send [height, width] or [N, height, width]"),
         (tensor(shape=[1, -2]), "inputs.0.shape.1: "),
-        (tensor(shape=[2**30, 2**30, 2**30]), "send all numbers of the shape"),
+        (tensor(shape=[2**30, 2**30]), "send all numbers of the shape"),
+        (tensor(shape=[2**30, 1, 1]), "the batch has 1073741824 frames: send 4 at most"),
         (tensor(data=[1, 2, 3]), "frame has 3 bytes, and [1, 2] of UINT8 are 2"),
         (tensor(data=[1, 256]), "does not hold numbers of its datatype alone"),
         (tensor(data=[1, 2.5]), "does not hold numbers of its datatype alone"),
@@ -207,6 +208,16 @@ def test_wrong_requests_are_one_sentence(client: httpx.Client, request_: Any, me
     assert response.status_code == 400
     assert message in response.json()["error"]
     assert set(response.json()) == {"error", "request_id"}
+
+
+def test_its_schema_is_whole(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    described = document["paths"]["/v2/models/{name}/infer"]["post"]
+    body = described["requestBody"]["content"]["application/json"]["schema"]
+    assert "$ref" not in json.dumps(body)
+    assert body["properties"]["inputs"]["items"]["required"] == ["name", "shape", "datatype"]
+    refused = described["responses"]["503"]["content"]["application/json"]["schema"]
+    assert refused == {"$ref": "#/components/schemas/InferenceError"}
 
 
 def test_errors_have_the_shape_of_the_protocol(client: httpx.Client, pool: LocalPool) -> None:

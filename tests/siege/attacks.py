@@ -259,35 +259,37 @@ def multiparts() -> Iterator[Attack]:
         yield attack(kind, data)
 
 
-def tensors() -> Iterator[Attack]:
+def tensors(model: str = "pinglow-fast") -> Iterator[Attack]:
     """What the Open Inference Protocol can be sent."""
+    path = f"/v2/models/{model}/infer"
 
-    def attack(name: str, body: bytes, headers: dict[str, str] | None = None) -> Attack:
+    def attack(
+        name: str,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        allowed: frozenset[int] = REFUSED,
+    ) -> Attack:
         given = {"Content-Type": "application/json", **(headers or {})}
-        return Attack("tensor", name, once(request("POST", path, body, given)))
+        return Attack("tensor", name, once(request("POST", path, body, given)), allowed)
 
-    path = "/v2/models/pinglow-fast/infer"
     for opening, depth in itertools.product((b"[", b'{"a":', b'{"inputs":['), (1000, 300_000)):
         yield attack(f"{depth} x {opening.decode()}", opening * depth)
     yield attack("deep data", _infer(data="[" * 100_000 + "]" * 100_000))
-    for number in ("1e999", "NaN", "-Infinity", "9" * 5000, '"x"', "null", "true", "{}"):
-        yield attack(f"number {number[:9]}", _infer(data=f"[{number}]"))
-    shapes = (
-        "[-1,1,64,64]",
-        "[1e3]",
-        "[9999999,9999999]",
-        "[0,0]",
-        "[1,1,1,1,1,1,1,1]",
-        "[]",
-        "null",
-    )
-    shapes += (f"[{2**63},{2**63}]", '["a"]', "[1.5,2]", "[true,true]", f"[1,1,{2**32},{2**32}]")
+    numbers = ("1e999", "NaN", "-Infinity", "9" * 5000, '"x"', "null", "true", "{}", "-1", "1e38")
+    for number in numbers:
+        body = _infer(data=f"[{number},1,2,3]")
+        yield attack(f"number {number[:9]}", body, allowed=REFUSED | ACCEPTED)
+        body = _infer(data=f"[{number},1,2,3]", kind="UINT16")
+        yield attack(f"whole number {number[:9]}", body, allowed=REFUSED | ACCEPTED)
+    shapes = ("[-1,64,64]", "[1e3]", "[9999999,9999999]", "[0,0]", "[1,1,1,1,1,1,1,1]", "[]")
+    shapes += (f"[{2**63},{2**63}]", '["a"]', "[1.5,2]", "[true,true]", "null", "[4]", "{}")
+    shapes += (f"[1,{2**32},{2**32}]", f"[{2**62},2,2]", "[2,2,-1,-1]", "[1000000,2,2]")
     for shape in shapes:
         yield attack(f"shape {shape}", _infer(shape=shape))
-    for kind in ("BYTES", "FP64", "INT8", "OBJECT", "|O", "__class__", "", "fp32"):
+    for kind in ("BYTES", "INT8", "OBJECT", "|O", "__class__", "", "fp32", "<U99999999"):
         yield attack(f"datatype {kind}", _infer(kind=kind))
     head = (
-        b'{"inputs":[{"name":"image","datatype":"FP32","shape":[1,1,32,32],'
+        b'{"inputs":[{"name":"frame","datatype":"FP32","shape":[1,32,32],'
         b'"parameters":{"binary_data_size":%d}}]}'
     )
     name = "Inference-Header-Content-Length"
@@ -297,13 +299,22 @@ def tensors() -> Iterator[Attack]:
         yield attack(f"binary of {size}", content + bytes(64), sent)
     for length in ("-1", "999999", "x", "", "1e3", "9" * 50):
         yield attack(f"header length {length[:9]}", head % 4096 + bytes(4096), {name: length})
+    region = b'{"inputs":[{"name":"frame","datatype":"FP32","shape":[1,32,32],"parameters":'
+    region += b'{"shared_memory_region":"/dev/shm/x","shared_memory_byte_size":4096}}]}'
+    yield attack("shared memory", region)
+    for output in ('"../../x"', "1", "null", '{"name":"x"}', '{"name":"probability"}'):
+        body = _infer()[:-1] + b',"outputs":[' + b",".join([output.encode()] * 5000) + b"]}"
+        yield attack(f"5000 outputs {output}", body, allowed=REFUSED | ACCEPTED)
     yield attack("same keys", b'{"inputs":1,' * 1000)
     yield attack("bytes", bytes(range(256)) * 100)
     yield attack("10000 inputs", b'{"inputs":[' + b",".join([b"{}"] * 10_000) + b"]}")
+    long = f"/v2/models/{'m' * 5000}/versions/{'9' * 500}"
+    yield Attack("tensor", "long names", once(request("GET", long)))
+    yield Attack("tensor", "path as name", once(request("GET", "/v2/models/..%2f..%2fetc/ready")))
 
 
-def _infer(shape: str = "[1,1,2,2]", kind: str = "FP32", data: str = "[1,2,3]") -> bytes:
-    given = f'"name":"image","datatype":{json.dumps(kind)},"shape":{shape},"data":{data}'
+def _infer(shape: str = "[1,2,2]", kind: str = "FP32", data: str = "[1,2,3,4]") -> bytes:
+    given = f'"name":"frame","datatype":{json.dumps(kind)},"shape":{shape},"data":{data}'
     return f'{{"inputs":[{{{given}}}]}}'.encode()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from siege.load import Client, Sample, at_once, at_rate, describe, rate_of
-from siege.service import Service, Usage, drift, make_frames, report, watched
+from siege.service import Service, Usage, level, make_frames, report, watched
 
 FACTOR = 4.0  # times the capacity
 SHARE = 0.8  # of the capacity, that still comes out
@@ -51,7 +51,7 @@ def measure_capacity(service: Service, requests: Sequence[bytes], seconds: float
         client = Client(service.port)
         rates = []
         for turn in range(6):
-            samples = await at_once(client, requests, 16, seconds / 6)
+            samples = await at_once(client, requests, 8, seconds / 6)
             if any(sample.status != 200 for sample in samples):
                 raise SystemExit(f"requests are refused without need: {describe(samples)}")
             if turn:  # runtimes compile a shape after some frames
@@ -63,11 +63,12 @@ def measure_capacity(service: Service, requests: Sequence[bytes], seconds: float
 
 
 def tell_growth(seen: Sequence[Usage]) -> float:
-    """Print how memory went, a third after the other; how much the last lies above the second."""
+    """Print how memory went, a third of the time after the other; the last over the second one."""
     memory = [usage.memory / 2**20 for usage in seen]
-    thirds = ", ".join(f"{np.median(part):.1f}" for part in np.array_split(memory, 3))
-    grown = drift(memory)
-    print(f"memory, medians of each third: {thirds} MB; most {max(memory):.1f}; {grown:+.1%}")
+    thirds = [level(part) for part in np.array_split(memory, 3)]
+    grown = thirds[2] / thirds[1] - 1
+    told = ", ".join(f"{third:.1f}" for third in thirds)
+    print(f"memory in each third: {told} MB, {max(memory):.1f} at the most; {grown:+.1%}")
     return grown
 
 
@@ -96,8 +97,8 @@ def soak(seconds: float, model: str, rate: float) -> int:
     for name in ("files", "threads", "processes", "temporary"):
         before = [getattr(usage, name) for usage in seen[third : 2 * third]]
         after = [getattr(usage, name) for usage in seen[-third:]]
-        print(f"{name}: {np.median(before):.0f} before, {np.median(after):.0f} at the end")
-        promises[f"{name} are not more at the end"] = np.median(after) <= np.median(before) + 2
+        print(f"{name}: {level(before):.0f} before, {level(after):.0f} at the end")
+        promises[f"{name} are not more at the end"] = level(after) <= level(before) + 2
     return report(promises)
 
 

@@ -191,11 +191,9 @@ def watched(service: Service, every: float) -> Iterator[list[Usage]]:
         thread.join()
 
 
-def drift(values: Sequence[float]) -> float:
-    """How much the last third lies above the second one: the first is the warm-up."""
-    third = max(1, len(values) // 3)
-    middle, last = np.median(values[third : 2 * third]), np.median(values[-third:])
-    return float(last / middle - 1)
+def level(values: Sequence[float]) -> float:
+    """What something is most of the time, at the least: a quarter lies below. Jobs come and go."""
+    return float(np.percentile(values, 25))
 
 
 def report(promises: dict[str, bool]) -> int:

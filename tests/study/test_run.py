@@ -26,7 +26,7 @@ from pinglow.training.batches import TrainingBatches
 from pinglow.training.run import TrainingInterruptedError
 from pinglow.training.segmentation import SegmentationTask
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,19 @@ def run_and_list(study: Study, root: Path, tmp_path: Path, **options: Any) -> li
 
     run(study, root, tmp_path, on_start=note, **options)
     return started
+
+
+@pytest.fixture(scope="module")
+def made_once(one_thread: None, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    run(make_study(seeds=[0]), root, folder)
+    return folder
+
+
+@pytest.fixture
+def made(made_once: Path, tmp_path: Path) -> None:
+    """Put what the study of one seed leaves into the test's folder."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
 
 
 def stop_at(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,16 +144,16 @@ def test_a_runs_frames_are_let_go_before_the_next(root: Path, tmp_path: Path) ->
     assert held == [held[0]] * 3
 
 
+@pytest.mark.usefixtures("made")
 def test_done_runs_are_skipped(root: Path, tmp_path: Path) -> None:
-    run(make_study(seeds=[0]), root, tmp_path)
     assert run_and_list(make_study(), root, tmp_path) == ["x-1", "y-1"]
     assert len(rows(tmp_path)) == 4
 
 
 def test_a_study_that_was_stopped_goes_on_to_the_same_result(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, made_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(make_study(seeds=[0]), root, tmp_path / "whole")
+    whole = run(make_study(seeds=[0]), root, made_once)
     stop_at(6, monkeypatch)  # in the middle of the second run
     with pytest.raises(TrainingInterruptedError):
         run(make_study(seeds=[0]), root, tmp_path)
@@ -285,16 +298,16 @@ def test_a_retry_goes_on_with_what_another_process_has_begun(
     assert begun == [0, 1, 2, 3, 3]  # x-0 whole, what was left of y-0
 
 
+@pytest.mark.usefixtures("made")
 def test_results_outlive_a_kill_between_a_run_and_the_table(root: Path, tmp_path: Path) -> None:
-    run(make_study(seeds=[0]), root, tmp_path)
     (tmp_path / "out/results.csv").unlink()
     assert run_and_list(make_study(seeds=[0]), root, tmp_path) == []
     assert len(rows(tmp_path)) == 2
 
 
+@pytest.mark.usefixtures("made")
 def test_a_run_folder_that_is_torn_or_finished_is_made_anew(root: Path, tmp_path: Path) -> None:
     study = make_study(seeds=[0])
-    run(study, root, tmp_path)
     (tmp_path / "out/runs/x-0.json").unlink()  # killed after the last step
     (tmp_path / "out/runs/y-0.json").unlink()
     (tmp_path / "work/y-0/last.ckpt").write_bytes(b"torn")
@@ -343,8 +356,8 @@ def test_data_sets_are_compared_each_by_itself(root: Path, tmp_path: Path) -> No
         assert any(blue > 2 * red for red, _, blue in colors)
 
 
+@pytest.mark.usefixtures("made")
 def test_results_of_other_settings_are_refused(root: Path, tmp_path: Path) -> None:
-    run(make_study(seeds=[0]), root, tmp_path)
     changed = make_study(seeds=[0])
     changed.set["batch_size"] = 4
     with pytest.raises(RecipeError, match=r"holds x-0 of other settings.*x-0\.json"):
@@ -378,9 +391,11 @@ def test_a_report_of_failures_alone_says_why(root: Path, tmp_path: Path) -> None
         write_report(study, tmp_path / "out")
 
 
-def test_runs_made_at_a_time_are_those_made_one_after_the_other(root: Path, tmp_path: Path) -> None:
+def test_runs_made_at_a_time_are_those_made_one_after_the_other(
+    root: Path, made_once: Path, tmp_path: Path
+) -> None:
     study = make_study(seeds=[0])
-    one = run(study, root, tmp_path)
+    one = run(study, root, made_once)
     plan = plan_runs(study, root)
     started: list[str] = []
     several = run_jobs(

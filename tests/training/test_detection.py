@@ -25,43 +25,75 @@ from pinglow.training.fit import Machine, train
 from pinglow.training.recipe import Recipe
 from pinglow.training.recipe_file import load_recipe
 from pinglow.training.run import TrainingInterruptedError
+from pinglow.training.task import TrainingTask
 
 pytest.importorskip("ultralytics", reason="needs ultralytics: pip install '.[detect]'")
 
-pytestmark = pytest.mark.usefixtures("one_thread", "offline_detectors")
+pytestmark = pytest.mark.usefixtures("one_thread", "offline_detectors", "no_curves")
 
 Make = Callable[..., Recipe]
 
 
+def network_of(kind: str) -> dict[str, object]:
+    return {"type": kind, "gaussian": True, "box_loss": "diff"}
+
+
+@pytest.fixture(scope="module")
+def runs(
+    one_thread: None,
+    offline_detectors: None,
+    make_detector_recipe: Make,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[TrainingTask, Path]]:
+    """Return a whole run of each kind, and its folder."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = "pinglow train detect"
+    return {
+        kind: (
+            train(
+                make_detector_recipe(network=network_of(kind)),
+                folder / kind,
+                progress=False,
+                command=command,
+            ),
+            folder / kind,
+        )
+        for kind in ("retinanet-small", "yolov8n")
+    }
+
+
 @pytest.mark.parametrize("kind", ["retinanet-small", "yolov8n"])
 def test_a_run_leaves_weights_that_find_boxes(
-    kind: str, make_detector_recipe: Make, box_scenes: Path, tmp_path: Path
+    kind: str,
+    make_detector_recipe: Make,
+    box_scenes: Path,
+    runs: dict[str, tuple[TrainingTask, Path]],
 ) -> None:
-    recipe = make_detector_recipe(network={"type": kind, "gaussian": True, "box_loss": "diff"})
-    task = train(recipe, tmp_path / "run", progress=False, command="pinglow train detect")
-    card = read_card(tmp_path / "run" / "weights.safetensors")
-    assert card.network == {"type": kind, "gaussian": True, "box_loss": "diff"}
+    task, run = runs[kind]
+    card = read_card(run / "weights.safetensors")
+    assert card.network == network_of(kind)
     assert card.threshold == task.threshold
     assert card.scores[0]["protocol"] == "boxes"
     assert card.data[0]["frames"] + card.data[0]["held out for validation"] == 28
-    predictor = Predictor.load(tmp_path / "run" / "weights.safetensors")
+    predictor = Predictor.load(run / "weights.safetensors")
     frame = read_frame(next((box_scenes / "images").glob("*.png")))
     (found,) = predictor.candidates([frame])
     assert found.boxes.shape[1] == 4
-    with (tmp_path / "run" / "metrics.csv").open() as file:
+    with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4"]
     assert {"scenes_ap50", "scenes_pd", "train_loss"} <= rows[0].keys()
-    assert (tmp_path / "run" / "curves.png").is_file()
-    assert load_recipe(tmp_path / "run" / "recipe.toml") == recipe
+    assert (run / "curves.png").is_file()
+    assert load_recipe(run / "recipe.toml") == make_detector_recipe(network=network_of(kind))
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(
-    make_detector_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_detector_recipe: Make,
+    runs: dict[str, tuple[TrainingTask, Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = make_detector_recipe(network={"type": "yolov8n"})
-    whole = train(recipe, tmp_path / "whole", progress=False)
-
+    recipe, whole = make_detector_recipe(network=network_of("yolov8n")), runs["yolov8n"][0]
     report, validations = DetectionTask.report, [0]
 
     def interrupt(task: DetectionTask) -> object:
@@ -85,8 +117,8 @@ def test_training_lowers_the_loss_and_finds_the_targets(
     make_detector_recipe: Make, tmp_path: Path
 ) -> None:
     recipe = make_detector_recipe(
-        steps=150,
-        validate_every=150,
+        steps=100,
+        validate_every=100,
         batch_size=4,
         augmentation={"crop": 64, "target_bias": 1.0},
         optimizer={"learning_rate": 3e-3, "warmup_steps": 5},
@@ -100,16 +132,12 @@ def test_training_lowers_the_loss_and_finds_the_targets(
     assert report.false_alarms_per_image <= 1
 
 
-@pytest.mark.parametrize("source", ["voc", "coco"])
 def test_boxes_without_masks_train_on_filled_boxes(
-    source: str, make_detector_recipe: Make, box_scenes: Path, tmp_path: Path
+    make_detector_recipe: Make, box_scenes: Path, tmp_path: Path
 ) -> None:
     """The weights are those of a run on masks that hold these boxes, to the bit."""
-    boxed, filled = tmp_path / "boxed", tmp_path / "filled"
-    convert_labels(box_scenes, ["train"], source, boxed)
-    (boxed / "images").symlink_to(box_scenes / "images")
+    filled = tmp_path / "filled"
     (filled / "masks").mkdir(parents=True)
-    (filled / "images").symlink_to(box_scenes / "images")
     shutil.copy(box_scenes / "train.txt", filled / "train.txt")
     frames = BoxFolder(box_scenes, "train")
     for index, name in enumerate(frames.names):
@@ -118,13 +146,16 @@ def test_boxes_without_masks_train_on_filled_boxes(
             mask[top : top + height, left : left + width] = 255
         Image.fromarray(mask).save(filled / "masks" / f"{name}.png")
     states = []
-    for folder in (boxed, filled):
-        data = {"root": str(tmp_path), "sets": [{"folder": folder.name, "split": "train"}]}
-        run = tmp_path / f"run-{folder.name}"
-        task = train(make_detector_recipe(data=data), run, progress=False)
+    for source in ("filled", "voc", "coco"):
+        if source != "filled":
+            convert_labels(box_scenes, ["train"], source, tmp_path / source)
+        (tmp_path / source / "images").symlink_to(box_scenes / "images")
+        data = {"root": str(tmp_path), "sets": [{"folder": source, "split": "train"}]}
+        task = train(make_detector_recipe(data=data), tmp_path / f"run-{source}", progress=False)
         states.append(task.trained_network.state_dict())
     for key, value in states[0].items():
-        torch.testing.assert_close(states[1][key], value, rtol=0, atol=0, msg=key)
+        for state in states[1:]:
+            torch.testing.assert_close(state[key], value, rtol=0, atol=0, msg=key)
 
 
 def test_a_broken_label_is_said_before_the_run_begins(
@@ -194,18 +225,20 @@ def test_a_detector_is_not_compiled(make_detector_recipe: Make, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_is_not_gone_on_with(make_detector_recipe: Make, tmp_path: Path) -> None:
-    train(make_detector_recipe(), tmp_path / "run", progress=False)
+def test_a_finished_run_is_not_gone_on_with(
+    make_detector_recipe: Make, runs: dict[str, tuple[TrainingTask, Path]]
+) -> None:
+    recipe = make_detector_recipe(network=network_of("retinanet-small"))
     with pytest.raises(RecipeError, match="has done all of its 4 steps"):
-        train(make_detector_recipe(), tmp_path / "run", resume=True, progress=False)
+        train(recipe, runs["retinanet-small"][1], resume=True, progress=False)
 
 
 def test_a_run_starts_from_the_weights_of_another(
-    make_detector_recipe: Make, tmp_path: Path
+    make_detector_recipe: Make, runs: dict[str, tuple[TrainingTask, Path]], tmp_path: Path
 ) -> None:
-    train(make_detector_recipe(), tmp_path / "first", progress=False)
-    recipe = make_detector_recipe(init=str(tmp_path / "first"), network={"gaussian": True})
-    with pytest.raises(ModelError, match="has gaussian False, the recipe's network True"):
-        train(recipe, tmp_path / "other", progress=False)
-    train(make_detector_recipe(init=str(tmp_path / "first")), tmp_path / "second", progress=False)
+    first = str(runs["retinanet-small"][1])
+    with pytest.raises(ModelError, match="has gaussian True, the recipe's network False"):
+        train(make_detector_recipe(init=first), tmp_path / "other", progress=False)
+    recipe = make_detector_recipe(init=first, network=network_of("retinanet-small"))
+    train(recipe, tmp_path / "second", progress=False)
     assert read_card(tmp_path / "second").training["started_from"]["name"] == "tiny"

@@ -63,13 +63,6 @@ def _events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TrainingBatches, "batch", batch)
 
 
-@pytest.fixture
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing is slow, and tested elsewhere."""
-    monkeypatch.setattr("pinglow.training.run.draw_curves", lambda run, figure: None)
-    monkeypatch.setattr("pinglow.training.run.draw_validation", lambda task, frames, path: None)
-
-
 def recipe_with(make_recipe: MakeRecipe, optimizer: str) -> Recipe:
     return make_recipe(
         optimizer={"name": optimizer, "learning_rate": 0.01},

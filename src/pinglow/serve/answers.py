@@ -15,6 +15,13 @@ class Refusal(BaseModel):
     request_id: str = Field(description="as in the log", examples=["9f8a7c6b5d4e3f21"])
 
 
+class InferenceError(BaseModel):
+    """The same below /v2, as the Open Inference Protocol has it."""
+
+    error: str = Field(description="one sentence", examples=["frame holds no numbers: send some"])
+    request_id: str = Field(description="as in the log", examples=["9f8a7c6b5d4e3f21"])
+
+
 class FoundTarget(BaseModel):
     """A target in a frame, in its pixels; the center of the top-left pixel is (0, 0)."""
 
@@ -73,26 +80,27 @@ _RETRY: Final = {
     "Retry-After": {"description": "seconds", "schema": {"type": "integer"}, "required": True}
 }
 
-ALWAYS: Final = (401, 403, 500, 503)
+ALWAYS: Final = (401, 403, 422, 500, 503)
 """What every endpoint may answer."""
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def refusals(*statuses: int, model: type[BaseModel] = Refusal) -> dict[int | str, dict[str, Any]]:
     """How refusals with these statuses are described.
 
     Args:
         statuses: Of `ALWAYS`, and others.
+        model: Of their body.
     """
     described: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
-        described[status] = {"model": Refusal, "description": _REASONS[status]}
+        described[status] = {"model": model, "description": _REASONS[status]}
         if status in (429, 503, 507):
             described[status]["headers"] = _RETRY
     return described
 
 
 def refusal_body(detail: str, request_id: str, path: str = "") -> bytes:
-    """A `Refusal` as it is sent for a path; in the protocol of /v2 it is an "error"."""
+    """A `Refusal` or an `InferenceError` as it is sent to who asked for a path."""
     key = "error" if path.startswith("/v2/") else "detail"
     return json.dumps({key: detail, "request_id": request_id}).encode()
 

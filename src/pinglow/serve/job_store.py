@@ -14,14 +14,14 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from pinglow.errors import DataError, FrameError
+from pinglow.errors import FrameError
 from pinglow.files import NO_ROOM, claim
 from pinglow.output.sinks import SINKS
 from pinglow.serve.job_process import FRAMES, ORDER, RESULTS, UPLOAD, Order
@@ -147,28 +147,29 @@ class JobStore:
         self._waiting, self._kept, self._age = waiting, kept, age
         self._uploads = 0
         self._stopped = False
-        self._folder = Path()
+        self._folder: Path | None = None
         self._stack = ExitStack()
 
     def open(self) -> None:
         """Make the folder for files, and remove those of services that were killed.
 
-        Raises:
-            DataError: There is no place that can be written to.
+        Where there is no place for it, that is logged: a service does without jobs then.
         """
         try:
             place = Path(tempfile.gettempdir())
             _remove_abandoned(place)
             made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))  # mode 0700
-            self._folder = place / made.name.removeprefix(".")
-            self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            folder = place / made.name.removeprefix(".")
+            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self._stack.enter_context(claim(made / _LOCK))
-            made.rename(self._folder)  # only now, so that nobody takes it for abandoned
+            made.rename(folder)  # only now, so that nobody takes it for abandoned
+            self._folder = folder
         except OSError as error:
-            raise DataError(
-                f"there is no folder for the files of jobs ({error.strerror or error}): name one "
-                "that can be written to in the environment variable TMPDIR"
-            ) from error
+            _logger.error(
+                "no jobs are taken, as there is no folder for their files (%s): name one that can "
+                "be written to in the environment variable TMPDIR",
+                error.strerror or error,
+            )
 
     def __iter__(self) -> Iterator[Job]:
         """In the order in which they were sent."""
@@ -195,10 +196,11 @@ class JobStore:
             UnreadyError: The service ends.
             FrameError: The file is empty.
         """
-        if self._stopped:
-            raise UnreadyError("the service is being stopped: send the job to another one")
+        self._refuse_if_stopped()
         if self.count("queued") + self._uploads >= self._waiting:
             raise JobsFullError(f"{self._waiting} jobs wait already: try again later")
+        if self._folder is None:
+            raise DiskFullError("the service has no folder for the files of jobs: see its log")
         number = secrets.token_hex(8)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         state = JobState(number, order.name, created=created)
@@ -206,6 +208,7 @@ class JobStore:
         self._uploads += 1
         try:
             await _write(job.folder, order, content)
+            self._refuse_if_stopped()
             job.task = asyncio.create_task(self._see_to(job))
         except BaseException as error:
             shutil.rmtree(job.folder, ignore_errors=True)
@@ -222,9 +225,7 @@ class JobStore:
         if job.state.ended:
             await self._forget(job)
             return
-        assert job.task is not None
-        job.task.cancel()
-        await asyncio.wait([job.task])
+        await self._stop([job])
 
     async def drain(self, seconds: float) -> None:
         """Take no more jobs, let those that run end if they do in time, and fail the others."""
@@ -233,19 +234,30 @@ class JobStore:
         left = [job for job in self if not job.state.ended]
         for job in left:
             job.fate = stopped
-            if job.state.state == "queued" and job.task is not None:
-                job.task.cancel()
-        tasks = [job.task for job in left if job.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=seconds)
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        await self._stop([job for job in left if job.state.state == "queued"])
+        if running := [job.task for job in left if job.task is not None]:
+            await asyncio.wait(running, timeout=seconds)
+        await self._stop(left)
 
     async def close(self) -> None:
         """End all jobs and remove their files."""
         await self.drain(0)
         await asyncio.to_thread(self._stack.close)
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopped:
+            raise UnreadyError("the service is being stopped: send the job to another one")
+
+    async def _stop(self, jobs: Sequence[Job]) -> None:
+        """Cancel what has not ended, and wait until it has."""
+        tasks = [job.task for job in jobs if job.task is not None and not job.state.ended]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for job in jobs:
+            if not job.state.ended:  # its task had not begun
+                self._end(job, job.fate)
 
     async def _see_to(self, job: Job) -> None:
         """Wait until the job may run, run it, and keep what is to be kept."""
@@ -258,15 +270,18 @@ class JobStore:
         except Exception:
             _logger.exception("job %s failed", job.state.id)
             last = {"state": "failed", "detail": "the service could not run the job"}
-        done = last["state"] == "done"
-        await asyncio.to_thread(_clear, job.folder, done)
-        if done:
-            last["results"] = list_results(job.folder / RESULTS)
-        job.change(**last)
-        asyncio.get_running_loop().call_later(self._age, self._forget_later, job)
+        self._end(job, last)
+        await asyncio.to_thread(_clear, job.folder, job.state.state == "done")
         ended = [each for each in self if each.state.ended]
         for each in ended[: -self._kept]:
             await self._forget(each)
+
+    def _end(self, job: Job, last: dict[str, Any]) -> None:
+        """Note what became of a job, for as long as it is kept."""
+        if last["state"] == "done":
+            last["results"] = list_results(job.folder / RESULTS)
+        job.change(**last)
+        asyncio.get_running_loop().call_later(self._age, self._forget_later, job)
 
     def _forget_later(self, job: Job) -> None:
         if not self._stopped:

@@ -1,4 +1,15 @@
-"""What Prometheus reads at /metrics."""
+"""What Prometheus reads at /metrics.
+
+What an operator can alert on:
+
+- ``pinglow_workers_ready`` below the number of workers, and ``pinglow_worker_restarts`` that grow;
+- the share of 429 and 503 in ``pinglow_requests_total``, and the 95th percentile of
+  ``pinglow_request_seconds``;
+- ``pinglow_alarm_evidence`` of 100 or more, where the model has an operating point by frames: one
+  service in a hundred gets there although the bound holds (`pinglow.inference.monitor`);
+- ``pinglow_input_drift`` above 0.3. Of independent frames of one source, 512 against 512, one pair
+  in a thousand is 0.12 apart (Kolmogorov-Smirnov). The start is that of the process.
+"""
 
 from __future__ import annotations
 

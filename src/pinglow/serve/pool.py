@@ -10,6 +10,8 @@ import asyncio
 import logging
 import multiprocessing
 import multiprocessing.connection
+import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -60,6 +62,8 @@ class _Worker:
         """
 
         def begin() -> Any:
+            if sys.platform != "win32":  # what a Ctrl-C says is for us, while it starts as well
+                signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
             self._process.start()
             self._theirs.close()  # so that its death ends the connection
             return self._connection.recv()

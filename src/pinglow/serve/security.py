@@ -49,7 +49,7 @@ def why_not(
     if settings.is_local and not settings.insecure and not is_loopback(_hostname(host)):
         return 403, "the Host header names another machine: use 127.0.0.1 or localhost"
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
         return 403, "the request comes from a page of another site, which may not use the service"
     return None
 

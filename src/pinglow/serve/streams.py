@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import numpy as np
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import WebSocketRequestValidationError
+from numpy.typing import NDArray
 
 from pinglow.errors import PinglowError
 from pinglow.inference.ignored import Ignored
 from pinglow.io.raw import RawFormat
+from pinglow.serve.logs import log_request
 from pinglow.serve.predict import Crop, Ignore, MinScore, Name
 from pinglow.serve.security import SUBPROTOCOL
 from pinglow.serve.service import Service, service_of
@@ -59,14 +61,18 @@ class Stream:
         service: That predicts them.
         task: What is asked of each frame, without its content.
         tracker: Numbers the targets; None: they have no tracks.
+        form: How raw frames lie in their bytes, by which the tracker tells the camera's motion;
+            None: frames are files, which are decoded in a worker only.
 
     Attributes:
         received: Frames that came.
         dropped: Those of them that were not looked at, because others came meanwhile.
     """
 
-    def __init__(self, service: Service, task: Task, tracker: Tracker | None) -> None:
-        self._service, self._task, self._tracker = service, task, tracker
+    def __init__(
+        self, service: Service, task: Task, tracker: Tracker | None, form: RawFormat | None = None
+    ) -> None:
+        self._service, self._task, self._tracker, self._form = service, task, tracker, form
         self._waiting: deque[_Frame] = deque()
         self._ahead: deque[_Frame] = deque()
         self._changed = asyncio.Event()
@@ -122,7 +128,9 @@ class Stream:
         self._release(self._ahead.popleft())
         self._submit()
         if self._tracker is not None:  # of a broken frame, too: time goes on
-            await asyncio.to_thread(number_targets, self._tracker, said.get("targets", []))
+            counts = self._form.decode(frame.content) if self._form and "targets" in said else None
+            targets = said.get("targets", [])
+            await asyncio.to_thread(number_targets, self._tracker, targets, counts)
         return {
             **{"source": self._task.name, "frame": frame.number},
             **{key: value for key, value in said.items() if key not in ("source", "frame")},
@@ -141,16 +149,22 @@ class Stream:
 
     def _release(self, frame: _Frame) -> None:
         self._service.held -= len(frame.content)
-        if frame.answer is not None:
-            frame.answer.cancel()
+        answer = frame.answer
+        if answer is not None and not answer.cancel() and not answer.cancelled():
+            answer.exception()  # heard, though nobody asks for it any more
 
 
-def number_targets(tracker: Tracker, targets: Sequence[dict[str, Any]]) -> None:
-    """Give each target of the next frame its "track", a number or null."""
+def number_targets(
+    tracker: Tracker, targets: Sequence[dict[str, Any]], frame: NDArray[Any] | None = None
+) -> None:
+    """Give each target of the next frame, (H, W) counts, its "track": a number or null."""
     best = targets[:_TRACKED]
     boxes = np.array([target["bbox"] for target in best], np.float64).reshape(-1, 4)
     scores = np.array([target["score"] for target in best], np.float64)
-    tracks = [*tracker.update(Detections(boxes, scores)), *[None] * (len(targets) - len(best))]
+    tracks = [
+        *tracker.update(Detections(boxes, scores), frame),
+        *[None] * (len(targets) - len(best)),
+    ]
     for target, track in zip(targets, tracks, strict=True):
         target["track"] = track
 
@@ -165,6 +179,7 @@ async def stream(
     raw: str | None = None,
     name: Name = "stream",
     track: bool = True,
+    outlines: bool = False,
 ) -> None:
     """Answer each frame with a line: its targets with tracks, what was dropped, how late it is."""
     service = service_of(socket)
@@ -177,7 +192,8 @@ async def stream(
     try:
         form = None if raw is None else RawFormat.parse(raw)
         Ignored.parse(ignore or (), crop, files=False)
-        task = Task(b"", name, "targets", min_score, tuple(ignore or ()), crop)
+        want = "outlines" if outlines else "targets"
+        task = Task(b"", name, want, min_score, tuple(ignore or ()), crop)
         if form is not None:
             task = replace(task, shape=(form.height, form.width), dtype=form.dtype)
         rate = rate or (form and form.rate) or _RATE
@@ -185,7 +201,7 @@ async def stream(
     except PinglowError as error:
         await _close(socket, _REFUSED, str(error))
     else:
-        await _serve(socket, service, Stream(service, task, tracker))
+        await _serve(socket, service, Stream(service, task, tracker, form))
     finally:
         service.streams -= 1
         service.active -= 1
@@ -209,12 +225,12 @@ def _choose_protocol(socket: WebSocket) -> str | None:
 def _make_tracker(rate: float) -> Tracker:
     from pinglow.inference.tracking import Tracker
 
-    # The frame itself, by which the camera's motion is told, is decoded in a worker only.
-    return Tracker(rate, compensate=False)
+    return Tracker(rate)
 
 
 async def _serve(socket: WebSocket, service: Service, frames: Stream) -> None:
     """Take frames and send answers, to the end of the client or of the service."""
+    began = time.perf_counter()
     receiving = asyncio.create_task(_receive(socket, frames, service))
     sending = asyncio.create_task(_send(socket, frames))
     ending = asyncio.create_task(service.draining.wait())
@@ -232,8 +248,18 @@ async def _serve(socket: WebSocket, service: Service, frames: Stream) -> None:
     finally:
         for each in tasks:
             each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         frames.close()
     await _close(socket, *why)
+    log_request(
+        {
+            "route": "/v1/streams",
+            "frames": frames.received,
+            "dropped": frames.dropped,
+            "code": why[0],
+            "ms": round(1e3 * (time.perf_counter() - began)),
+        }
+    )
 
 
 async def _receive(socket: WebSocket, frames: Stream, service: Service) -> tuple[int, str]:

@@ -82,7 +82,8 @@ class Answer:
     """What a worker says to a task.
 
     Attributes:
-        status: 200; or 422, and the body has the sentence that the command says, as "detail".
+        status: 200; or 422, and the body has the sentence that the command says, as "detail"; or
+            500, the same after a fault of ours.
         media_type: Of the body.
         body: Ready to be sent.
         targets: How many were found.

@@ -72,6 +72,21 @@ class InferenceRequest(BaseModel):
     outputs: list[OutputTensor] = []
 
 
+def describe_request() -> dict[str, Any]:
+    """The schema of an `InferenceRequest`, in one piece."""
+    schema = InferenceRequest.model_json_schema()
+    parts = schema.pop("$defs")
+
+    def put_in(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return put_in(parts[node["$ref"].rpartition("/")[2]])
+            return {key: put_in(value) for key, value in node.items()}
+        return [put_in(value) for value in node] if isinstance(node, list) else node
+
+    return dict(put_in(schema))
+
+
 def known_outputs(loaded: Loaded) -> dict[str, tuple[str, list[int], _Parameters]]:
     """Datatype, shape and parameters of each output that a model has."""
     targets = ("FP64", [-1, len(COLUMNS)], {"columns": ", ".join(COLUMNS)})
@@ -117,8 +132,8 @@ def parse_request(head: bytes) -> InferenceRequest:
     return asked
 
 
-def read_tasks(asked: InferenceRequest, behind: bytes) -> list[Task]:
-    """A task for each frame of a request."""
+def read_tasks(asked: InferenceRequest, behind: bytes, most: int) -> list[Task]:
+    """A task for each frame of a request, which may have so many."""
     (tensor,) = asked.inputs
     if tensor.name != "frame":
         raise HTTPException(400, f"the model has no input {tensor.name[:50]!r}: send frame")
@@ -130,6 +145,8 @@ def read_tasks(asked: InferenceRequest, behind: bytes) -> list[Task]:
         raise HTTPException(
             400, f"frame has the shape {tensor.shape}: send [height, width] or [N, height, width]"
         )
+    if len(tensor.shape) == 3 and tensor.shape[0] > most:
+        raise HTTPException(400, f"the batch has {tensor.shape[0]} frames: send {most} at most")
     dtype = np.dtype(DATATYPES[tensor.datatype])
     count = math.prod(tensor.shape)
     content = behind if tensor.data is None else _encode(tensor.data, dtype)

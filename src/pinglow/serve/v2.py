@@ -17,6 +17,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
 from pinglow._version import __version__
+from pinglow.serve.answers import ALWAYS, InferenceError, binary, refusals
 from pinglow.serve.bodies import read_body
 from pinglow.serve.pool import Pool
 from pinglow.serve.predict import until_gone
@@ -25,7 +26,7 @@ from pinglow.serve.tasks import Answer, Loaded, Task, UnreadyError
 from pinglow.serve.tensors import (
     DATATYPES,
     LENGTH,
-    InferenceRequest,
+    describe_request,
     encode_answers,
     known_outputs,
     parse_request,
@@ -34,9 +35,12 @@ from pinglow.serve.tensors import (
     wanted_outputs,
 )
 
-router = APIRouter(tags=["Open Inference Protocol"])
+router = APIRouter(
+    tags=["Open Inference Protocol"], responses=refusals(*ALWAYS, model=InferenceError)
+)
 
 _VERSION: Final = "1"
+_UNKNOWN: Final = refusals(404, model=InferenceError)
 
 
 @router.get("/v2")
@@ -59,8 +63,8 @@ async def ready(request: Request) -> dict[str, bool]:
     return {"ready": True}
 
 
-@router.get("/v2/models/{name}")
-@router.get("/v2/models/{name}/versions/{version}")
+@router.get("/v2/models/{name}", responses=_UNKNOWN)
+@router.get("/v2/models/{name}/versions/{version}", responses=_UNKNOWN)
 async def metadata(request: Request, name: str, version: str = _VERSION) -> dict[str, Any]:
     """The tensors of the model."""
     loaded = _find(request, name, version)
@@ -83,8 +87,8 @@ async def metadata(request: Request, name: str, version: str = _VERSION) -> dict
     }
 
 
-@router.get("/v2/models/{name}/ready")
-@router.get("/v2/models/{name}/versions/{version}/ready")
+@router.get("/v2/models/{name}/ready", responses=_UNKNOWN)
+@router.get("/v2/models/{name}/versions/{version}/ready", responses=_UNKNOWN)
 async def model_ready(request: Request, name: str, version: str = _VERSION) -> dict[str, Any]:
     """Whether the model takes frames."""
     _find(request, name, version)
@@ -102,19 +106,29 @@ async def index(request: Request) -> list[dict[str, str]]:
     return [{"name": loaded.card["name"], "version": _VERSION, "state": state, "reason": ""}]
 
 
-_BODY: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": InferenceRequest.model_json_schema()},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+_INFER: Final[dict[str, Any]] = {
+    "responses": {
+        200: {
+            "description": "Tensors in JSON, or behind it: see Inference-Header-Content-Length.",
+            "content": {"application/json": {}, **binary("application/octet-stream")},
         },
-    }
+        **refusals(400, 404, 408, 413, 415, 422, 429, model=InferenceError),
+    },
+    "response_class": Response,
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": describe_request()},
+                **binary("application/octet-stream"),
+            },
+        }
+    },
 }
 
 
-@router.post("/v2/models/{name}/infer", openapi_extra=_BODY)
-@router.post("/v2/models/{name}/versions/{version}/infer", openapi_extra=_BODY)
+@router.post("/v2/models/{name}/infer", **_INFER)
+@router.post("/v2/models/{name}/versions/{version}/infer", **_INFER)
 async def infer(request: Request, name: str, version: str = _VERSION) -> Response:
     """Find the targets of one frame, or of frames of one size."""
     service = service_of(request)
@@ -126,11 +140,7 @@ async def infer(request: Request, name: str, version: str = _VERSION) -> Respons
     head, behind = split_body(body, length)
     asked = parse_request(head)
     del body, head
-    tasks = read_tasks(asked, behind)
-    if len(tasks) > service.settings.queue:
-        raise HTTPException(
-            400, f"the batch has {len(tasks)} frames: send {service.settings.queue} at most"
-        )
+    tasks = read_tasks(asked, behind, service.settings.queue)
     wanted = wanted_outputs(asked, loaded)
     answers = await until_gone(request, _predict(service.pool, tasks))
     for answer in answers:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +37,8 @@ from pinglow.structures import Detections, Prediction
 if TYPE_CHECKING:
     from pinglow.inference.boxes import BoxPredictor
 
+_logger = logging.getLogger("pinglow.serve")
+
 _TOGETHER: Final = 16  # frames, on a card
 _MEASURED: Final = 2**14  # pixels of a frame whose statistics are taken
 _WARM_UP: Final = (256, 256)
@@ -59,12 +63,24 @@ def work(connection: Connection, settings: ServeSettings) -> None:
     except PinglowError as error:
         connection.send(type(error)(str(error)))
         return
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):  # the service has ended
+        while True:
             tasks = connection.recv()
-        except EOFError:  # the service has ended
-            return
-        connection.send(answer_all(predictor, tasks, settings.max_pixels))
+            connection.send(_answer_whatever(predictor, tasks, settings.max_pixels))
+
+
+def _answer_whatever(
+    predictor: Predictor | BoxPredictor, tasks: Sequence[Task], max_pixels: int
+) -> list[Answer]:
+    """`answer_all`, where a fault of ours costs one answer and not the worker."""
+    try:
+        return answer_all(predictor, tasks, max_pixels)
+    except Exception:
+        if len(tasks) > 1:
+            alone = (_answer_whatever(predictor, [task], max_pixels) for task in tasks)
+            return [answer for answers in alone for answer in answers]
+        _logger.exception("a frame of %s bytes cannot be answered", len(tasks[0].content))
+        return [refusal("", "the service made a mistake with this frame: its log tells more", 500)]
 
 
 def describe(predictor: Predictor | BoxPredictor) -> Loaded:
@@ -201,10 +217,10 @@ def _answer(
     return Answer(200, media_type, body, len(found.targets), alarms, measure(frame))
 
 
-def refusal(name: str, reason: str) -> Answer:
+def refusal(name: str, reason: str, status: int = 422) -> Answer:
     """What is said where a frame has no answer."""
     detail = reason if name in reason else f"{name}: {reason}"
-    return Answer(422, "application/json", json.dumps({"detail": detail}).encode())
+    return Answer(status, "application/json", json.dumps({"detail": detail}).encode())
 
 
 def _kind(found: _Found) -> str:

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { Brightness } from "./brightness.js";
-import { showScore } from "./counts.js";
+import { scoreSteps, showScore } from "./counts.js";
 import { ofDrop, ofInput } from "./files.js";
 import { List, describe } from "./list.js";
 import { Live } from "./live.js";
@@ -91,7 +91,11 @@ function render() {
   $("empty").hidden = any;
   $("listing").hidden = !frames.length || live.on;
   $("stage").hidden = $("panels").hidden = !any;
-  if (frames.length && !live.on && !frames.includes(store.current)) open(frames[0]);
+  if (frames.length && !live.on) {
+    if (!frames.includes(store.current)) store.current = frames[0];
+    const late = shown !== store.current && store.kept.has(store.current);
+    if (late || opened.frame !== store.current || opened.any !== hasPicture(store.current)) open(store.current);
+  }
   list.show(listed(), store.current, (frame) => describe(frame, frame.line ? above(frame) : []));
   renderStatus();
   renderFrame();
@@ -107,11 +111,15 @@ function renderStatus() {
   $("progress").max = store.frames.length;
   $("progress").value = done + store.frames.reduce((sum, { state, share }) => sum + (state === "asked" ? share ?? 0 : 0), 0);
   $("again").hidden = !(model.missing || stopped || store.frames.some((frame) => frame.state === "broken" && frame.passing));
+  // What changes all the time is not read aloud.
+  $("done").textContent = live.on ? `${plural(live.frames.length, "frame")}, ${live.rate.toFixed(1)} a second`
+    : left ? `${done} of ${store.frames.length}` : "";
   if (Date.now() < faultUntil) return;
-  if (live.on) say(`${plural(live.frames.length, "frame")} of the camera, ${live.rate.toFixed(1)} a second`);
-  else if (Date.now() < busyUntil && left) say(`The service is busy: it is asked again in ${Math.ceil((busyUntil - Date.now()) / 1000)} s.`);
+  if (live.on) say("The camera is watched");
+  else if (Date.now() < busyUntil && left) say("The service is busy: it is asked again soon.");
   else if (store.frames.length) {
-    const parts = [left ? `${done} of ${plural(store.frames.length, "frame")}` : plural(store.frames.length, "frame")];
+    const parts = [plural(store.frames.length, "frame")];
+    if (left) parts[0] += " being searched";
     if (broken) parts.push(`${broken} cannot be used`);
     if (stopped) parts.push(`${stopped} stopped`);
     say(parts.join(", "));
@@ -178,8 +186,9 @@ function renderTargets(frame, targets) {
   [...$("targets").children].forEach((row, number) => row.setAttribute("aria-current", String(number === view.chosen)));
   const job = frame?.job ?? frame?.sequence, old = job?.settings && store.isOld(job);
   $("floor").hidden = !old || live.on;
-  if (old) $("floor-text").textContent = `This was searched above ${showScore(job.settings.min_score)}`
-    + `${job.settings.ignore.length ? `, ${plural(job.settings.ignore.length, "region")} ignored` : ""}.`;
+  const { min_score: floor, ignore } = job?.settings ?? {};
+  if (old) $("floor-text").textContent = String(ignore) === String(store.regions)
+    ? `This was searched above ${showScore(floor)} only.` : "This was searched with other regions ignored.";
 }
 
 function choose(number, near = true) {
@@ -214,20 +223,24 @@ function renderDownload() {
 
 // Frames
 
+let opened = {};  // the frame that the canvas was last asked for, and whether it had any picture
+const hasPicture = (frame) => (frame.clip || frame.job ? Boolean(frame.line) : !frame.unreadable);
+
 async function open(frame) {
   store.current = frame;
+  opened = { frame, any: hasPicture(frame) };
   view.setMode(null);
   update();
-  if (!frame || (frame.clip && !frame.line) || frame.state === "broken" && (frame.unreadable || frame.job)) {
+  const none = () => {
     shown = null;
     view.show(null);
-    return;
-  }
+  };
+  if (!opened.any) return none();
   try {
     const counts = await store.counts(frame);
-    if (store.current === frame && !live.on) place(frame, counts);
+    if (opened.frame === frame && shown !== frame && !live.on) place(frame, counts);
   } catch (error) {
-    if (store.current === frame) { shown = null; view.show(null); }
+    if (opened.frame === frame) none();
     if (frame.state === "done") say(error.message, true);
   }
 }
@@ -308,6 +321,7 @@ $("clear").addEventListener("click", () => {
   store.clear();
   live.clear();
   shown = null;
+  opened = {};
   view.show(null);
 });
 for (const id of ["sort", "bare", "axis"]) $(id).addEventListener("change", update);
@@ -351,17 +365,18 @@ const keys = {
 addEventListener("keydown", (event) => {
   const { target, key } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]") || !keys[key]) return;
-  if (target.closest?.("input:not([type=checkbox]), select, textarea")) return;
+  if (target.closest("input:not([type=checkbox]), select, textarea")) return;
   if (key === "Enter" && view.mode !== "polygon") return;
-  if (["ArrowUp", "ArrowDown"].includes(key) && target.closest?.("#scroll, .scroll, #panels, body:not(:focus-within)") === null && target !== $("canvas")) return;
+  // Elsewhere they scroll.
+  if (key.endsWith("Up") || key.endsWith("Down")) {
+    if (!target.closest("#canvas, #scroll, #targets") && (target !== document.body || innerWidth <= 860)) return;
+  }
   event.preventDefault();
   keys[key]();
 });
 
-// The model's own point is one of the slider's steps; equal steps of the score would put most frames into the last.
 function setSteps() {
-  const even = Array.from({ length: 60 }, (_, place) => 1 / (1 + Math.exp(4 - (13.2 * place) / 59)));
-  steps = [...new Set([0, ...even, model.point])].sort((one, other) => one - other);
+  steps = scoreSteps(model.point);
   $("lowest").max = steps.length - 1;
   $("lowest").value = steps.indexOf(model.point);
   showBound();

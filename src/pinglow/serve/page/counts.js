@@ -87,8 +87,8 @@ export function ofPicture(source, width, height) {
   context.drawImage(source, 0, 0, width, height);
   const { data } = context.getImageData(0, 0, width, height), gray = new Uint8Array(width * height);
   for (let place = 0; place < gray.length; place += 1) {
-    const [red, green, blue] = data.subarray(place * 4, place * 4 + 3);
-    gray[place] = Math.round(0.299 * red + 0.587 * green + 0.114 * blue);
+    const at = place * 4;
+    gray[place] = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2] + 0.5;
   }
   return { data: gray, width, height };
 }
@@ -100,4 +100,10 @@ export function showScore(score) {
   if (score < 0.01) return "<1%";
   const digits = score > 0.999 ? 2 : score > 0.99 ? 1 : 0, factor = 10 ** digits;
   return `${(Math.floor(score * 100 * factor + 1e-3) / factor).toFixed(digits)}%`;
+}
+
+// The scores of a slider, one of them the model's own point. Equal steps would put most frames into the last.
+export function scoreSteps(point) {
+  const even = Array.from({ length: 60 }, (_, place) => 1 / (1 + Math.exp(4 - (13.2 * place) / 59)));
+  return [...new Set([0, ...even, point])].sort((one, other) => one - other);
 }

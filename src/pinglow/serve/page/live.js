@@ -40,7 +40,7 @@ export class Live {
     const run = (this.run += 1), { camera } = this;
     const [width, height] = camera.size, settings = this.settings();
     this.asked = settings.min_score;
-    const stream = (this.stream = new Stream({ rate: RATE, raw: `${width}x${height}:gray8`, ...settings }));
+    const stream = (this.stream = new Stream({ rate: RATE, outlines: true, raw: `${width}x${height}:gray8`, ...settings }));
     this.frames = [];
     const begun = performance.now();
     try {

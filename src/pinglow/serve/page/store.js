@@ -3,12 +3,13 @@
 import { ServiceError, ask, query } from "./api.js";
 import { ofPicture, readNpy, thumbnail } from "./counts.js";
 import { isClip } from "./files.js";
-import { forget, results, runJob } from "./jobs.js";
+import { forget, picture, runJob } from "./jobs.js";
 import { Stream } from "./stream.js";
 
 const AT_ONCE = 2;  // requests for frames
 const JOBS_AT_ONCE = 1;
 const PICTURES = 4;
+const NAME = 200;  // characters that the service takes
 const KEPT = 96 * 2 ** 20;  // bytes of counts
 
 // A frame is {label, state, detail, line, thumbnail}, with {file}, or of a clip {job}; files of a
@@ -25,6 +26,7 @@ export class Store {
     this.running = new Set();
     this.kept = new Map();  // frame to its counts, least recently used first
     this.abort = new AbortController();
+    this.loading = new Map();  // frame to the promise of its counts
     this.pictures = 0;  // that are on their way
   }
 
@@ -122,14 +124,15 @@ export class Store {
   async workOnFrame(frame, signal) {
     if (!frame.thumbnail) {
       try {
-        await this.counts(frame, signal);
+        await this.counts(frame);
       } catch (error) {
         frame.unreadable = error.status === 422;
         throw error;
       }
+      if (signal.aborted) return;
       this.changed();
     }
-    const words = { name: frame.label, save: "outlines", min_score: 0, ignore: this.regions };
+    const words = { save: "outlines", min_score: 0, ignore: this.regions };
     const answer = frame.sequence ? await this.follow(frame)
       : { line: await (await this.post(frame, words, signal)).json() };
     if (!signal.aborted) Object.assign(frame, { ...answer, state: "done", detail: "" });
@@ -143,7 +146,7 @@ export class Store {
       const taken = others.flatMap(({ line }) => line?.targets ?? []).map(({ track }) => track ?? 0);
       sequence.before = taken.reduce((most, track) => Math.max(most, track), 0);
       sequence.settings = { min_score: this.lowest, ignore: this.regions };
-      sequence.stream = new Stream({ rate: sequence.rate, ...sequence.settings });
+      sequence.stream = new Stream({ rate: sequence.rate, outlines: true, ...sequence.settings });
       await sequence.stream.open();
     }
     const { time: _, ...line } = await sequence.stream.send(await file.arrayBuffer());
@@ -189,16 +192,11 @@ export class Store {
   }
 
   // The counts of a frame; of a clip's, the gray levels of its picture.
-  async counts(frame, signal) {
+  async counts(frame) {
     let counts = this.kept.get(frame);
     if (!counts) {
-      if (frame.job) {
-        const bitmap = await createImageBitmap(await results(frame.job.id, `html/frames/${encodeURIComponent(frame.line.name)}.webp`));
-        counts = ofPicture(bitmap, frame.line.width, frame.line.height);
-      } else {
-        counts = readNpy(await (await this.post(frame, { name: frame.label, save: "counts" }, signal)).arrayBuffer());
-      }
-      frame.thumbnail ??= thumbnail(counts);
+      if (!this.loading.has(frame)) this.loading.set(frame, this.load(frame).finally(() => this.loading.delete(frame)));
+      counts = await this.loading.get(frame);
     }
     this.kept.delete(frame);
     this.kept.set(frame, counts);
@@ -212,13 +210,23 @@ export class Store {
     return counts;
   }
 
+  async load(frame) {
+    if (frame.job) {
+      const { name, width, height } = frame.line;
+      return ofPicture(await picture(frame.job, `frames/${encodeURIComponent(name)}.webp`), width, height);
+    }
+    const counts = readNpy(await (await this.post(frame, { save: "counts" })).arrayBuffer());
+    frame.thumbnail = thumbnail(counts);
+    return counts;
+  }
+
   // The small picture of a frame that comes into sight in the list.
   async want(frame) {
     if (!frame.job || !frame.line || frame.wanted || this.pictures >= PICTURES) return;
     frame.wanted = true;
     this.pictures += 1;
     try {
-      const bitmap = await createImageBitmap(await results(frame.job.id, `html/thumbnails/${encodeURIComponent(frame.line.name)}.webp`));
+      const bitmap = await picture(frame.job, `thumbnails/${encodeURIComponent(frame.line.name)}.webp`);
       const canvas = document.createElement("canvas");
       Object.assign(canvas, { width: bitmap.width, height: bitmap.height }).getContext("2d").drawImage(bitmap, 0, 0);
       frame.thumbnail = canvas;
@@ -234,7 +242,7 @@ export class Store {
     } catch {
       throw new Error(`${frame.label} has changed or is gone since it was opened: open it again.`);
     }
-    return ask(query("v1/predict", words), { method: "POST", body, signal, onBusy: this.busy,
+    return ask(query("v1/predict", { name: frame.label.slice(-NAME), ...words }), { method: "POST", body, signal, onBusy: this.busy,
       headers: { "Content-Type": "application/octet-stream" } });
   }
 }

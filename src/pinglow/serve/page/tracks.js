@@ -35,7 +35,7 @@ const number = (value, span) => value.toFixed(span < 0.1 ? 3 : span < 10 ? 1 : 0
 export function drawChart(tracks, axis, unit, current, open) {
   const points = tracks.flatMap((track) => track.points);
   const bounds = (values) => {
-    const least = Math.min(...values), most = Math.max(...values);
+    const [least, most] = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
     return most > least ? [least, most] : [least - 0.5, most + 0.5];
   };
   const [first, last] = bounds(points.map(({ time }) => time));
@@ -52,7 +52,7 @@ export function drawChart(tracks, axis, unit, current, open) {
   label(LEFT - 4, TOP + 8, "end", axis === "score" ? "100%" : number(above, high - low));
   label(LEFT - 4, HIGH - BOTTOM, "end", axis === "score" ? "0%" : number(below, high - low));
   label(LEFT, HIGH - 6, "start", number(first, last - first));
-  label(WIDE - RIGHT, HIGH - 6, "end", `${number(last, last - first)} ${unit}`);
+  label(WIDE - RIGHT, HIGH - 6, "end", unit === "s" ? `${number(last, last - first)} s` : `frame ${last}`);
   for (const track of tracks) {
     const path = track.points.map((point, place) => `${place ? "L" : "M"}${across(point.time).toFixed(1)} ${down(point[axis]).toFixed(1)}`);
     svg.append(make("path", { d: path.join(""), fill: "none", stroke: colorOf(track.number), "stroke-width": 1.8,
