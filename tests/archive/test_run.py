@@ -20,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from finders import die_of_wide, find_bright, finder_settings, save_still
+from pinglow.archive import work
 from pinglow.archive.listing import list_sources
 from pinglow.archive.local import answer, run_units
 from pinglow.archive.merge import merge
@@ -287,6 +288,25 @@ def test_on_a_card_frames_share_batches(tmp_path: Path, on_card: Callable[..., A
     assert sum(outcome.targets for outcome in outcomes) == 10
     assert {outcome.key for outcome in outcomes} == {key for key, _ in keyed}
     assert sum(batch[0] for batch in backend.batches) == 10
+
+
+def test_frames_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are read ahead up to so many bytes; a larger one comes alone."""
+    monkeypatch.setattr(work, "_LEAST", 1)
+    monkeypatch.setattr(work, "_WAITING", 1500)
+    for number in range(12):
+        save_still(tmp_path / "in" / f"{number}.png", number)  # 600 bytes of counts
+    save_still(tmp_path / "in" / "wide.png", 0, width=100)  # 2,000
+    take = work._Room.take
+    seen: list[int] = []
+
+    def note(self: Any, frame: Any) -> None:
+        take(self, frame)
+        seen.append(self._used)
+
+    monkeypatch.setattr(work._Room, "take", note)
+    assert go(tmp_path / "in", tmp_path / "out").frames == 13
+    assert {used for used in seen if used > 1500} == {2000}
 
 
 def test_shards_come_to_what_one_machine_comes_to(footage: Path, tmp_path: Path) -> None:

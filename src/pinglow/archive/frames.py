@@ -74,6 +74,12 @@ def name_of(uri: str) -> str:
     return hide_login(uri).encode("utf-8", "backslashreplace").decode()
 
 
+def is_still(unit: Unit) -> bool:
+    """Whether a unit's file is an image by its name, so that it is read at once."""
+    name = unit.uri.lower()
+    return PurePath(name).suffix not in VIDEO_SUFFIXES and not name.endswith(TAR_SUFFIXES)
+
+
 def load(unit: Unit) -> bytes | None:
     """The bytes of a unit that is best fetched whole; None: it is read piece by piece.
 
@@ -83,7 +89,7 @@ def load(unit: Unit) -> bytes | None:
     """
     suffix = PurePath(unit.uri).suffix.lower()
     size = unit.size or 0
-    if suffix in VIDEO_SUFFIXES or unit.uri.lower().endswith(TAR_SUFFIXES):
+    if not is_still(unit):
         return None
     if not is_url(unit.uri) and (suffix not in _NAMED or size > _IN_MEMORY):
         return None

@@ -10,14 +10,16 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pinglow.archive.frames import UnitFrame, load, name_of, read_frames
+from pinglow.archive.frames import UnitFrame, is_still, load, name_of, read_frames
 from pinglow.archive.parts import Rows, remove_broken, write_part
 from pinglow.archive.plans import Keyed
 from pinglow.archive.units import Unit
 from pinglow.errors import FrameError, MissingExtraError
+from pinglow.inference.inputs import LARGE
 from pinglow.inference.pipeline import find_each
 from pinglow.inference.predictor import Predictor
 from pinglow.io.places import Place, PlaceError
@@ -32,7 +34,8 @@ UNITS: Final = 16
 """Units that are fetched, predicted or written at a time."""
 
 _WRITERS: Final = 4  # threads; each waits until the disk has its part
-_FRAMES: Final = 32  # that wait for the network
+_WAITING: Final = 2**26  # bytes of frames that wait for the network, a larger one alone
+_LEAST: Final = 2**21  # bytes that a frame counts as at least, so that there are 32 at most
 _TOLD: Final = 20  # broken frames of a unit that its outcome tells of
 
 
@@ -118,13 +121,47 @@ def work_on(
         line.stop()
 
 
+class _Room:
+    """Room for so many bytes of frames; what is larger than all of it waits until it is empty."""
+
+    def __init__(self) -> None:
+        self._used = 0
+        self._open = False
+        self._changed = threading.Condition()
+
+    def take(self, frame: UnitFrame) -> None:
+        """Wait until there is room for a frame."""
+        size = self._size(frame)
+        with self._changed:
+            while self._used and self._used + size > _WAITING and not self._open:
+                self._changed.wait()
+            self._used += size
+
+    def give_back(self, frame: UnitFrame) -> None:
+        """Say that a frame is done with."""
+        with self._changed:
+            self._used -= self._size(frame)
+            self._changed.notify_all()
+
+    def let_all_go(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    def _size(self, frame: UnitFrame) -> int:
+        counts = frame.counts
+        return _LEAST if isinstance(counts, FrameError) else max(_LEAST, counts.nbytes)
+
+
 class _Line:
     """The threads of `work_on`, and the one queue by which they tell the main one."""
 
     def __init__(self, predictor: Predictor | BoxPredictor, place: Place, retry: bool) -> None:
         self._predictor, self._place, self._retry = predictor, place, retry
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._room = threading.Semaphore(_FRAMES)
+        self._room = _Room()
+        self._alone = threading.Lock()  # for large files
         self._slots = threading.Semaphore(UNITS)
         self._stopped = False
         self._readers = ThreadPoolExecutor(READERS)
@@ -152,7 +189,7 @@ class _Line:
     def stop(self) -> None:
         """End the threads, whatever they wait for; what is being written is written."""
         self._stopped = True
-        self._room.release(UNITS)
+        self._room.let_all_go()
         self._slots.release(UNITS)
         self._readers.shutdown(cancel_futures=True)
         self._writers.shutdown(cancel_futures=True)
@@ -173,11 +210,13 @@ class _Line:
 
     def _read(self, job: _Job) -> None:
         try:
-            for frame in read_frames(job.unit, load(job.unit)):
-                self._room.acquire()
-                if self._stopped:
-                    return
-                self._events.put((job, frame))
+            large = (job.unit.size or 0) >= LARGE
+            with self._alone if large and is_still(job.unit) else nullcontext():
+                for frame in read_frames(job.unit, load(job.unit)):
+                    self._room.take(frame)
+                    if self._stopped:
+                        return
+                    self._events.put((job, frame))
         except (PlaceError, MissingExtraError) as error:
             self._events.put(job.fail(str(error), isinstance(error, PlaceError) and error.again))
             return
@@ -213,7 +252,7 @@ class _Line:
             predictor, [f.counts for _, f in batch if not isinstance(f.counts, FrameError)]
         )
         for job, frame in batch:
-            self._room.release()
+            self._room.give_back(frame)
             counts = frame.counts
             answer = counts if isinstance(counts, FrameError) else next(found)
             if isinstance(answer, FrameError) or isinstance(counts, FrameError):
