@@ -137,12 +137,12 @@ def test_what_is_not_there_is_one_sentence(store: Any) -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(MissingExtraError, match="needs s3fs, which is not installed"):
-        open_data("s3://bucket/frames.pack")
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(MissingExtraError, match="needs gcsfs, which is not installed"):
+        open_data("gs://bucket/frames.pack")
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(MissingExtraError, match=r"\[archive\]"):
-        open_data("s3://bucket/frames.pack")
+        open_data("gs://bucket/frames.pack")
 
 
 @pytest.mark.parametrize("path", ["frames.pack", "/data/a:b", "C:/frames.pack", "C:\\frames.pack"])
