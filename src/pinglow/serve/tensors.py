@@ -123,10 +123,12 @@ def parse_request(head: bytes) -> InferenceRequest:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the request"
         raise HTTPException(400, f"{place}: {first['msg']}") from None
-    for parameters in (
+    given = [
         asked.parameters,
-        *(tensor.parameters for tensor in (*asked.inputs, *asked.outputs)),
-    ):
+        *(tensor.parameters for tensor in asked.inputs),
+        *(tensor.parameters for tensor in asked.outputs),
+    ]
+    for parameters in given:
         for key in _REFUSED.keys() & parameters.keys():
             raise HTTPException(400, f"the parameter {key} is not supported: {_REFUSED[key]}")
     return asked
