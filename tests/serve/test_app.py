@@ -305,6 +305,13 @@ def test_more_alarms_than_the_operating_point_has_are_seen(app: FastAPI, pool: O
     assert metrics(app)["pinglow_alarm_evidence"] > 100
 
 
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/ready"])
+def test_below_v2_a_refusal_is_an_error(app: FastAPI, path: str) -> None:
+    refused = ask(app, "GET", path, headers={"Host": "evil.example"})
+    assert refused.status_code == 403
+    assert set(refused.json()) == {"error", "request_id"}
+
+
 def test_every_refusal_is_described(app: FastAPI) -> None:
     described = ask(app, "GET", "/openapi.json").json()
     answers = described["paths"]["/v1/predict"]["post"]["responses"]
@@ -317,4 +324,5 @@ def test_every_refusal_is_described(app: FastAPI) -> None:
             for status, answer in operation["responses"].items():
                 if int(status) >= 400 and status != "416":  # a range, which has no body
                     schema = answer["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/Refusal"}, (path, status)
+                    name = "InferenceError" if path.startswith("/v2") else "Refusal"
+                    assert schema == {"$ref": f"#/components/schemas/{name}"}, (path, status)

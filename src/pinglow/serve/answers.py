@@ -101,7 +101,7 @@ def refusals(*statuses: int, model: type[BaseModel] = Refusal) -> dict[int | str
 
 def refusal_body(detail: str, request_id: str, path: str = "") -> bytes:
     """A `Refusal` or an `InferenceError` as it is sent to who asked for a path."""
-    key = "error" if path.startswith("/v2/") else "detail"
+    key = "error" if f"{path}/".startswith("/v2/") else "detail"
     return json.dumps({key: detail, "request_id": request_id}).encode()
 
 
