@@ -64,9 +64,13 @@ def besiege(cases: int | None, bound_ms: float, most_mb: float) -> int:
     p50, p95, p99 = percentiles(siege.samples)
     print(f"{tried} attacks, and {len(siege.samples)} requests of a well-behaved client:")
     print(f"p50 {p50:.0f}, p95 {p95:.0f}, p99 {p99:.0f} ms; statuses {siege.statuses()}")
-    print(f"memory: {before.memory / 2**20:.0f} MB before, {peak / 2**20:+.0f} at the most, ")
-    print(f"{(rest.memory - before.memory) / 2**20:+.0f} at the end; files {before.files} and ")
-    print(f"{rest.files}, threads {before.threads} and {rest.threads}")
+    grown = [
+        f"{(each - before.memory) / 2**20:+.0f}" for each in (before.memory + peak, rest.memory)
+    ]
+    print(f"memory {before.memory / 2**20:.0f} MB, {grown[0]} at the most, {grown[1]} at the end")
+    print(
+        f"files {before.files}, {rest.files} at the end; threads {before.threads}, {rest.threads}"
+    )
     return report(
         {
             f"{len(through)} of {tried} attacks got through": not through,

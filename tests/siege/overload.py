@@ -89,7 +89,7 @@ def soak(seconds: float, model: str, rate: float) -> int:
         print(f"{count} x {fault}")
     third = len(seen) // 3
     promises = {
-        "answers are 200 and, for broken frames, 422": set(statuses) == {200, 422},
+        "answers are 200 and, for broken frames, 422": set(statuses) <= {200, 422},
         "jobs and streams end well": not faults,
         "memory is flat within 5 %": tell_growth(seen) <= GROWTH,
         "the service runs on": code is None,
