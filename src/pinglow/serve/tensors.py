@@ -247,7 +247,8 @@ def encode_answers(
     """The response: tensors in the JSON, or behind it."""
     contents = {"targets": _join_targets(answers), "probability": _join_probabilities(answers)}
     rows = sum(answer.targets for answer in answers)
-    outputs, behind = [], []
+    outputs: list[dict[str, Any]] = []
+    behind: list[bytes] = []
     for name, (datatype, shape, binary) in wanted.items():
         content = contents[name]
         output: dict[str, Any] = {
