@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -210,8 +210,9 @@ class _Line:
 
     def _read(self, job: _Job) -> None:
         try:
-            large = (job.unit.size or 0) >= LARGE
-            with self._alone if large and is_still(job.unit) else nullcontext():
+            large = (job.unit.size or 0) >= LARGE and is_still(job.unit)
+            turn: AbstractContextManager[object] = self._alone if large else nullcontext()
+            with turn:
                 for frame in read_frames(job.unit, load(job.unit)):
                     self._room.take(frame)
                     if self._stopped:
