@@ -111,7 +111,10 @@ cluster-kill: $(READY)
 $(READY): pyproject.toml
 	$(NEW_ENOUGH)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev,all]'
+	# uv installs several times as fast.
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python .venv --editable '.[dev,all]' \
+	  || $(BIN)/pip install --quiet --editable '.[dev,all]'
 	# It asks for numpy < 2 but runs without; only the tests and the benchmark use it.
 	$(BIN)/pip install --quiet --no-deps PyIRSTDMetrics
 	touch $@
@@ -119,7 +122,6 @@ $(READY): pyproject.toml
 $(CORE_READY): pyproject.toml
 	$(NEW_ENOUGH)
 	$(PYTHON) -m venv .venv-core
-	# uv installs several times as fast.
 	$(CORE)/pip install --quiet uv
 	$(CORE)/uv pip install --quiet --python .venv-core --editable '.[video]' pytest pytest-xdist \
 	  || $(CORE)/pip install --quiet --editable '.[video]' pytest pytest-xdist
