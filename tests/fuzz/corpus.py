@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,6 +119,72 @@ def coco(names: list[str]) -> bytes:
     ]
     content = {"images": pictures, "annotations": boxes, "categories": [{"id": 1, "name": "t"}]}
     return json.dumps(content, indent=1).encode()
+
+
+def labelme() -> dict[str, bytes]:
+    """The same as labelme, a polygon and a mask."""
+    (y, x), (row, column) = TARGETS
+    square = [[x, y], [x + 2, y], [x + 2, y + 2], [x, y + 2]]
+    picture = base64.b64encode(_pillow(np.ones((2, 2), np.bool_), "PNG")).decode()
+    shapes = [
+        {"label": "t", "points": square, "shape_type": "polygon", "flags": {}},
+        {"label": "t", "points": [[column, row], [column + 1, row + 1]], "shape_type": "mask"}
+        | {"flags": {}, "mask": picture},
+    ]
+    content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": "NAME.png"}
+    content |= {"imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    return {"label.json": json.dumps(content, indent=1).encode()}
+
+
+def cvat(names: list[str]) -> bytes:
+    """The same as CVAT for images."""
+    (y, x), (row, column) = TARGETS
+    points = f"{x}.00,{y}.00;{x + 2}.00,{y}.00;{x + 2}.00,{y + 2}.00;{x}.00,{y + 2}.00"
+    mask = f'left="{column}" top="{row}" width="2" height="2"'
+    shapes = f'<polygon label="t" points="{points}"/><mask label="t" rle="0, 4" {mask}/>\n'
+    images = "".join(
+        f'<image id="{number}" name="{name}.png" width="{WIDTH}" height="{HEIGHT}">{shapes}</image>'
+        for number, name in enumerate(names)
+    )
+    head = '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>'
+    return f"{head}{images}</annotations>".encode()
+
+
+def label_studio(names: list[str]) -> bytes:
+    """The same as Label Studio."""
+    size = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+    results = [
+        {"type": "polygonlabels", **size, "value": {"polygonlabels": ["t"], "points": points}}
+        for y, x in TARGETS
+        for points in [
+            [
+                [100 * (x + across) / WIDTH, 100 * (y + down) / HEIGHT]
+                for across, down in ((0, 0), (2, 0), (2, 2), (0, 2))
+            ]
+        ]
+    ]
+    tasks = [
+        {"id": number, "data": {"image": f"/data/upload/1/1a2b3c4d-{name}.png"}}
+        | {"annotations": [{"result": results}], "predictions": []}
+        for number, name in enumerate(names)
+    ]
+    return json.dumps(tasks, indent=1).encode()
+
+
+def fiftyone(names: list[str]) -> bytes:
+    """The same as FiftyOne."""
+    packed = base64.b64encode(zlib.compress(_npy(np.ones((2, 2), np.bool_)))).decode()
+    rows = [
+        {"_cls": "Detection", "label": "t", "mask": packed}
+        | {"bounding_box": [x / WIDTH, y / HEIGHT, 2 / WIDTH, 2 / HEIGHT]}
+        for y, x in TARGETS
+    ]
+    samples = [
+        {"filepath": f"data/{name}.png", "metadata": {"width": WIDTH, "height": HEIGHT}}
+        | {"ground_truth": {"_cls": "Detections", "detections": rows}}
+        for name in names
+    ]
+    return json.dumps({"samples": samples}, indent=1).encode()
 
 
 def _pillow(values: NDArray[Any], form: str, convert: str = "", **how: Any) -> bytes:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from unittest import mock
 
 import numpy as np
+from PIL import Image
 
 from fuzz import cameras, corpus
 from fuzz.promises import BrokenPromiseError, Call, call
@@ -158,6 +159,40 @@ def convert_coco(folder: Path, spoiled: Spoiled) -> None:
     ((_, content),) = spoiled
     (folder / "data" / "annotations.json").write_bytes(content)
     _convert(folder, "coco")
+
+
+def import_labelme(folder: Path, spoiled: Spoiled) -> None:
+    """Spoiled labelme files, one a frame, between two whole ones."""
+    names = ["first", *(f"s{number:03}" for number in range(len(spoiled))), "last"]
+    _write_frames(folder / "data", names)
+    (sample,) = _samples("labelme").values()
+    contents = [sample, *(content for _, content in spoiled), sample]
+    for name, content in zip(names, contents, strict=True):
+        label = content.replace(b"NAME", name.encode())
+        (folder / "data" / "images" / f"{name}.json").write_bytes(label)
+    done = call("data", "import", folder / "data" / "images", "--out", folder / "out")
+    _expect_imported(folder / "out", ("first", "last"), done)
+
+
+def import_whole(folder: Path, spoiled: Spoiled, *, form: str) -> None:
+    """A spoiled file of the labels of all frames."""
+    _write_frames(folder / "data", _COCO_NAMES)
+    ((name, content),) = spoiled
+    (folder / name).write_bytes(content)
+    done = call(
+        *("data", "import", folder / name, "--out", folder / "out", "--format", form),
+        *("--images", folder / "data" / "images"),
+    )
+    if content == _samples(form)[name]:
+        _expect_imported(folder / "out", _COCO_NAMES, done)
+
+
+def _expect_imported(out: Path, names: Sequence[str], done: Call) -> None:
+    for name in names:
+        (path,) = out.glob(f"masks/{name}.png")
+        with Image.open(path) as image:
+            same = np.array_equal(np.asarray(image) > 0, corpus.mask() > 0)
+        _expect(same, f"the mask of {name} is another", done)
 
 
 def convert_list(folder: Path, spoiled: Spoiled) -> None:
@@ -533,6 +568,19 @@ KINDS: Final[dict[str, Kind]] = {
     "voc": Kind(corpus.voc, functools.partial(convert_labels, form="voc"), 20, 6),
     "yolo": Kind(corpus.yolo, functools.partial(convert_labels, form="yolo"), 20, 6),
     "coco": Kind(_of("annotations.json", _coco), convert_coco, share=20),
+    "labelme": Kind(corpus.labelme, import_labelme, 20, 4),
+    **{
+        form: Kind(
+            _of(name, functools.partial(write, list(_COCO_NAMES))),
+            functools.partial(import_whole, form=form),
+            share=10,
+        )
+        for form, name, write in (
+            ("cvat", "annotations.xml", corpus.cvat),
+            ("labelstudio", "project.json", corpus.label_studio),
+            ("fiftyone", "samples.json", corpus.fiftyone),
+        )
+    },
     "list": Kind(_of("train.txt", _names), convert_list, share=15),
     "mask": Kind(_of("mask.png", _mask), score_masks, 10, 8),
     "map": Kind(_of("mask.png", _mask), functools.partial(score_masks, where="maps"), share=10),
