@@ -94,7 +94,8 @@ def test_an_archive_of_frames(client: TestClient) -> None:
     content = _zip(
         {
             **{f"night/{number}.png": _png(number) for number in (10, 9, 2)},
-            **{"../../up.png": b"no png", "wide.png": _wide(), "README.txt": b"", "nested.zip": _zip({"x.png": _png()})},
+            **{"../../up.png": b"no png", "wide.png": _wide()},
+            **{"README.txt": b"", "nested.zip": _zip({"x.png": _png()})},
         }
     )
     options = {"name": "../n.zip", "save": "jsonl,csv,coco,overlay,mask", "min_score": "0.3"}

@@ -127,6 +127,10 @@ def test_flat_and_nested_data_and_all_datatypes_answer_the_same(
             request["inputs"][0]["data"] = frame.ravel().tolist()
         (output,) = client.post(f"{URL}/infer", json=request).json()["outputs"]
         assert output["data"] == pytest.approx(expected, rel=1e-4), datatype
+    broken = request_of(np.where(frame > 1200, 1e308, -1e308), "FP64", **asked)
+    answer = client.post(f"{URL}/infer", json=broken)
+    assert answer.status_code == 422
+    assert "without a single finite pixel" in answer.json()["error"]
 
 
 def test_a_frame_without_targets_has_no_rows_and_min_score_decides(

@@ -171,9 +171,7 @@ class VideoSource(Source):
         MissingExtraError: There is no library to read it.
     """
 
-    def __init__(
-        self, path: Path, stream: int | None = None, max_pixels: int = MAX_PIXELS
-    ) -> None:
+    def __init__(self, path: Path, stream: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
         try:
             info = probe_video(path, stream)
             frames, rate = info.frames or 1, info.rate
