@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -274,8 +274,8 @@ def test_a_detector_has_targets_alone(predictor: Predictor) -> None:
             self.loaded = replace(describe(predictor), kind="boxes")
             self.alive = 1
 
-        async def submit(self, task: Task) -> Answer:
-            return worker._answer(task, np.zeros((9, 9)), boxes, 0.5)
+        async def submit_all(self, tasks: Sequence[Task]) -> list[Answer]:
+            return [worker._answer(task, np.zeros((9, 9)), boxes, 0.5) for task in tasks]
 
     pool = Detector(ServeSettings())
     with serve(pool) as address, httpx.Client(base_url=f"http://{address}") as client:
