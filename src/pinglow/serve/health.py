@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from pinglow.extras import is_installed
 from pinglow.serve.service import service_of
 
 router = APIRouter()
@@ -51,5 +52,6 @@ async def models(request: Request) -> dict[str, list[dict[str, Any]]]:
         "license": card["license"],
         "device": loaded.device,
         "backend": loaded.backend,
+        "tracks": is_installed("trackers"),  # whether jobs and streams have any
     }
     return {"models": [model]}
