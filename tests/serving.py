@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,11 +29,11 @@ class LocalPool(Pool):
             self.loaded = describe(self.predictor)
             self.alive = 1
 
-    async def submit(self, task: Task) -> Answer:
+    async def submit_all(self, tasks: Sequence[Task]) -> list[Answer]:
         if self.busy:
             raise BusyError("64 frames wait already: try again in a second")
         assert self.predictor is not None
-        return answer_all(self.predictor, [task], 2**20)[0]
+        return answer_all(self.predictor, tasks, 2**20)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -254,6 +255,7 @@ def test_models_are_described(app: FastAPI, pool: OnePool) -> None:
     [model] = ask(app, "GET", "/v1/models").json()["models"]
     assert (model["name"], model["kind"], model["min_score"]) == ("fake", "pixels", 0.5)
     assert model["data"] == ["none"]
+    assert model["tracks"] == (importlib.util.find_spec("trackers") is not None)
     pool.loaded = None
     assert ask(app, "GET", "/v1/models").status_code == 503
 

@@ -45,7 +45,7 @@ class NoPool:
 
 
 def _make_app() -> Any:
-    return make_app(ServeSettings(max_job_mb=1), NoPool())  # type: ignore[arg-type]
+    return make_app(ServeSettings(max_job_mb=1, max_pixels=2**18), NoPool())  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,13 @@ def _frame(seed: int = 0) -> Any:
 def _png(seed: int = 0) -> bytes:
     content = io.BytesIO()
     Image.fromarray(_frame(seed)).save(content, "PNG")
+    return content.getvalue()
+
+
+def _wide() -> bytes:
+    """A frame of more pixels than the service takes."""
+    content = io.BytesIO()
+    Image.new("L", (2**18 + 1, 1)).save(content, "PNG")
     return content.getvalue()
 
 
@@ -87,7 +94,8 @@ def test_an_archive_of_frames(client: TestClient) -> None:
     content = _zip(
         {
             **{f"night/{number}.png": _png(number) for number in (10, 9, 2)},
-            **{"../../up.png": b"no png", "README.txt": b"", "nested.zip": _zip({"x.png": _png()})},
+            **{"../../up.png": b"no png", "wide.png": _wide()},
+            **{"README.txt": b"", "nested.zip": _zip({"x.png": _png()})},
         }
     )
     options = {"name": "../n.zip", "save": "jsonl,csv,coco,overlay,mask", "min_score": "0.3"}
@@ -96,13 +104,14 @@ def test_an_archive_of_frames(client: TestClient) -> None:
     job = sent.json()
     assert sent.headers["location"] == f"/v1/jobs/{job['id']}"
     last = _follow(client, job["id"])[-1]
-    assert (last["state"], last["done"], last["total"], last["broken_frames"]) == ("done", 4, 4, 1)
+    assert (last["state"], last["done"], last["total"], last["broken_frames"]) == ("done", 5, 5, 2)
 
     shown = client.get(sent.headers["location"]).json()
     assert shown["name"] == "n.zip"
-    [broken] = shown["broken"]
-    assert broken["source"] == "up.png"
-    assert broken["detail"].startswith("up.png is not a frame")
+    broken = {each["source"]: each["detail"] for each in shown["broken"]}
+    assert broken.keys() == {"up.png", "wide.png"}
+    assert broken["up.png"].startswith("up.png is not a frame")
+    assert "the limit of 262144" in broken["wide.png"]
     assert tempfile.gettempdir() not in json.dumps(shown)
     assert set(shown["results"]) == {
         *("targets.jsonl", "targets.csv", "coco.json", "overlays.zip", "masks.zip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,19 @@ def test_another_address_needs_a_token(host: str) -> None:
 def test_this_machine_needs_none(host: str) -> None:
     assert is_loopback(host)
     ServeSettings(host=host)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("port", -1), ("port", 65536), ("workers", 0), ("workers", 10**6), ("queue", 0)),
+        *(("max_mb", 1e-9), ("max_mb", math.inf), ("max_mb", math.nan), ("max_job_mb", math.inf)),
+        *(("wait_ms", -1), ("wait_ms", math.inf), ("max_pixels", 10**10), ("streams", -1)),
+    ],
+)
+def test_impossible_options_are_refused(option: str, value: float) -> None:
+    with pytest.raises(OptionError, match=f"--{option.replace('_', '-')} is"):
+        ServeSettings(**{option: value})  # type: ignore[arg-type]
 
 
 def test_a_token_is_never_shown() -> None:

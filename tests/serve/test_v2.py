@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -127,6 +127,10 @@ def test_flat_and_nested_data_and_all_datatypes_answer_the_same(
             request["inputs"][0]["data"] = frame.ravel().tolist()
         (output,) = client.post(f"{URL}/infer", json=request).json()["outputs"]
         assert output["data"] == pytest.approx(expected, rel=1e-4), datatype
+    broken = request_of(np.where(frame > 1200, 1e308, -1e308), "FP64", **asked)
+    answer = client.post(f"{URL}/infer", json=broken)
+    assert answer.status_code == 422
+    assert "without a single finite pixel" in answer.json()["error"]
 
 
 def test_a_frame_without_targets_has_no_rows_and_min_score_decides(
@@ -270,8 +274,8 @@ def test_a_detector_has_targets_alone(predictor: Predictor) -> None:
             self.loaded = replace(describe(predictor), kind="boxes")
             self.alive = 1
 
-        async def submit(self, task: Task) -> Answer:
-            return worker._answer(task, np.zeros((9, 9)), boxes, 0.5)
+        async def submit_all(self, tasks: Sequence[Task]) -> list[Answer]:
+            return [worker._answer(task, np.zeros((9, 9)), boxes, 0.5) for task in tasks]
 
     pool = Detector(ServeSettings())
     with serve(pool) as address, httpx.Client(base_url=f"http://{address}") as client:

@@ -94,7 +94,7 @@ def open_frames(
             with name_damage(path):
                 counts = pages.read(page)
                 counts = counts if channels else order_bytes(path, collapse_channels(path, counts))
-                counts = counts if as_stored else _simplify_dtype(path, counts)
+                counts = counts if as_stored else simplify_dtype(path, counts)
                 return np.ascontiguousarray(counts)
 
         yield read
@@ -260,7 +260,7 @@ def _natural_key(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)], str(path)
 
 
-def _simplify_dtype(path: Path | MemoryFile, counts: NDArray[Any]) -> NDArray[Any]:
+def simplify_dtype(path: Path | MemoryFile | str, counts: NDArray[Any]) -> NDArray[Any]:
     """Map any real dtype to uint8, uint16 or float32 without losing counts (module's table)."""
     kind = counts.dtype.kind
     if kind == "b":

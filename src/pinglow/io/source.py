@@ -14,6 +14,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from pinglow.errors import FrameError, OptionError
+from pinglow.io.counts import MAX_PIXELS
 from pinglow.io.frames import count_pages, find_frames, open_frames, read_only_frame
 from pinglow.io.memory import MemoryFile
 from pinglow.io.video import is_video, probe_video, read_video
@@ -130,13 +131,13 @@ class Source:
 class ImageSource(Source):
     """An image, or a file of several pages; on disk or in memory."""
 
-    def __init__(self, file: Path | MemoryFile) -> None:
+    def __init__(self, file: Path | MemoryFile, max_pixels: int = MAX_PIXELS) -> None:
         try:
             pages = count_pages(file)
         except FrameError:
             pages = 1  # reading it says why
         super().__init__(str(file), pages)
-        self._file = file
+        self._file, self._max_pixels = file, max_pixels
         self._pages = pages
         if pages == 1 and isinstance(file, Path):
             self.sequence = str(file.parent)
@@ -146,7 +147,7 @@ class ImageSource(Source):
         digits = len(str(self._pages - 1))
         counts: NDArray[Any] | FrameError
         try:
-            with open_frames(self._file) as read:
+            with open_frames(self._file, max_pixels=self._max_pixels) as read:
                 for page in range(0, self._pages, selection.every):
                     try:
                         counts = read(page)
@@ -159,7 +160,7 @@ class ImageSource(Source):
 
     def read(self, index: int) -> NDArray[Any]:
         """See `Source`."""
-        with open_frames(self._file) as read:
+        with open_frames(self._file, max_pixels=self._max_pixels) as read:
             return read(index)
 
 
@@ -170,14 +171,15 @@ class VideoSource(Source):
         MissingExtraError: There is no library to read it.
     """
 
-    def __init__(self, path: Path, stream: int | None = None) -> None:
+    def __init__(self, path: Path, stream: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
         try:
             info = probe_video(path, stream)
             frames, rate = info.frames or 1, info.rate
         except FrameError:
             frames, rate = 1, 1.0  # reading it says why
         super().__init__(path, frames, rate)
-        self._path, self._frames, self._rate, self._stream = path, frames, rate, stream
+        self._path, self._frames, self._rate = path, frames, rate
+        self._options: dict[str, Any] = {"stream": stream, "max_pixels": max_pixels}
 
     def select(self, selection: Selection = _ALL) -> Iterator[SourceFrame]:
         """See `Source`; what is wrong is said after all frames that can be decoded."""
@@ -185,7 +187,7 @@ class VideoSource(Source):
         index = 0
         try:
             chosen = selection.every, selection.start, selection.end
-            for frame in read_video(self._path, *chosen, stream=self._stream):
+            for frame in read_video(self._path, *chosen, **self._options):
                 index = frame.index
                 yield SourceFrame(index, frame.counts, f"_f{index:0{digits}}", frame.time)
         except FrameError as error:
@@ -229,7 +231,10 @@ class FolderSource(Source):
 
 
 def open_source(
-    what: str | Path | bytes, name: str = "frame", video_stream: int | None = None
+    what: str | Path | bytes,
+    name: str = "frame",
+    video_stream: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """Open whatever holds frames.
 
@@ -238,14 +243,17 @@ def open_source(
             of an image file.
         name: What bytes are called.
         video_stream: Which video stream of a file, from 0; see `read_video`.
+        max_pixels: Of a frame of an image or a video; see `read_frame`.
 
     Raises:
         DataError: A folder holds no frames.
         MissingExtraError: It is a video, and there is no library to read it.
     """
     if isinstance(what, bytes):
-        return ImageSource(MemoryFile(name, what))
+        return ImageSource(MemoryFile(name, what), max_pixels)
     path = Path(what).expanduser()
     if path.is_dir():
         return FolderSource(path)
-    return VideoSource(path, video_stream) if is_video(path) else ImageSource(path)
+    if is_video(path):
+        return VideoSource(path, video_stream, max_pixels)
+    return ImageSource(path, max_pixels)

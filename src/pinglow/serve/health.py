@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from pinglow.extras import is_installed
 from pinglow.serve.service import service_of
-from pinglow.serve.tasks import UnreadyError
 
 router = APIRouter()
 
@@ -22,8 +22,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", tags=["operation"])
 async def readyz(request: Request) -> dict[str, str]:
     """Whether a worker has its model loaded and warm, and the service is not being stopped."""
-    if not service_of(request).is_ready:
-        raise UnreadyError("the model is being loaded, or the service is being stopped")
+    service_of(request).check_ready()
     return {"status": "ready"}
 
 
@@ -41,9 +40,7 @@ async def metrics(request: Request) -> Response:
 @router.get("/v1/models", tags=["models"])
 async def models(request: Request) -> dict[str, list[dict[str, Any]]]:
     """The model that the service has, from its card."""
-    loaded = service_of(request).pool.loaded
-    if loaded is None:
-        raise UnreadyError("the model is being loaded: try again in a few seconds")
+    loaded = service_of(request).model
     card = loaded.card
     model = {
         "name": card["name"],
@@ -55,5 +52,6 @@ async def models(request: Request) -> dict[str, list[dict[str, Any]]]:
         "license": card["license"],
         "device": loaded.device,
         "backend": loaded.backend,
+        "tracks": is_installed("trackers"),  # whether jobs and streams have any
     }
     return {"models": [model]}

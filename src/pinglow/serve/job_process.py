@@ -48,6 +48,7 @@ class Order:
         ignore: Rectangles and polygons, as of the command's ``--ignore``.
         crop: As of the command's ``--crop``.
         most_bytes: Of an archive's members together.
+        max_pixels: Of a frame.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Order:
     ignore: list[str] = field(default_factory=list)
     crop: str | None = None
     most_bytes: int = 2**33
+    max_pixels: int = 2**24
 
 
 def main() -> int:
@@ -146,7 +148,7 @@ def _open_sources(order: Order) -> list[Source]:
 
     upload = Path("..", UPLOAD)
     if not is_archive(upload, order.name):
-        return [open_source(upload.replace(order.name))]
+        return [open_source(upload.replace(order.name), max_pixels=order.max_pixels)]
     unpack(upload, order.name, Path(), order.most_bytes)
     upload.unlink()
     try:
@@ -155,7 +157,7 @@ def _open_sources(order: Order) -> list[Source]:
         raise FrameError(
             f"{order.name} holds no frames: give them names of their kind, as 0001.png"
         ) from None
-    return [open_source(file) for file in files]
+    return [open_source(file, max_pixels=order.max_pixels) for file in files]
 
 
 class _Progress(Sink):

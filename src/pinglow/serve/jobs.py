@@ -111,6 +111,7 @@ async def add_job(
             ignore=ignore or [],
             crop=crop,
             most_bytes=_GROWTH * service.settings.max_job_bytes,
+            max_pixels=service.settings.max_pixels,
         )
         body = stream_body(request, service.settings.max_job_bytes)
         job = await service.jobs.add(order, body)

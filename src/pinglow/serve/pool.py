@@ -186,9 +186,9 @@ class Pool:
         loop, now = asyncio.get_running_loop(), time.perf_counter()
         mine = [_Waiting(task, now, loop.create_future()) for task in tasks]
         self._waiting += mine
-        async with self._arrived:
-            self._arrived.notify_all()
         try:
+            async with self._arrived:
+                self._arrived.notify_all()
             return list(await asyncio.gather(*(each.answer for each in mine)))
         finally:
             for each in mine:

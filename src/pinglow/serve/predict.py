@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
@@ -112,13 +112,17 @@ async def predict(
     tasks = [Task(content, called, *options) for called, content in files]
     del body, files
     answers = await until_gone(request, service.pool.submit_all(tasks))
-    if want != "counts":
-        for answer in answers:
-            service.metrics.count(answer)
-    request.state.queue_ms = round(1e3 * max(each.queued for each in answers), 2)
-    request.state.batch = max(each.batch for each in answers)
-    request.state.targets = sum(each.targets for each in answers)
+    note(request, answers, predicted=want != "counts")
     return _join(request, tasks, answers) if form else respond(request, answers[0])
+
+
+def note(request: Request, answers: Sequence[Answer], predicted: bool = True) -> None:
+    """Count what was predicted, and tell the log how it was."""
+    if predicted:
+        for answer in answers:
+            service_of(request).metrics.count(answer)
+    request.state.queue_ms = round(1e3 * max(answer.queued for answer in answers), 2)
+    request.state.batch = max(answer.batch for answer in answers)
 
 
 def respond(request: Request, answer: Answer) -> Response:
@@ -145,8 +149,6 @@ async def _read_form(request: Request, body: bytes) -> list[tuple[str, bytes]]:
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, f"the form cannot be read: {error.message}") from error
-    except KeyError as error:  # of Content-Type
-        raise HTTPException(400, "the form's Content-Type has no boundary") from error
     files = []
     for key, each in form.multi_items():
         if isinstance(each, UploadFile):

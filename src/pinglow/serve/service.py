@@ -13,6 +13,7 @@ from pinglow.serve.job_store import JobStore
 from pinglow.serve.metrics import Metrics
 from pinglow.serve.pool import Pool
 from pinglow.serve.settings import ServeSettings
+from pinglow.serve.tasks import Loaded, UnreadyError
 
 
 class Service:
@@ -46,6 +47,26 @@ class Service:
     def is_ready(self) -> bool:
         """Whether requests are taken."""
         return self.pool.ready() and not self.draining.is_set()
+
+    def check_ready(self) -> None:
+        """See whether requests are taken.
+
+        Raises:
+            UnreadyError: They are not.
+        """
+        if not self.is_ready:
+            raise UnreadyError("the model is being loaded, or the service is being stopped")
+
+    @property
+    def model(self) -> Loaded:
+        """What the workers said of their model.
+
+        Raises:
+            UnreadyError: It is not loaded yet.
+        """
+        if self.pool.loaded is None:
+            raise UnreadyError("the model is being loaded: try again in a few seconds")
+        return self.pool.loaded
 
     async def drain(self, seconds: float) -> None:
         """Refuse new requests, and wait until those that were accepted are answered."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from pinglow.errors import OptionError
+from pinglow.io.counts import MAX_PIXELS
 
 _MEGABYTE: Final = 2**20
+_LEAST_MB: Final = 0.0001
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,20 @@ class ServeSettings:
         ):
             if not value >= least:
                 raise OptionError(f"{option} is {value}: give {least} or more")
-        if self.port > 65535:
-            raise OptionError(f"--port is {self.port}: give 65535 or less")
-        if not 0 < self.max_mb <= 4096:
-            raise OptionError(f"--max-mb is {self.max_mb:g}: give more than 0 and at most 4096")
-        if not self.max_job_mb > 0:
-            raise OptionError(f"--max-job-mb is {self.max_job_mb:g}: give more than 0")
+        for option, value, most in (
+            ("--port", self.port, 65535),
+            ("--workers", self.workers, 256),
+            ("--max-pixels", self.max_pixels, MAX_PIXELS),
+            ("--wait-ms", self.wait_ms, 10_000),
+        ):
+            if value > most:
+                raise OptionError(f"{option} is {value}: give {most} or less")
+        for option, value, most in (
+            ("--max-mb", self.max_mb, 4096),
+            ("--max-job-mb", self.max_job_mb, 2**20),
+        ):
+            if not _LEAST_MB <= value <= most:
+                raise OptionError(f"{option} is {value:g}: give {_LEAST_MB} to {most}")
         if self.min_score is not None and not 0 <= self.min_score < 1:
             raise OptionError(f"--min-score is {self.min_score}: use a value from 0 to below 1")
         if not self.is_local and self.token is None and not self.insecure:

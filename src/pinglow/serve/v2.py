@@ -8,9 +8,7 @@ extension_model_repository.md.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -19,10 +17,9 @@ from starlette.exceptions import HTTPException
 from pinglow._version import __version__
 from pinglow.serve.answers import ALWAYS, InferenceError, binary, refusals
 from pinglow.serve.bodies import read_body
-from pinglow.serve.pool import Pool
-from pinglow.serve.predict import until_gone
+from pinglow.serve.predict import note, until_gone
 from pinglow.serve.service import service_of
-from pinglow.serve.tasks import Answer, Loaded, Task, UnreadyError
+from pinglow.serve.tasks import Loaded
 from pinglow.serve.tensors import (
     DATATYPES,
     LENGTH,
@@ -59,7 +56,7 @@ async def live() -> dict[str, bool]:
 @router.get("/v2/health/ready")
 async def ready(request: Request) -> dict[str, bool]:
     """Whether frames are taken."""
-    _check_ready(request)
+    service_of(request).check_ready()
     return {"ready": True}
 
 
@@ -92,7 +89,7 @@ async def metadata(request: Request, name: str, version: str = _VERSION) -> dict
 async def model_ready(request: Request, name: str, version: str = _VERSION) -> dict[str, Any]:
     """Whether the model takes frames."""
     _find(request, name, version)
-    _check_ready(request)
+    service_of(request).check_ready()
     return {"name": name, "ready": True}
 
 
@@ -135,6 +132,7 @@ async def infer(request: Request, name: str, version: str = _VERSION) -> Respons
     loaded = _find(request, name, version)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "the body is compressed: send it as it is")
+    service.pool.check()  # before the body is read
     body = await read_body(request, service.settings.max_bytes)
     length = request.headers.get(LENGTH)
     head, behind = split_body(body, length)
@@ -142,11 +140,8 @@ async def infer(request: Request, name: str, version: str = _VERSION) -> Respons
     del body, head
     tasks = read_tasks(asked, behind, service.settings.queue)
     wanted = wanted_outputs(asked, loaded)
-    answers = await until_gone(request, _predict(service.pool, tasks))
-    for answer in answers:
-        service.metrics.count(answer)
-    request.state.queue_ms = round(1e3 * max(answer.queued for answer in answers), 2)
-    request.state.batch = max(answer.batch for answer in answers)
+    answers = await until_gone(request, service.pool.submit_all(tasks))
+    note(request, answers)
     for answer in answers:
         if answer.status != 200:
             raise HTTPException(answer.status, json.loads(answer.body)["detail"])
@@ -162,9 +157,7 @@ def _find(request: Request, name: str, version: str) -> Loaded:
         HTTPException: There is no such model.
         UnreadyError: It is not loaded yet.
     """
-    loaded = service_of(request).pool.loaded
-    if loaded is None:
-        raise UnreadyError("the model is being loaded: try again in a few seconds")
+    loaded = service_of(request).model
     if (name, version) != (loaded.card["name"], _VERSION):
         raise HTTPException(
             404,
@@ -172,18 +165,3 @@ def _find(request: Request, name: str, version: str) -> Loaded:
             f"{loaded.card['name']}",
         )
     return loaded
-
-
-def _check_ready(request: Request) -> None:
-    if not service_of(request).is_ready:
-        raise UnreadyError("the model is being loaded, or the service is being stopped")
-
-
-async def _predict(pool: Pool, tasks: Sequence[Task]) -> list[Answer]:
-    """The answers to all tasks; when one is refused, the others are taken back."""
-    doing = [asyncio.ensure_future(pool.submit(task)) for task in tasks]
-    try:
-        return await asyncio.gather(*doing)
-    finally:
-        for each in doing:
-            each.cancel()

@@ -21,7 +21,7 @@ from pinglow.inference.inputs import output_name
 from pinglow.inference.predictor import Predictor
 from pinglow.io.containers import is_container
 from pinglow.io.counts import check_size
-from pinglow.io.frames import count_pages, open_frames
+from pinglow.io.frames import count_pages, open_frames, simplify_dtype
 from pinglow.io.memory import MemoryFile
 from pinglow.output.mask import mask_levels
 from pinglow.output.overlay import draw_overlay
@@ -144,7 +144,8 @@ def _decode_raw(task: Task, shape: tuple[int, int], max_pixels: int) -> NDArray[
             f"{task.name} has {len(task.content):,} bytes, and {width} x {height} pixels of "
             f"{dtype} are {height * width * dtype.itemsize:,}: send all of them"
         )
-    return np.frombuffer(task.content, dtype).reshape(shape)
+    # As of a file, so that both are answered alike.
+    return simplify_dtype(task.name, np.frombuffer(task.content, dtype).reshape(shape))
 
 
 _Found = Prediction | Detections

@@ -49,7 +49,7 @@ const regions = new Regions((words, polygons) => {
 }, say);
 const list = new List($("scroll"), $("frames"), (frame) => open(frame), (frame) => store.want(frame));
 const live = new Live({
-  settings: () => ({ min_score: bound(), ignore: store.regions }),
+  settings: () => ({ ...store.settings, min_score: bound() }),
   show: (frame, counts) => place(frame, counts),
   changed: (fault) => {
     if (fault) say(fault, true);
@@ -80,10 +80,7 @@ function listed() {
 
 let waiting = null;
 function update() {  // many changes, one picture
-  waiting ??= requestAnimationFrame(() => {
-    waiting = null;
-    render();
-  });
+  waiting ??= requestAnimationFrame(() => { waiting = null; render(); });
 }
 
 function render() {
@@ -387,6 +384,7 @@ async function start() {
     model.missing = false;
     const { models: [first] } = await (await ask("v1/models")).json();
     model.point = first.min_score;
+    store.track = first.tracks;
     $("model").textContent = first.name;
     setSteps();
   } catch (error) {

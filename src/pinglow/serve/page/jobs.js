@@ -6,7 +6,7 @@ const EVERY = 400;  // ms
 
 // {id, lines, broken} of a frame that is a clip; tell(text, share): how far it is.
 export async function runJob({ file, label }, settings, { tell, signal, onBusy }) {
-  const path = query("v1/jobs", { name: label.slice(-200), track: true, save: "jsonl,coco,html", ...settings });
+  const path = query("v1/jobs", { name: label.slice(-200), save: "jsonl,coco,html", ...settings });
   const onProgress = (sent) => tell(`${Math.floor((sent / file.size) * 100)}% sent`, 0);
   const job = await (await upload(path, file, { onProgress, onBusy, signal })).json();
   const cancel = () => forget(job);

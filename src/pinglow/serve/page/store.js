@@ -22,6 +22,7 @@ export class Store {
     this.frames = [];
     this.regions = [];
     this.lowest = 0;  // what clips are searched with
+    this.track = true;  // whether the service can
     this.current = null;
     this.running = new Set();
     this.kept = new Map();  // frame to its counts, least recently used first
@@ -29,6 +30,9 @@ export class Store {
     this.loading = new Map();  // frame to the promise of its counts
     this.pictures = 0;  // that are on their way
   }
+
+  // Of what is searched with tracks.
+  get settings() { return { min_score: this.lowest, ignore: this.regions, track: this.track }; }
 
   // rate: frames a second of files that are one sequence; 0: they are not.
   add(files, rate = 0) {
@@ -145,7 +149,7 @@ export class Store {
       // After an interruption tracks begin anew, with numbers that are not taken.
       const taken = others.flatMap(({ line }) => line?.targets ?? []).map(({ track }) => track ?? 0);
       sequence.before = taken.reduce((most, track) => Math.max(most, track), 0);
-      sequence.settings = { min_score: this.lowest, ignore: this.regions };
+      sequence.settings = this.settings;
       sequence.stream = new Stream({ rate: sequence.rate, outlines: true, ...sequence.settings });
       await sequence.stream.open();
     }
@@ -158,7 +162,7 @@ export class Store {
   }
 
   async workOnClip(frame, signal) {
-    const settings = { min_score: this.lowest, ignore: this.regions };
+    const { settings } = this;
     const tell = (progress, share) => { Object.assign(frame, { progress, share }); this.changed(); };
     const job = await runJob(frame, settings, { tell, signal, onBusy: this.busy });
     const place = this.frames.indexOf(frame);
