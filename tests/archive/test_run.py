@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ from pinglow.archive.merge import merge
 from pinglow.archive.parts import Keys
 from pinglow.archive.plans import Shard
 from pinglow.archive.run import Progress, run_archive
-from pinglow.archive.status import measure
+from pinglow.archive.status import list_results, measure
 from pinglow.archive.units import key_of, make_units
 from pinglow.archive.work import work_on
-from pinglow.errors import DataError, FrameError
+from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.inference import pipeline
+from pinglow.inference.ignored import Ignored
 from pinglow.inference.predictor import Predictor
 from pinglow.io import places
 from pinglow.io.places import Place, PlaceError, open_place
@@ -148,6 +150,21 @@ def test_what_goes_well_when_it_is_tried_again_takes_the_place(tmp_path: Path) -
     assert go(tmp_path / "a.png", tmp_path / "out", retry=True).targets == 1
     [name] = parts(tmp_path / "out")
     assert "broken" not in name
+
+
+def test_what_is_ignored_has_to_fit_the_first_frame(tmp_path: Path) -> None:
+    save_still(tmp_path / "in" / "a.png", width=30)
+    out = tmp_path / "out"
+    settings = replace(SETTINGS, ignored=Ignored.parse([], "0,0,40,20"))
+    for runner in (run_units, partial(run_units, workers=2)):
+        with pytest.raises(OptionError, match=r"a\.png: the crop .* reaches out"):
+            go(tmp_path / "in", out, settings=settings, runner=runner)
+    assert list_results(Place(str(out))) == []
+    (tmp_path / "in" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(OptionError, match=r"a\.png"):
+        go(tmp_path / "in", out, settings=settings)
+    settings = replace(SETTINGS, ignored=Ignored.parse([], "0,0,30,20"))
+    assert go(tmp_path / "in", out, settings=settings).frames == 1
 
 
 def test_a_source_without_frames_has_a_part(tmp_path: Path) -> None:
