@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from finders import die_of_wide, find_bright, finder_settings, save_still
-from pinglow.archive import work
+from pinglow.archive import local, work
 from pinglow.archive.listing import list_sources
 from pinglow.archive.local import answer, run_units
 from pinglow.archive.merge import merge
@@ -29,7 +29,7 @@ from pinglow.archive.parts import Keys
 from pinglow.archive.plans import Shard
 from pinglow.archive.run import Progress, run_archive
 from pinglow.archive.status import list_results, measure
-from pinglow.archive.units import key_of, make_units
+from pinglow.archive.units import Unit, key_of, make_units
 from pinglow.archive.work import work_on
 from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.inference import pipeline
@@ -362,6 +362,32 @@ def test_processes_come_to_what_one_comes_to(
         os.utime(path, (0, 0))
     assert go(footage / "stack.tif", tmp_path / "two").before == 1
     assert not any(path.exists() for path in left)
+
+
+def test_a_pool_ends_where_its_last_suspects_are_answered_at_once(tmp_path: Path) -> None:
+    pool = local._Pool(SETTINGS, Place(str(tmp_path)), 2, False)
+    suspects = {key: Unit(key, "") for key in ("a", "b")}
+    pool._suspects.extend(suspects.items())
+    pool._strikes = dict.fromkeys(suspects, 1)
+    answers = iter(suspects)
+    ends = []
+
+    def start() -> local._Worker:
+        here, there = multiprocessing.Pipe()
+        key = next(answers)
+        there.send(work.Outcome(key, key))
+        ends.append(there)
+        return local._Worker(None, here, started=True)
+
+    pool._start = start  # type: ignore[method-assign]
+    found: list[str] = []
+    runs = threading.Thread(
+        target=lambda: found.extend(each.key for each in pool.run(iter([]))), daemon=True
+    )
+    runs.start()
+    runs.join(5)
+    assert not runs.is_alive()
+    assert found == ["a", "b"]
 
 
 def test_a_worker_tells_what_ends_it(tmp_path: Path) -> None:
