@@ -45,7 +45,7 @@ class Store:
         status, body = answer
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         start_response(status, [("Content-Type", "application/xml")])
-        return [body]
+        return [b"" if method == "HEAD" else body]  # a body would be the next answer's start
 
     def stop(self) -> None:
         self._server.shutdown()

@@ -28,6 +28,14 @@ def test_links_in_a_circle_end(footage: Path) -> None:
     assert len(names(str(footage))) == 5
 
 
+def test_a_link_that_leads_nowhere_costs_no_other(footage: Path) -> None:
+    (footage / "gone.png").symlink_to("nowhere.png")
+    (footage / "circle").symlink_to("circle")
+    troubles: list[str] = []
+    assert len(names(str(footage), troubles=troubles)) == 5
+    assert [f"{footage}/circle cannot be read" in trouble for trouble in troubles] == [True]
+
+
 def test_a_list_names_a_source_a_line(footage: Path, tmp_path: Path) -> None:
     lines = [
         "# night",

@@ -52,6 +52,40 @@ def test_a_new_plan_of_the_same_sources_takes_the_place_of_the_old_one(tmp_path:
     assert len(list((tmp_path / "out/plans").glob("*/*.parquet"))) == 1
 
 
+def test_the_last_plan_of_a_file_counts(tmp_path: Path) -> None:
+    place = Place(str(tmp_path / "out"))
+    still = save_still(tmp_path / "in" / "a.png")
+    save_still(tmp_path / "in" / "b.png")
+    plan(place, tmp_path / "in")
+    still.write_bytes(b"changed")
+    plan(place, still)
+    found = [unit for _, unit in read_units(place)]
+    assert [Path(unit.uri).name for unit in found] == ["a.png", "b.png"]
+    assert found[0].size == len(b"changed")
+    save_still(still, 1)
+    plan(place, tmp_path / "in", shard="1/1")
+    found = [unit for _, unit in read_units(place)]
+    assert [unit.size for unit in found] == [each.stat().st_size for each in (still, still)]
+
+
+def test_of_two_runs_at_once_both_plans_can_be_read(tmp_path: Path) -> None:
+    place = Place(str(tmp_path / "out"))
+    save_still(tmp_path / "in" / "a.png")
+    plan(place, tmp_path / "in")
+
+    class Slow(Place):
+        """Another run begins and ends before this one writes its plan."""
+
+        def write(self, name: str, content: bytes, *, replace: bool = True) -> None:
+            if name.endswith(".json"):
+                save_still(tmp_path / "in" / "b.png")
+                plan(place, tmp_path / "in")
+            super().write(name, content, replace=replace)
+
+    plan(Slow(place.root), tmp_path / "in")
+    assert [Path(unit.uri).name for _, unit in read_units(place)] == ["a.png"]
+
+
 def test_a_listing_that_fails_changes_no_plan(tmp_path: Path) -> None:
     place = Place(str(tmp_path / "out"))
     save_still(tmp_path / "in" / "a.png")

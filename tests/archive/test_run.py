@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,19 @@ import pytest
 from numpy.typing import NDArray
 
 from finders import die_of_wide, find_bright, finder_settings, save_still
-from pinglow.archive import work
+from pinglow.archive import local, work
 from pinglow.archive.listing import list_sources
 from pinglow.archive.local import answer, run_units
 from pinglow.archive.merge import merge
 from pinglow.archive.parts import Keys
 from pinglow.archive.plans import Shard
 from pinglow.archive.run import Progress, run_archive
-from pinglow.archive.status import measure
-from pinglow.archive.units import key_of, make_units
+from pinglow.archive.status import list_results, measure
+from pinglow.archive.units import Unit, key_of, make_units
 from pinglow.archive.work import work_on
-from pinglow.errors import DataError, FrameError
+from pinglow.errors import DataError, FrameError, OptionError
 from pinglow.inference import pipeline
+from pinglow.inference.ignored import Ignored
 from pinglow.inference.predictor import Predictor
 from pinglow.io import places
 from pinglow.io.places import Place, PlaceError, open_place
@@ -148,6 +150,21 @@ def test_what_goes_well_when_it_is_tried_again_takes_the_place(tmp_path: Path) -
     assert go(tmp_path / "a.png", tmp_path / "out", retry=True).targets == 1
     [name] = parts(tmp_path / "out")
     assert "broken" not in name
+
+
+def test_what_is_ignored_has_to_fit_the_first_frame(tmp_path: Path) -> None:
+    save_still(tmp_path / "in" / "a.png", width=30)
+    out = tmp_path / "out"
+    settings = replace(SETTINGS, ignored=Ignored.parse([], "0,0,40,20"))
+    for runner in (run_units, partial(run_units, workers=2)):
+        with pytest.raises(OptionError, match=r"a\.png: the crop .* reaches out"):
+            go(tmp_path / "in", out, settings=settings, runner=runner)
+    assert list_results(Place(str(out))) == []
+    (tmp_path / "in" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(OptionError, match=r"a\.png"):
+        go(tmp_path / "in", out, settings=settings)
+    settings = replace(SETTINGS, ignored=Ignored.parse([], "0,0,30,20"))
+    assert go(tmp_path / "in", out, settings=settings).frames == 1
 
 
 def test_a_source_without_frames_has_a_part(tmp_path: Path) -> None:
@@ -345,6 +362,32 @@ def test_processes_come_to_what_one_comes_to(
         os.utime(path, (0, 0))
     assert go(footage / "stack.tif", tmp_path / "two").before == 1
     assert not any(path.exists() for path in left)
+
+
+def test_a_pool_ends_where_its_last_suspects_are_answered_at_once(tmp_path: Path) -> None:
+    pool = local._Pool(SETTINGS, Place(str(tmp_path)), 2, False)
+    suspects = {key: Unit(key, "") for key in ("a", "b")}
+    pool._suspects.extend(suspects.items())
+    pool._strikes = dict.fromkeys(suspects, 1)
+    answers = iter(suspects)
+    ends = []
+
+    def start() -> local._Worker:
+        here, there = multiprocessing.Pipe()
+        key = next(answers)
+        there.send(work.Outcome(key, key))
+        ends.append(there)
+        return local._Worker(None, here, started=True)
+
+    pool._start = start  # type: ignore[method-assign]
+    found: list[str] = []
+    runs = threading.Thread(
+        target=lambda: found.extend(each.key for each in pool.run(iter([]))), daemon=True
+    )
+    runs.start()
+    runs.join(5)
+    assert not runs.is_alive()
+    assert found == ["a", "b"]
 
 
 def test_a_worker_tells_what_ends_it(tmp_path: Path) -> None:

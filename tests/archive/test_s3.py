@@ -139,6 +139,26 @@ def test_of_two_runs_at_once_the_first_part_stays(
     assert place.read(part_name("0" * 64)) == b"the first"
 
 
+def test_a_store_without_conditions_takes_parts(
+    bucket: Any, store: Store, settings: Settings
+) -> None:
+    name, put = bucket
+    put("in/0.png", png(0))
+    put("out/x", b"x")
+    place, tried = open_place(f"s3://{name}/out"), []
+
+    def spoil(method: str, path: str) -> Answer | None:
+        if method != "PUT" or len(tried):
+            return None
+        tried.append(path)
+        return "501 Not Implemented", refusal("NotImplemented")
+
+    store.spoil = spoil
+    place.write(part_name("1" * 64), b"a part", replace=False)
+    assert tried
+    assert place.read(part_name("1" * 64)) == b"a part"
+
+
 def test_what_fails_is_done_by_the_next_run(
     bucket: Any, store: Store, settings: Settings, tmp_path: Path
 ) -> None:
@@ -203,7 +223,9 @@ def test_expired_credentials_are_one_sentence_and_nothing_is_lost(
         return None
 
     store.spoil = spoil
-    with pytest.raises(PlaceError, match=rf"^s3://{name}/out/.* may not be written .*credentials"):
+    with pytest.raises(
+        PlaceError, match=rf"^s3://{name}/out/.* may not be (listed|written) .*credentials"
+    ):
         run(name, settings)
     store.spoil = None
     assert run(name, settings).done == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -197,19 +198,31 @@ def _walk(folder: str, on_trouble: Callable[[str], None]) -> Iterator[Found]:
                 if (status.st_dev, status.st_ino) in seen:
                     continue
                 seen.add((status.st_dev, status.st_ino))
-                with os.scandir(place) as entries:
-                    for entry in entries:
-                        if entry.name.startswith("."):
-                            continue
-                        if entry.is_dir():
-                            folders.append(entry.path)
-                        elif entry.is_file():
-                            status = entry.stat()
-                            yield Found(entry.path, status.st_size, _local_mark(status))
+                for path, status in _scan(place, on_trouble):
+                    if stat.S_ISDIR(status.st_mode):
+                        folders.append(path)
+                    elif stat.S_ISREG(status.st_mode):
+                        yield Found(path, status.st_size, _local_mark(status))
         except PlaceError as error:
             if place == folder:
                 raise
             on_trouble(str(error))
+
+
+def _scan(folder: str, on_trouble: Callable[[str], None]) -> Iterator[tuple[str, os.stat_result]]:
+    """What is in a folder; hidden files and what is gone by now are left out."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                with reaching(entry.path):
+                    status = entry.stat()
+            except PlaceError as error:  # a link may lead nowhere
+                if not error.gone:
+                    on_trouble(str(error))
+                continue
+            yield entry.path, status
 
 
 def _walk_store(url: str) -> Iterator[Found]:

@@ -93,9 +93,11 @@ class _Pool:
     def run(self, units: Iterator[Keyed]) -> Iterator[Outcome]:
         self._workers = [self._start() for _ in range(self._count)]
         left = True
-        while left or self._suspects or self._back or any(each.given for each in self._workers):
+        while True:
             for worker in self._workers:
                 left = self._fill(worker, units, left)
+            if not any(worker.given for worker in self._workers):
+                return
             ready = wait([worker.connection for worker in self._workers])
             for worker in [each for each in self._workers if each.connection in ready]:
                 yield from self._hear(worker)

@@ -25,6 +25,7 @@ from pinglow.results import TARGET_COLUMNS
 
 _READ: Final = 16  # parts at a time
 _GROUP: Final = 2**16  # rows of a row group
+_PACK: Final = 2**10  # tables
 _FRAME_COLUMNS: Final = ("source", "frame", "time", "frame_width", "frame_height")
 _CATEGORY: Final = 1
 
@@ -146,20 +147,27 @@ class _Parquet:
         self._columns = list(columns)
         kind = self._arrow.schema([schema().field(name) for name in columns])
         self._writer = stack.enter_context(parquet.ParquetWriter(file, kind, compression="zstd"))
-        self._waiting: list[Any] = []
+        self._waiting: list[Any] = []  # tables of some rows each, which take 6 KB and more
+        self._packed: list[Any] = []  # of more rows
         self._rows = 0
 
     def add(self, rows: Any) -> None:
         if rows.num_rows:
             self._waiting.append(rows.select(self._columns))
             self._rows += rows.num_rows
+        if len(self._waiting) >= _PACK:
+            self._packed.append(self._join(self._waiting))
+            self._waiting = []
         if self._rows >= _GROUP:
             self.flush()
 
     def flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(self._arrow.concat_tables(self._waiting).combine_chunks())
-        self._waiting, self._rows = [], 0
+        if self._rows:
+            self._writer.write_table(self._join(self._packed + self._waiting))
+        self._waiting, self._packed, self._rows = [], [], 0
+
+    def _join(self, tables: list[Any]) -> Any:
+        return self._arrow.concat_tables(tables).combine_chunks()
 
 
 class _Coco:

@@ -1,7 +1,8 @@
 """Manifests: which units a run is to do, written while its sources are listed.
 
 A plan is a file PLAN.json, written when all is listed, and chunks of it in the folder PLAN: Parquet
-files of 16,384 units, sorted by name, so that a million of them never lie in memory.
+files of 16,384 units, sorted by name, so that a million of them never lie in memory. Plans are
+numbered as they are begun: clocks of several machines may differ.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 from typing import Any, Final
 
-from pinglow.archive.listing import list_sources
+from pinglow.archive.listing import ahead, list_sources
 from pinglow.archive.units import Unit, make_units
 from pinglow.errors import DataError, OptionError
 from pinglow.extras import import_extra
@@ -29,6 +31,7 @@ PLANS: Final = "plans"
 
 _CHUNK: Final = 2**14  # units
 _AT_A_TIME: Final = 256  # units of a chunk that are decoded
+_READ: Final = 16  # plans at a time
 
 Keyed = tuple[str, Unit]
 """A key and its unit."""
@@ -123,7 +126,8 @@ class Planner:
 
     def _write(self) -> None:
         plan = plan_name(self._words, self._shard)
-        before = _read_plan(self._place, plan)
+        plans = _read_plans(self._place)
+        number = 1 + max((each.get("number", 0) for each in plans.values()), default=0)
         files = list_sources(self._words, self.troubles.append)
         units = make_units(file for file in files if self._shard.holds(file.uri))
         chunks = []
@@ -135,7 +139,9 @@ class Planner:
                 key=lambda each: each[:3],
             )
             content = _chunk_content([(key, unit) for _, _, key, unit in keyed])
-            name = f"{PLANS}/{plan}/{hashlib.sha256(content).hexdigest()[:32]}.parquet"
+            digest = hashlib.sha256(content).hexdigest()[:32]
+            # The number, as another run may remove what was there before.
+            name = f"{PLANS}/{plan}/{number}-{digest}.parquet"
             self._place.write(name, content, replace=False)
             chunks.append(name)
             self.listed += len(keyed)
@@ -148,11 +154,12 @@ class Planner:
         written = {
             "sources": [absolute(word) for word in self._words],
             "shard": str(self._shard),
+            "number": number,
             "units": self.listed,
             "chunks": chunks,
         }
         self._place.write(f"{PLANS}/{plan}.json", json.dumps(written, indent=1).encode())
-        for name in {*before.get("chunks", [])} - {*chunks}:
+        for name in {*plans.get(plan, {}).get("chunks", [])} - {*chunks}:
             self._place.remove(name)
         self.done = True
         self._chunks.put(None)
@@ -171,20 +178,29 @@ def _canonical(word: str) -> str:
 def read_units(place: Place) -> Iterator[Keyed]:
     """The units of all plans, each once, sorted by name and first frame.
 
+    Plans may name one file, which was changed meanwhile: what the last of them says of it counts.
+
     Raises:
         PlaceError: A manifest cannot be read.
     """
-    plans = sorted(name for name in place.names(PLANS) if name.endswith(".json"))
-    chunks = [
-        read_chunk(place, chunk)
-        for name in plans
-        for chunk in _read_plan(place, name.removesuffix(".json")).get("chunks", [])
+    planned = [
+        _numbered(read_chunk(place, chunk), plan.get("number", 0))
+        for plan in _read_plans(place).values()
+        for chunk in plan.get("chunks", [])
     ]
-    before = None
-    for key, unit in heapq.merge(*chunks, key=lambda each: (each[1].uri, each[1].first, each[0])):
-        if key != before:
-            yield key, unit
-        before = key
+    for _, alike in groupby(heapq.merge(*planned), key=lambda each: each[0]):
+        units = list(alike)
+        latest = max(units, key=lambda each: each[3])
+        before = None
+        for _, _, key, number, unit in units:
+            if (number, unit.mark) == (latest[3], latest[4].mark) and key != before:
+                before = key
+                yield key, unit
+
+
+def _numbered(units: Iterator[Keyed], number: int) -> Iterator[tuple[str, int, str, int, Unit]]:
+    for key, unit in units:
+        yield unit.uri, unit.first, key, number, unit
 
 
 def read_chunk(place: Place, name: str) -> Iterator[Keyed]:
@@ -237,10 +253,14 @@ def _chunk_content(units: list[Keyed]) -> bytes:
     return file.getvalue()
 
 
+def _read_plans(place: Place) -> dict[str, dict[str, Any]]:
+    """The plans that were finished, of all runs."""
+    found = sorted(name for name in place.names(PLANS) if name.endswith(".json"))
+    names = [name.removesuffix(".json") for name in found]
+    return dict(zip(names, ahead(partial(_read_plan, place), names, _READ), strict=True))
+
+
 def _read_plan(place: Place, plan: str) -> dict[str, Any]:
-    """A plan that was finished, of whatever run; empty: there is none."""
-    if f"{plan}.json" not in place.names(PLANS):
-        return {}
     try:
         content: dict[str, Any] = json.loads(place.read(f"{PLANS}/{plan}.json"))
     except ValueError as error:

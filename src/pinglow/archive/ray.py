@@ -79,6 +79,7 @@ def run_on_ray(
         count = workers or _room(ray, gpus)
         tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tally).remote()
         for window in _windows(units, count):
+            ray.get(tally.forget.remote())
             yield from _Window(window, count, gpus, (settings, place, retry, tally)).run()
     finally:
         ray.shutdown()
@@ -128,6 +129,10 @@ class _Tally:
         self._begun[block] += 1
         return self._begun[block]
 
+    def forget(self) -> None:
+        """Begin anew: blocks of the windows before are done."""
+        self._begun.clear()
+
 
 class _Window:
     """Some units that are given to Ray at once."""
@@ -152,7 +157,7 @@ class _Window:
             yield Outcome(
                 key,
                 name,
-                failure=f"{name} was given up: {2 * _TRIES} workers ended over it (out of "
+                failure=f"{name} was given up: workers ended over it each time (out of "
                 "memory?); use fewer --workers, or look at the file",
             )
 

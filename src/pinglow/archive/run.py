@@ -6,12 +6,15 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pinglow.archive.frames import load, read_frames
 from pinglow.archive.local import run_units
 from pinglow.archive.parts import PARTS, Keys, schema
 from pinglow.archive.plans import Keyed, Planner, Shard
 from pinglow.archive.settings import SETTINGS, Settings
 from pinglow.archive.units import Unit, key_of
 from pinglow.archive.work import Outcome
+from pinglow.errors import FrameError, MissingExtraError, OptionError
+from pinglow.inference.ignored import Ignored
 from pinglow.io.places import Place, PlaceError
 
 Runner = Callable[..., Iterator[Outcome]]
@@ -70,6 +73,7 @@ def run_archive(
 
     Raises:
         MissingExtraError: The library for Parquet is not installed.
+        OptionError: What is ignored does not fit the first frame.
         DataError: A source cannot be listed, the destination does not take what is written, or
             store or network fail again and again.
         OSError: The disk of the destination does not take what is written.
@@ -77,7 +81,6 @@ def run_archive(
     schema()  # says now if its library is not installed
     place = out.below(settings.name)
     place.below(PARTS).tidy()
-    place.write(SETTINGS, json.dumps(settings.describe(), indent=1).encode())
     keys = Keys(place)
     progress = Progress()
 
@@ -86,8 +89,18 @@ def run_archive(
 
     planner = Planner(place, words, shard or Shard(), key)
 
+    # Of the first frame ever: where frames are of several sizes, others are rows.
+    unfit = settings.ignored is not None and not any(place.names(PARTS))
+    begun = False
+
     def left() -> Iterator[Keyed]:
+        nonlocal unfit, begun
         for each in planner.units():
+            if unfit:
+                unfit = not _fits(each[1], settings.ignored)
+            if not begun:  # not before: what never began is no archive
+                place.write(SETTINGS, json.dumps(settings.describe(), indent=1).encode())
+                begun = True
             state = keys.state(each[0])
             if state == "whole" or (state == "broken" and not retry):
                 progress.before += 1
@@ -113,6 +126,28 @@ def run_archive(
     progress.failed += len(planner.troubles)
     progress.problems += planner.troubles
     return progress
+
+
+def _fits(unit: Unit, ignored: Ignored | None) -> bool:
+    """Whether what is ignored fits the first frame of a unit; not, where none can be read.
+
+    Raises:
+        OptionError: It does not.
+    """
+    if ignored is None:
+        return True
+    try:
+        frames = read_frames(unit, load(unit))
+        frame = next((each for each in frames if not isinstance(each.counts, FrameError)), None)
+    except (FrameError, MissingExtraError, PlaceError):  # whoever does it says why
+        return False
+    if frame is None or isinstance(frame.counts, FrameError):
+        return False
+    try:
+        ignored.area(frame.counts.shape)
+    except FrameError as error:
+        raise OptionError(f"{frame.source}: {error}") from error
+    return True
 
 
 _MOST_PROBLEMS = 1000  # that are kept

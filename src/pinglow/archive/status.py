@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ def list_results(place: Place) -> list[str]:
     Raises:
         PlaceError: It cannot be listed.
     """
-    names = (name for name in place.names() if not name.startswith("."))
+    # All else that lies there, which may be a million frames, is not asked.
+    names = (name for name in place.names() if re.search(r"-[0-9a-f]{8}$", name))
     return sorted(name for name in names if SETTINGS in place.below(name).names())
 
 

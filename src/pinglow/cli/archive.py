@@ -172,7 +172,7 @@ def run(
     if done.broken:
         echo(f"{done.broken:,} frames could not be read; --retry tries their files again.")
     if done.failed:
-        echo(f"{done.failed:,} files could not be reached; the same command tries them again.")
+        echo(f"{done.failed:,} files could not be done; the same command tries them again.")
     if done.broken or done.failed:
         raise typer.Exit(2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
@@ -324,8 +325,10 @@ class StorePlace(Place):
                     system.pipe_file(path, content, mode="create")
                 except FileExistsError:
                     return
-                except (TypeError, NotImplementedError):  # a store without conditions
-                    system.pipe_file(path, content)
+                except (TypeError, NotImplementedError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+                        raise
+                    system.pipe_file(path, content)  # a store without conditions
 
         try_again(put)
 
