@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from finders import die_of_wide, find_bright, finder_settings, save_still
+from finders import DyingSettings, die_of_wide, find_bright, finder_settings, save_still
 from pinglow.archive import local, work
 from pinglow.archive.listing import list_sources
 from pinglow.archive.local import answer, run_units
@@ -331,6 +331,15 @@ def test_shards_come_to_what_one_machine_comes_to(footage: Path, tmp_path: Path)
     for number in (1, 2):
         go(footage, tmp_path / "two", shard=Shard(number, 2))
     assert parts(tmp_path / "one") == parts(tmp_path / "two")
+
+
+def test_processes_that_never_get_their_model_end_the_run(
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pinglow.archive.local._STARTS", 2)
+    dying = DyingSettings(**vars(finder_settings()))
+    with pytest.raises(DataError, match=r"while it loaded the model \(code 9\)"):
+        go(footage, tmp_path / "out", settings=dying, runner=partial(run_units, workers=1))
 
 
 def test_processes_come_to_what_one_comes_to(

@@ -24,6 +24,7 @@ from pinglow.io.places import Place, PlaceError
 
 _GIVEN: Final = 2 * UNITS  # units that a process has been given and has not answered
 _STRIKES: Final = 3  # processes that may die over a unit
+_STARTS: Final = 3  # processes in a row that may die before they have their model
 
 
 def run_units(
@@ -89,6 +90,7 @@ class _Pool:
         self._suspects: deque[Keyed] = deque()  # a process has died over one of them
         self._back: deque[Keyed] = deque()  # a process has died before it began them
         self._strikes: dict[str, int] = {}
+        self._failed = 0  # starts in a row
 
     def run(self, units: Iterator[Keyed]) -> Iterator[Outcome]:
         self._workers = [self._start() for _ in range(self._count)]
@@ -159,19 +161,21 @@ class _Pool:
             raise told
         else:
             worker.started = True
+            self._failed = 0
 
     def _replace(self, worker: _Worker) -> Iterator[Outcome]:
         """Start a process in the place of one that has died, whose units are done again."""
         worker.process.join()
         worker.connection.close()
         code = worker.process.exitcode
-        if not worker.started:
+        self._failed += not worker.started
+        if self._failed == _STARTS:
             raise DataError(
                 f"a worker process ended while it loaded the model (code {code}): free memory, or "
                 "use fewer --workers"
             )
         for place, (key, unit) in enumerate(worker.given.items()):
-            if place >= UNITS:  # it had not begun it
+            if place >= UNITS or not worker.started:  # it had not begun it
                 self._back.append((key, unit))
                 continue
             self._strikes[key] = self._strikes.get(key, 0) + 1

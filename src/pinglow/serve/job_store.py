@@ -121,9 +121,9 @@ class Job:
     async def follow(self) -> AsyncIterator[JobState]:
         """Its state now, whenever it has changed, and at least every 15 seconds, to the end."""
         while True:
-            changed = self._changed
-            yield self.state
-            if self.state.ended:
+            changed, state = self._changed, self.state
+            yield state
+            if state.ended:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), _ALIVE)
