@@ -18,7 +18,7 @@ from pinglow.cli.main import app
         (["--workers", "0"], "--workers is 0: give 1 or more"),
         (["--queue", "0"], "--queue is 0: give 1 or more"),
         (["--port", "70000"], "--port is 70000: give 65535 or less"),
-        (["--max-mb", "0"], "--max-mb is 0: give more than 0"),
+        (["--max-mb", "0"], "--max-mb is 0: give 0.0001 to 4096"),
         (["--max-pixels", "0"], "--max-pixels is 0: give 1 or more"),
         (["--wait-ms", "-1"], "--wait-ms is -1.0: give 0 or more"),
         (["--wait-ms", "nan"], "--wait-ms is nan: give 0 or more"),
