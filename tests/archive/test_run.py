@@ -339,7 +339,7 @@ def test_processes_that_never_get_their_model_end_the_run(
     monkeypatch.setattr("pinglow.archive.local._STARTS", 2)
     dying = DyingSettings(**vars(finder_settings()))
     with pytest.raises(DataError, match=r"while it loaded the model \(code 9\)"):
-        go(footage, tmp_path / "out", settings=dying, runner=partial(run_units, workers=1))
+        go(footage, tmp_path / "out", settings=dying, runner=partial(run_units, workers=2))
 
 
 def test_processes_come_to_what_one_comes_to(
