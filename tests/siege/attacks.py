@@ -57,7 +57,8 @@ class Attack:
                 return f"the answer is {reply.status}: {reply.body[:200]!r}"
         text = b"".join(r.head.encode("latin-1") + r.body for r in found.replies) + found.rest
         for word in (SECRET, "root:x:0", "Traceback", "site-packages", *paths):
-            if word.encode() in text:
+            # A name that it sent may come back: it knows that.
+            if word.encode() in text and word not in self.name:
                 return f"an answer tells {word!r}: {text[:300]!r}"
         if len([reply for reply in found.replies if reply.status != 100]) > self.answers:
             return f"{len(found.replies)} answers"

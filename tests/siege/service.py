@@ -141,7 +141,13 @@ class Service:
                 files += one.num_fds()
                 threads += one.num_threads()
                 processes += 1
-        return Usage(memory, files, threads, processes, sum(1 for _ in self.temporary.rglob("*")))
+        return Usage(
+            memory,
+            files,
+            threads,
+            processes,
+            sum(len(folders) + len(files) for _, folders, files in os.walk(self.temporary)),
+        )
 
 
 def _free_port() -> int:
