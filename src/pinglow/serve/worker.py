@@ -51,6 +51,8 @@ def work(connection: Connection, settings: ServeSettings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log_to_stderr()
+    # It logs what is wrong with a damaged file; the answer already says it.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         predictor = Predictor.load(
             settings.model,
