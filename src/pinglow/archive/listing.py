@@ -6,14 +6,13 @@ import glob
 import os
 import re
 import stat
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 from typing import Any, Final, TypeVar
 
+from pinglow.data.pack.reader import work_through
 from pinglow.errors import DataError
 from pinglow.extras import import_extra
 from pinglow.io.places import (
@@ -72,30 +71,14 @@ def list_sources(words: Iterable[str], on_trouble: Callable[[str], None]) -> Ite
     for word in words:
         if word.startswith("@"):
             lines = partial(_list_one, on_trouble=on_trouble)
-            for some in ahead(_keep_trouble(lines, on_trouble), _read_list(word[1:]), _ASKED):
+            for some in work_through(
+                _keep_trouble(lines, on_trouble), _read_list(word[1:]), _ASKED
+            ):
                 yield from some
         elif _is_pattern(word):
             yield from _list_pattern(absolute(word), on_trouble)
         else:
             yield from _list_one(word, on_trouble)
-
-
-def ahead(
-    call: Callable[[_Given], _Answer], given: Iterable[_Given], count: int
-) -> Iterator[_Answer]:
-    """What a call gives of each thing, in their order; ``count`` calls at a time, in threads."""
-    waiting: deque[Any] = deque()
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            for each in given:
-                waiting.append(pool.submit(call, each))
-                if len(waiting) >= 2 * count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _keep_trouble(

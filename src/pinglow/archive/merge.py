@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Final
 
 from pinglow._version import __version__
-from pinglow.archive.listing import ahead
 from pinglow.archive.parts import FRAME, Keys, read_part, schema
 from pinglow.archive.plans import read_units
+from pinglow.data.pack.reader import work_through
 from pinglow.extras import import_extra
 from pinglow.files import open_whole
 from pinglow.io.labels.boxes import CLASS
@@ -74,7 +74,7 @@ def merge(
         return None if state is None else read_part(place, key, broken=state == "broken")
 
     with _open_tables(out) as tables:
-        for part in ahead(read, (key for key, _ in read_units(place)), _READ):
+        for part in work_through(read, (key for key, _ in read_units(place)), _READ):
             if part is None:
                 merged.missing += 1
                 continue

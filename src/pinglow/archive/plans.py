@@ -20,8 +20,9 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any, Final
 
-from pinglow.archive.listing import ahead, list_sources
+from pinglow.archive.listing import list_sources
 from pinglow.archive.units import Unit, make_units
+from pinglow.data.pack.reader import work_through
 from pinglow.errors import DataError, OptionError
 from pinglow.extras import import_extra
 from pinglow.io.places import Place, PlaceError, absolute
@@ -257,7 +258,7 @@ def _read_plans(place: Place) -> dict[str, dict[str, Any]]:
     """The plans that were finished, of all runs."""
     found = sorted(name for name in place.names(PLANS) if name.endswith(".json"))
     names = [name.removesuffix(".json") for name in found]
-    return dict(zip(names, ahead(partial(_read_plan, place), names, _READ), strict=True))
+    return dict(zip(names, work_through(partial(_read_plan, place), names, _READ), strict=True))
 
 
 def _read_plan(place: Place, plan: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from pathlib import PurePath
 from typing import Final
 
 from pinglow.archive.frames import ClipFile
-from pinglow.archive.listing import Found, ahead
+from pinglow.archive.listing import Found
+from pinglow.data.pack.reader import work_through
 from pinglow.errors import FrameError, MissingExtraError
 from pinglow.io.places import PlaceError
 from pinglow.io.video import probe_video
@@ -60,7 +61,7 @@ def make_units(files: Iterable[Found]) -> Iterator[Unit]:
     """The units of files, in their order; long clips are opened to learn how long they are."""
     for is_long, alike in groupby(files, _is_long):
         if is_long:
-            for slices in ahead(_slice, alike, _PROBED):
+            for slices in work_through(_slice, alike, _PROBED):
                 yield from slices
         else:
             yield from map(_whole, alike)

@@ -262,16 +262,22 @@ def unpack_folders(pack: Pack, out: Path, on_file: Callable[[], object] = lambda
 
 
 def work_through(
-    function: Callable[[_Item], _Result], items: Iterable[_Item]
+    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int | None = None
 ) -> Generator[_Result, None, None]:
-    """What a function returns for each item, in order; it runs on all cores, few items ahead."""
-    cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
+    """What a function returns for each item, in order; it runs in threads, few items ahead.
+
+    Args:
+        function: Is called with each.
+        items: Are taken as others are done.
+        threads: As many as there are cores, unless given.
+    """
+    threads = threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[_Result]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * cores:
+                if len(waiting) >= 2 * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
