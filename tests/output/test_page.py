@@ -127,6 +127,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_frames_are_filtered_and_looked_through(browser: Any, tmp_path: Path, width: int) -> None:
+    from playwright.sync_api import expect
+
     write(
         tmp_path,
         make_record("low", (5, 6, 0.55)),
@@ -151,18 +153,19 @@ def test_frames_are_filtered_and_looked_through(browser: Any, tmp_path: Path, wi
     viewer = tab.get_by_role("dialog")
     assert viewer.locator("#title").inner_text() == "high (1 of 3)"
     assert viewer.locator("#picture rect").count() == 1
-    tab.wait_for_function("document.getElementById('whole').naturalWidth === 60")
+    whole = viewer.locator("#whole")
+    expect(whole).to_have_js_property("naturalWidth", 60)
     tab.keyboard.press("ArrowRight")
     assert viewer.locator("#targets button").count() == 2
     tab.keyboard.press("ArrowDown")
     assert viewer.get_by_role("button", pressed=True).inner_text().startswith("2 70%")
-    tab.wait_for_function("document.getElementById('whole').naturalWidth === 60")  # of that name
+    expect(whole).to_have_js_property("naturalWidth", 60)  # of that name
     tab.keyboard.press("Escape")
     assert not viewer.is_visible()
-    focused = "document.activeElement.getAttribute('aria-label')"
-    tab.wait_for_function(f"{focused}?.endsWith('best 95%')")
+    focused = tab.locator(":focus")
+    expect(focused).to_have_attribute("aria-label", re.compile("best 95%$"))
     tab.keyboard.press("ArrowRight")
-    tab.wait_for_function(f"{focused}?.startsWith('low')")
+    expect(focused).to_have_attribute("aria-label", re.compile("^low"))
 
     tab.get_by_label("frames without targets").check()
     assert cards.count() == 4

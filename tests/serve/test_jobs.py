@@ -406,6 +406,19 @@ def test_a_job_that_does_not_end_in_time(store: Any) -> None:
     store(test)
 
 
+def test_who_follows_slowly_hears_of_the_end(store: Any) -> None:
+    async def test(store: Store) -> None:
+        job = await store.add()
+        await _settle(lambda: store.states() == ["running"])
+        follow = job.follow()
+        await anext(follow)
+        store.release.set()
+        await _settle(lambda: job.state.ended)
+        assert [state.state async for state in follow] == ["done"]
+
+    store(test)
+
+
 async def _last_of(job: Job) -> Any:
     async for state in job.follow():
         last = state

@@ -165,6 +165,8 @@ class Tab:
         expect(self.tab.locator(where)).to_have_text(text)
 
     def text(self, where: str) -> str:
+        """What is shown there once the page has drawn itself anew."""
+        self.tab.evaluate("() => new Promise(requestAnimationFrame)")
         return str(self.tab.locator(where).inner_text())
 
     def download(self, name: str) -> str:
@@ -249,25 +251,25 @@ def test_frames_are_looked_through(
 ) -> None:
     page = open_tab(address, width)
     page.open(*folder.iterdir())
-    assert page.text("#status") == "4 frames, 2 cannot be used"
+    page.wait("#status", "4 frames, 2 cannot be used")
     frames = page.tab.get_by_role("list", name="Frames").get_by_role("button")
     names = [text.split("\n")[-1].strip("\u200e") for text in frames.all_inner_texts()]
     assert names[:2] == ["a2.tif", "a10.png"]
-    assert page.text("#title") == "a2.tif"
-    assert page.text("#caption") == "2 targets"
+    page.wait("#title", "a2.tif")
+    page.wait("#caption", "2 targets")
     table = page.tab.get_by_role("table", name="2 targets")
     cells = table.get_by_role("cell").all_inner_texts()
     assert [round(float(cells[at])) for at in (1, 2)] in ([40, 30], [100, 70])
     assert page.tab.locator("#canvas").get_attribute("aria-label") == "a2.tif, 2 targets"
     page.tab.mouse.move(*page.point(100, 70))
     counts = make_counts((40, 30), (100, 70))
-    assert page.text("#readout") == f"x 100, y 70: {counts[70, 100]}"
+    page.wait("#readout", f"x 100, y 70: {counts[70, 100]}")
 
     page.tab.keyboard.press("ArrowRight")
     page.wait("#caption", "0 targets")
     page.tab.keyboard.press("ArrowRight")
     page.wait("#caption", "cannot be used")
-    assert "broken, <b>.tif" in page.text("#detail")
+    page.wait("#detail", re.compile("broken, <b>.tif"))
     page.tab.keyboard.press("ArrowLeft")
     page.tab.keyboard.press("ArrowLeft")
     page.wait("#title", "a2.tif")
@@ -376,7 +378,7 @@ def test_regions_are_drawn_asked_for_and_told_as_options(
     page.tab.mouse.move(*page.point(49.4, 39.4))
     page.tab.mouse.up()
     page.wait("#caption", "1 target")
-    assert page.text("#regions code") == "30,20,20,20"
+    page.wait("#regions code", "30,20,20,20")
     page.tab.keyboard.press("p")
     for x, y in ((89.5, 59.5), (109.5, 59.5), (109.5, 79.5), (89.5, 79.5)):
         page.tab.mouse.click(*page.point(x, y))
@@ -405,7 +407,7 @@ def test_a_folder_is_dropped(open_tab: Callable[..., Tab], address: str, folder:
     for kind in ("dragEnter", "dragOver", "drop"):
         browser.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 400, "data": data})
     page.wait("#status", "3 frames, 1 cannot be used")  # notes.txt is no frame
-    assert page.text("#title") == "flight/a2.tif"
+    page.wait("#title", "flight/a2.tif")
 
 
 def test_a_busy_service_is_asked_again_and_one_that_fails_when_the_user_says_so(
@@ -424,7 +426,7 @@ def test_a_busy_service_is_asked_again_and_one_that_fails_when_the_user_says_so(
     page.tab.route(PREDICT, answer)
     page.open(folder / "a2.tif")
     page.wait("#status", "1 frame, 1 cannot be used")
-    assert page.text("#detail") == "The service failed with status 500: see its log."
+    page.wait("#detail", "The service failed with status 500: see its log.")
     page.tab.get_by_role("button", name="Try again").click()
     page.wait("#caption", "2 targets")
 
@@ -465,7 +467,7 @@ def test_many_frames_two_at_a_time(
     assert page.tab.locator("#frames li").count() < 20
     page.tab.locator("#scroll").evaluate("(scroll) => { scroll.scrollTop = 1e6; }")
     page.tab.get_by_role("button", name="59.png").click()
-    assert page.text("#title") == "59.png"
+    page.wait("#title", "59.png")
 
 
 def make_flight(pages: int) -> list[np.ndarray]:
@@ -480,7 +482,9 @@ def test_a_file_of_many_pages_is_a_job_with_tracks(
     page = open_tab(address)
     page.open(path, seconds=60)
     page.wait("#status", "6 frames")
-    assert page.tab.locator("#chart .track").count() == 2
+    from playwright.sync_api import expect
+
+    expect(page.tab.locator("#chart .track")).to_have_count(2)
     rows = page.tab.get_by_role("table", name="Tracks").get_by_role("row").all_inner_texts()
     assert [row.split()[0] for row in rows] == ["Track", "#1", "#2"]
     job = httpx.get(f"{address}v1/jobs").json()["jobs"][-1]
@@ -539,7 +543,7 @@ def test_a_camera_is_watched(open_tab: Callable[..., Tab], address: str) -> None
     camera = page.tab.get_by_role("button", name="Camera")
     camera.click()
     page.wait("#done", re.compile(r"[2-9]\d* frames, [\d.]+ a second"))
-    assert page.text("#status") == "The camera is watched"
+    page.wait("#status", "The camera is watched")
     camera.click()
     assert camera.get_attribute("aria-pressed") == "false"
     lines = [json.loads(line) for line in page.download("JSON lines").splitlines()]

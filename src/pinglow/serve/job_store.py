@@ -121,9 +121,10 @@ class Job:
     async def follow(self) -> AsyncIterator[JobState]:
         """Its state now, whenever it has changed, and at least every 15 seconds, to the end."""
         while True:
-            changed, state = self._changed, self.state
-            yield state
-            if state.ended:
+            # It may change while the one who follows is at work with the state.
+            changed, ended = self._changed, self.state.ended
+            yield self.state
+            if ended:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), _ALIVE)
