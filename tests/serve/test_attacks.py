@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fake_worker import CARD, work
-from pinglow.serve import server
+from pinglow.serve import connections, server
 from pinglow.serve.pool import Pool
 from pinglow.serve.settings import ServeSettings
 from siege import attacks
@@ -55,7 +56,14 @@ def besiege(
 
 
 async def _try(port: int, attack: Attack) -> Exchange:
-    return await exchange(port, attack.send, min(attack.patience, 2), attack.answers)
+    patience, held = min(attack.patience, 2), _holds if attack.slow else None
+    return await exchange(port, attack.send, patience, attack.answers, attack.read_every, held)
+
+
+def _holds(port: int) -> bool:
+    """Whether a connection from a port is open at our side."""
+    lines = psutil.Process().net_connections("tcp")
+    return any(line.raddr and line.raddr.port == port for line in lines)
 
 
 def faults(tries: list[Attack], found: list[Exchange]) -> list[str]:
@@ -89,3 +97,17 @@ def test_what_gets_through_is_seen() -> None:
     place = Path("/var/service")
     told = Exchange([Reply(422, "", f"{place}/x is broken".encode())])
     assert str(place) in str(attack.judge(told, (str(place),)))
+
+
+def test_a_version_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = Attack("head", "HTTP/9.9", once(request("GET", "/", version="9.9")))
+    [found] = besiege(monkeypatch, ServeSettings(port=0), [attack])
+    assert [reply.status for reply in found.replies] == [505]
+
+
+def test_who_does_not_read_loses_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_READ", 0.2)
+    many = once(request("GET", "/openapi.json") * 500)
+    attack = Attack("slow", "answers not read", many, answers=500, read_every=0.1, slow=True)
+    [found] = besiege(monkeypatch, ServeSettings(port=0), [attack])
+    assert not found.held

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,8 +22,9 @@ from pinglow.inference import predictor as predicting
 from pinglow.inference import probability as computing
 from pinglow.inference.predictor import Predictor
 from pinglow.serve import worker
+from pinglow.serve.settings import ServeSettings
 from pinglow.serve.tasks import Answer, Task
-from pinglow.serve.worker import answer_all, describe, measure
+from pinglow.serve.worker import answer_all, describe, give_back, measure
 
 MOST = 2**20
 
@@ -221,3 +224,51 @@ print(answer_all(predictor, [task], 2**20)[0].status)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.split() == ["200"], result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep what they were given")
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_what_large_frames_took_is_given_back(name: str) -> None:
+    """Of images with their own channel attention, and with that of the frame they are cut from."""
+    predictor = Predictor.load("pinglow-fast", backend=name, device="cpu")
+    images = np.random.default_rng(0).normal(size=(1, 1, 1024, 1024)).astype(np.float32)
+    small = images[..., :64, :64]
+    gates = predictor.backend.gates(small)
+    expected = predictor.backend(small), predictor.backend(small, gates)
+    give_back(predictor)
+    before = psutil.Process().memory_info().rss
+    predictor.backend(images)
+    predictor.backend(images, gates)
+    taken = psutil.Process().memory_info().rss - before
+    assert taken > 30 * 2**20
+    give_back(predictor)
+    assert psutil.Process().memory_info().rss - before < taken / 4
+    found = predictor.backend(small), predictor.backend(small, gates)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_worker_that_waits_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(worker, "give_back", given.append)
+    monkeypatch.setattr(worker, "log_to_stderr", lambda: None)
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger("tifffile"), "level", logging.WARNING)
+    waits = iter([True, False, True])
+
+    class Connection:
+        def __init__(self) -> None:
+            self.left = 3
+
+        def poll(self, seconds: float) -> bool:
+            return next(waits)
+
+        def send(self, what: Any) -> None: ...
+
+        def recv(self) -> list[Task]:
+            self.left -= 1
+            if not self.left:
+                raise EOFError
+            return [Task(png(make_frame(0)))]
+
+    worker.work(Connection(), ServeSettings(model="pinglow-fast"))  # type: ignore[arg-type]
+    assert len(given) == 1

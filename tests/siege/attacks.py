@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from siege import bombs
+from siege.service import make_frames
 from siege.wire import PATIENCE, Exchange, Send, dripping, endless, once, request
 
 REFUSED = frozenset({400, 401, 403, 404, 405, 406, 408, 411, 413, 414, 415, 417, 421, 422, 426})
@@ -538,9 +539,9 @@ def slow() -> Iterator[Attack]:
     many = request("GET", "/openapi.json") * 2000
     for number in range(4):
         yield attack(f"answers not read {number}", once(many), read_every=1.0)
-    frame = bombs.png(1024, 1024, data=zlib.compress(bytes(1024 * 2049)))
-    pictures = request("POST", "/v1/predict?save=probability", frame, {"Accept": "image/png"})
-    yield attack("pictures not read", once(pictures * 40), read_every=1.0)
+    (noise,) = make_frames(1, 1024)  # its pictures are large
+    pictures = request("POST", "/v1/predict?save=overlay", noise, {"Accept": "image/png"})
+    yield attack("pictures not read", once(pictures * 8), read_every=1.0)
 
 
 # --- WebSockets -----------------------------------------------------------------------------------

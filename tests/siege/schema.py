@@ -39,6 +39,7 @@ def _fuzz(
     address = f"{service.address}/openapi.json"
     with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
         described = json.load(answer)
+    before = len(service.log.read_text().splitlines())  # it was not ready at first
     operations = [each for path in described["paths"].values() for each in path.values()]
     command = [sys.executable, "-m", "schemathesis.cli", "run", address]
     command += ["--seed", str(seed), "--max-examples", str(-(-cases // len(operations)))]
@@ -51,7 +52,7 @@ def _fuzz(
     if run.returncode:
         print(run.stdout[-8000:], run.stderr[-2000:])
     print(f"{with_token}: {generated} cases of {len(operations)} operations, seed {seed}")
-    lines = service.log.read_text().splitlines()
+    lines = service.log.read_text().splitlines()[before:]
     statuses = Counter(json.loads(line).get("status") for line in lines)
     print(", ".join(f"{count} x {status}" for status, count in statuses.items() if status))
     faults = [line for line in lines if '"error"' in line]

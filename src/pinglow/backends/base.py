@@ -66,6 +66,9 @@ class Backend(ABC):
         For results that several processes make; it costs time where frames are of many sizes.
         """
 
+    def release_memory(self) -> None:  # noqa: B027 - some backends keep none
+        """Give back what is kept for the next image; a large one leaves hundreds of megabytes."""
+
     def metadata(self, key: str) -> str | None:
         """What the model's file has under a key of its metadata."""
         return None

@@ -54,6 +54,10 @@ class _Requests:
         finally:
             self._free.append(request)
 
+    def release_memory(self) -> None:
+        """Give back what the runtime keeps for the next image."""
+        self._compiled.release_memory()
+
 
 class OpenVinoBackend(Backend):
     """Runs an ONNX model or an OpenVINO model.
@@ -128,6 +132,13 @@ class OpenVinoBackend(Backend):
         none = np.zeros((1, self._count), dtype=np.float32)
         feed = {"image": images, GATES_INPUT: none, OWN_INPUT: own}
         return self._gated.infer(feed, "gates")
+
+    def release_memory(self) -> None:
+        """See `Backend`."""
+        with self._lock:
+            gated = self.__dict__.get("_compiled_gated")
+            for each in (self._dynamic, *self._static.values(), *([gated] if gated else [])):
+                each.release_memory()
 
     def metadata(self, key: str) -> str | None:
         """What the model's metadata has under a key."""

@@ -35,6 +35,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; of too many connections, the one goes that has waited longest for its client."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # wait whenever the client has not read what was sent
         self._expect_head()
         if len(self.connections) > _MOST:
             idle = [

@@ -21,6 +21,7 @@ _logger = logging.getLogger("pinglow.serve")
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Also while the service ends.
 _ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+_VERSIONS: Final = ("1.0", "1.1", "2", "3")
 GONE: Final = 499
 """Status in the log of a request whose client did not wait for the answer."""
 
@@ -77,6 +78,8 @@ class Gate:
             refused = why_not(service.settings, scope["path"], headers)
             if refused is not None:
                 await _refuse(scope, *refused, send_with_headers)
+            elif scope["http_version"] not in _VERSIONS:
+                await _refuse(scope, 505, "send the request as HTTP/1.1", send_with_headers)
             elif service.draining.is_set() and not _is_always_open(scope):
                 reason = "the service is being stopped: send the request to another one"
                 await _refuse(scope, 503, reason, send_with_headers)
@@ -126,7 +129,7 @@ async def _refuse(scope: Scope, status: int, detail: str, send: Send) -> None:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 503:
         headers.append((b"retry-after", b"5"))
-    if status in (400, 503):
+    if status in (400, 503, 505):
         headers.append((b"connection", b"close"))
     body = refusal_body(detail, scope["state"]["request_id"], scope["path"])
     headers.append((b"content-length", str(len(body)).encode()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import io
 import json
 import logging
@@ -42,6 +43,7 @@ _logger = logging.getLogger("pinglow.serve")
 _TOGETHER: Final = 16  # frames, on a card
 _MEASURED: Final = 2**14  # pixels of a frame whose statistics are taken
 _WARM_UP: Final = (256, 256)
+_IDLE: Final = 1.0  # seconds without a frame after which what large ones left is given back
 _MULTIPLE: Final = "post it to /v1/jobs, which takes clips and archives"
 
 
@@ -67,8 +69,18 @@ def work(connection: Connection, settings: ServeSettings) -> None:
         return
     with suppress(EOFError, ConnectionError):  # the service has ended
         while True:
+            if not connection.poll(_IDLE):
+                give_back(predictor)
             tasks = connection.recv()
             connection.send(_answer_whatever(predictor, tasks, settings.max_pixels))
+
+
+def give_back(predictor: Predictor | BoxPredictor) -> None:
+    """Give back memory that large frames needed; they leave hundreds of megabytes."""
+    if isinstance(predictor, Predictor):
+        predictor.backend.release_memory()
+    with suppress(AttributeError, OSError, TypeError):  # only glibc has it, and keeps that much
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _answer_whatever(
