@@ -3,7 +3,6 @@ from __future__ import annotations
 import ctypes
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,19 +29,6 @@ def test_auto_is_the_first_card_and_without_one_the_cpu(have_cards: HaveCards) -
     assert choose_device("cpu", [TORCH]) == CPU
     have_cards(0)
     assert choose_device("auto", [TORCH]) == CPU
-
-
-@pytest.mark.parametrize(
-    ("text", "cores"),
-    [("400000 100000", 4), ("150000 100000", 2), ("50000 100000", 1), ("max 100000", None)],
-)
-def test_a_container_s_limit_is_its_cores(
-    text: str, cores: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(device, "_CPU_LIMIT", tmp_path / "cpu.max")
-    assert device.limit_of_cores() is None
-    (tmp_path / "cpu.max").write_text(text + "\n")
-    assert device.limit_of_cores() == cores
 
 
 @pytest.mark.parametrize("name", ["tpu", "", "CUDA", "cuda:", "cuda:-1", "cuda:1 ", "cuda0", "gpu"])

@@ -251,6 +251,7 @@ def test_a_worker_that_waits_gives_memory_back(monkeypatch: pytest.MonkeyPatch) 
     given: list[Any] = []
     monkeypatch.setattr(worker, "give_back", given.append)
     monkeypatch.setattr(worker, "log_to_stderr", lambda: None)
+    monkeypatch.setattr(worker, "take_share", lambda processes: None)
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
     monkeypatch.setattr(logging.getLogger("tifffile"), "level", logging.WARNING)
     waits = iter([True, False, True])

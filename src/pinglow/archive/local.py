@@ -18,6 +18,7 @@ from pinglow.archive.plans import Keyed
 from pinglow.archive.settings import Settings
 from pinglow.archive.units import Unit
 from pinglow.archive.work import UNITS, Outcome, work_on
+from pinglow.cores import take_share
 from pinglow.errors import DataError, PinglowError
 from pinglow.files import explain
 from pinglow.io.places import Place, PlaceError
@@ -118,10 +119,10 @@ class _Pool:
         here, there = self._context.Pipe()
         process = self._context.Process(
             target=_serve,
-            args=(there, self._settings, self._place, self._retry),
+            args=(there, self._settings, self._place, self._retry, self._count),
             daemon=True,
         )
-        with _holding_back(signal.SIGINT), _sharing_cores(self._count):
+        with _holding_back(signal.SIGINT):
             process.start()
         there.close()
         return _Worker(process, here)
@@ -206,20 +207,11 @@ def _holding_back(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def _sharing_cores(processes: int) -> Iterator[None]:
-    """Let processes that start here take their share of the cores, unless the user says else."""
-    given = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = given or str(max(1, (os.cpu_count() or 1) // processes))
-    try:
-        yield
-    finally:
-        if given is None:
-            del os.environ["OMP_NUM_THREADS"]
-
-
-def _serve(connection: Connection, settings: Settings, place: Place, retry: bool) -> None:
-    """Do units in a process of its own, until the first process ends."""
+def _serve(
+    connection: Connection, settings: Settings, place: Place, retry: bool, processes: int
+) -> None:
+    """Do units in a process of its own, one of several, until the first process ends."""
+    take_share(processes)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     answer(connection, settings, place, retry)
     connection.close()

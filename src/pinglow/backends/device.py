@@ -16,7 +16,6 @@ from pinglow.errors import OptionError
 if TYPE_CHECKING:
     from pinglow.backends.base import Backend
 
-_CPU_LIMIT: Final = Path("/sys/fs/cgroup/cpu.max")
 _CARD: Final = re.compile(r"cuda(?::(\d+))?")
 
 
@@ -38,15 +37,6 @@ class Device:
 
 
 CPU: Final = Device("cpu")
-
-
-def limit_of_cores() -> int | None:
-    """Cores that a container may keep busy (its CPU limit, cgroup v2); None: all there are."""
-    try:
-        quota, period = _CPU_LIMIT.read_text().split()
-        return max(1, round(int(quota) / int(period)))
-    except (OSError, ValueError):  # no container, or "max"
-        return None
 
 
 def choose_device(name: str, backends: Sequence[type[Backend]]) -> Device:

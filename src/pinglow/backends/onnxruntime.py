@@ -17,9 +17,9 @@ from pinglow.backends.device import (
     Device,
     check_process,
     count_cards,
-    limit_of_cores,
     other_index,
 )
+from pinglow.cores import limit_of_cores
 from pinglow.errors import MissingExtraError
 from pinglow.extras import how_to_install, import_extra, is_installed
 from pinglow.files import cache_folder
@@ -67,7 +67,7 @@ class OnnxRuntimeBackend(Backend):
         options.log_severity_level = 4  # what goes wrong is raised as well
         # Its threads would wait by spinning, and take the cores from what comes after.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # It would start a thread for each core of the machine, which a limit then takes turns in.
+        # It would start a thread for each core of the machine; where fewer may be used they wait.
         options.intra_op_num_threads = limit_of_cores() or 0  # 0: all
         providers: list[Any] = ["CPUExecutionProvider"]
         if device.type == "cuda":

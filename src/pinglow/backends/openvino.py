@@ -12,6 +12,7 @@ import numpy as np
 
 from pinglow.backends.base import Backend
 from pinglow.backends.device import CPU, Device
+from pinglow.cores import limit_of_cores
 from pinglow.extras import how_to_install, import_extra, is_installed
 from pinglow.models.graph import GATES_INPUT, OWN_INPUT, check_ends, no_numbers, unreadable
 from pinglow.structures import FloatArray
@@ -189,8 +190,13 @@ class OpenVinoBackend(Backend):
         return self._compile(model)
 
     def _compile(self, model: Any) -> _Requests:
+        settings = {"PERFORMANCE_HINT": "LATENCY"}
         # Exactness first: some processors would compute in 16 bits by default.
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+        # Processes with a thread each would all take the first core.
+        settings["ENABLE_CPU_PINNING"] = "NO"
+        if (cores := limit_of_cores()) is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(cores)
         return _Requests(self._core.compile_model(model, "CPU", settings))
 
 

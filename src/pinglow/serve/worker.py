@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pinglow.cores import take_share
 from pinglow.errors import FrameError, PinglowError
 from pinglow.inference.ignored import Ignored
 from pinglow.inference.inputs import output_name
@@ -53,6 +54,7 @@ def work(connection: Connection, settings: ServeSettings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log_to_stderr()
+    take_share(settings.workers)
     # It logs what is wrong with a damaged file; the answer already says it.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from pinglow.cores import take_share
 from pinglow.errors import PinglowError
 from pinglow.files import explain
 from pinglow.study.grid import PlannedRun
@@ -63,13 +64,10 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")
     told: Any = context.Queue()
     options = {"retry_failed": retry_failed, "device": device}
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    given = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = given or threads
     _block_signals(True)  # also in the processes, until they can say what stopped them
     try:
         processes = [
-            context.Process(target=_work, args=(told, plan, folder, work, options))
+            context.Process(target=_work, args=(told, jobs, plan, folder, work, options))
             for _ in range(jobs)
         ]
         with _passing_on_signals(processes) as passed:
@@ -79,8 +77,6 @@ def run_jobs(
             failures = _listen(told, processes, plan, on_start, on_end)
     finally:
         _block_signals(False)
-        if given is None:
-            del os.environ["OMP_NUM_THREADS"]
     for process in processes:
         if process.exitcode and -process.exitcode in passed:  # it was not training yet, or no more
             failures.append(TrainingInterruptedError("stopped", -process.exitcode))
@@ -128,9 +124,10 @@ def _listen(
 
 
 def _work(
-    told: Any, plan: list[PlannedRun], folder: Path, work: Path, options: dict[str, Any]
+    told: Any, jobs: int, plan: list[PlannedRun], folder: Path, work: Path, options: dict[str, Any]
 ) -> None:
-    """Make runs in a process of its own, and tell of them."""
+    """Make runs in a process of its own, one of several, and tell of them."""
+    take_share(jobs)
     if hasattr(os, "setpgrp"):  # Ctrl-C comes once, from the first process
         os.setpgrp()
     try:

@@ -1,0 +1,44 @@
+"""How many cores a process may keep busy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+_CPU_LIMIT: Final = Path("/sys/fs/cgroup/cpu.max")
+_THREADS: Final = "OMP_NUM_THREADS"
+
+
+def limit_of_cores() -> int | None:
+    """Cores that a process may keep busy: OMP_NUM_THREADS, or its container's limit (cgroup v2).
+
+    Returns:
+        At least 1; None: all there are.
+    """
+    try:
+        return max(1, int(os.environ[_THREADS].partition(",")[0]))
+    except (KeyError, ValueError):
+        pass
+    try:
+        quota, period = _CPU_LIMIT.read_text().split()
+        return max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):  # no container, or "max"
+        return None
+
+
+def take_share(processes: int) -> None:
+    """Keep this process, one of several alike, to its share of the cores.
+
+    To be called before models are loaded. OMP_NUM_THREADS, where the user has set it, is left.
+
+    Args:
+        processes: How many there are.
+    """
+    if _THREADS in os.environ:
+        return
+    share = max(1, (limit_of_cores() or os.cpu_count() or 1) // processes)
+    os.environ[_THREADS] = str(share)
+    if "torch" in sys.modules:  # it has looked already
+        sys.modules["torch"].set_num_threads(share)
