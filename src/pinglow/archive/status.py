@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pinglow.archive.frames import name_of
 from pinglow.archive.parts import Keys
 from pinglow.archive.plans import read_units
 from pinglow.archive.settings import SETTINGS
@@ -106,8 +107,8 @@ def measure(place: Place, name: str) -> Status:
 
 
 def list_missing(place: Place) -> Iterator[str]:
-    """The files of planned units without a part."""
+    """The files of planned units without a part, as messages name them: without logins."""
     keys = Keys(place)
     for key, unit in read_units(place):
         if keys.state(key) is None:
-            yield unit.uri
+            yield name_of(unit.uri)
