@@ -174,6 +174,16 @@ def test_what_is_no_frame_fails_with_one_sentence(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{last['id']}/results/targets.jsonl").status_code == 404
 
 
+def test_what_readers_say_of_a_damaged_file_is_no_line_of_the_log(
+    client: TestClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Its first directory says that the next one is itself.
+    content = b"II*\0\x08\0\0\0" + bytes(2) + b"\x08\0\0\0"
+    job = client.post("/v1/jobs", content=content, params={"name": "a.tif"}).json()
+    assert _follow(client, job["id"])[-1]["state"] == "failed"
+    assert all(json.loads(line) for line in capfd.readouterr().err.splitlines())
+
+
 def test_a_killed_process_fails_its_job_only(client: TestClient) -> None:
     if not Path("/proc/self/stat").exists():
         pytest.skip("finds the job's process in /proc")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -253,7 +252,6 @@ def test_a_worker_that_waits_gives_memory_back(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(worker, "log_to_stderr", lambda: None)
     monkeypatch.setattr(worker, "take_share", lambda processes: None)
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(logging.getLogger("tifffile"), "level", logging.WARNING)
     waits = iter([True, False, True])
 
     class Connection:

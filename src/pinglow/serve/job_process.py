@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pinglow.errors import DataError, FrameError, PinglowError
 from pinglow.files import NO_ROOM
 from pinglow.output.sink import FrameRecord, Sink
+from pinglow.serve.logs import log_to_stderr
 from pinglow.serve.unpacking import is_archive, unpack
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def main() -> int:
     """Carry out the order in the working folder."""
     said = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no word on the job
+    log_to_stderr()
     threading.Thread(target=_end_with_service, daemon=True).start()
     for each in (signal.SIGINT, signal.SIGTERM):  # the service hears of it, and drains
         signal.signal(each, signal.SIG_IGN)

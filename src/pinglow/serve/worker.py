@@ -55,8 +55,6 @@ def work(connection: Connection, settings: ServeSettings) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     log_to_stderr()
     take_share(settings.workers)
-    # It logs what is wrong with a damaged file; the answer already says it.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         predictor = Predictor.load(
             settings.model,
