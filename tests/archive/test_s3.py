@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pinglow.archive.frames import load, read_frames
 from pinglow.archive.listing import list_sources
 from pinglow.archive.merge import merge
 from pinglow.archive.parts import part_name
 from pinglow.archive.run import Progress, run_archive
 from pinglow.archive.settings import Settings, make_settings
+from pinglow.archive.units import make_units
 from pinglow.data.pack.cache import open_data
 from pinglow.data.pack.writer import write_pack
 from pinglow.errors import DataError
@@ -186,6 +188,18 @@ def test_what_fails_is_done_by_the_next_run(
     store.spoil = None
     later = run(name, settings)
     assert (later.before, later.done, later.failed) == (1, 3, 0)
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.tar", "0.mkv"])
+def test_what_has_changed_since_it_was_listed_is_refused(name: str, bucket: Any) -> None:
+    """Of the same size too: its results would stand under the key of what it was."""
+    place, put = bucket
+    put(f"in/{name}", png(0))
+    [unit] = make_units(list_sources([f"s3://{place}/in"], print))
+    assert load(unit) in (png(0), None)
+    put(f"in/{name}", png(0)[::-1])
+    with pytest.raises(PlaceError, match=f"in/{name} has changed since it was listed: run again$"):
+        list(read_frames(unit, load(unit)))
 
 
 def test_a_truncated_object_is_a_row(bucket: Any, settings: Settings, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pinglow.archive.listing import TAR_SUFFIXES, mark_of
 from pinglow.errors import FrameError
 from pinglow.io.memory import MemoryFile
-from pinglow.io.places import PlaceError, fetch, is_url, open_object, try_again
+from pinglow.io.places import PlaceError, changed, fetch, is_url, open_object, try_again
 from pinglow.io.readers import FRAME_SUFFIXES, frame_suffixes
 from pinglow.io.source import ImageSource
 from pinglow.io.streams import hide_login
@@ -50,8 +50,8 @@ class UnitFrame:
 class ClipFile:
     """An object elsewhere that is read as a video; see `pinglow.io.memory.OpenedFile`."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, uri: str, mark: str) -> None:
+        self._uri, self._mark = uri, mark
 
     def __str__(self) -> str:
         return hide_login(self._uri)
@@ -66,7 +66,7 @@ class ClipFile:
 
     def open(self, mode: str = "rb") -> IO[bytes]:
         """To be read in ranges."""
-        return open_object(self._uri)
+        return open_object(self._uri, self._mark)
 
 
 def name_of(uri: str) -> str:
@@ -100,7 +100,7 @@ def load(unit: Unit) -> bytes | None:
         )
 
     def get() -> bytes:
-        content = fetch(unit.uri)
+        content = fetch(unit.uri, unit.mark)
         if unit.size not in (None, len(content)):
             raise PlaceError(
                 f"{name_of(unit.uri)} has {len(content):,} bytes, where the listing said "
@@ -129,15 +129,15 @@ def read_frames(unit: Unit, content: bytes | None) -> Iterator[UnitFrame]:
     if content is not None:
         yield from _read_image(name, MemoryFile(name, content))
     elif unit.uri.lower().endswith(TAR_SUFFIXES):
-        yield from _read_tar(name, unit.uri)
+        yield from _read_tar(name, unit)
     elif is_url(unit.uri):
-        yield from _read_clip(name, ClipFile(unit.uri), unit.first, unit.last)
+        yield from _read_clip(name, ClipFile(unit.uri, unit.mark), unit.first, unit.last)
     elif is_video(Path(unit.uri)):
         yield from _read_clip(name, Path(unit.uri), unit.first, unit.last)
     else:
         yield from _read_image(name, Path(unit.uri))
     if not is_url(unit.uri) and mark_of(unit.uri) != unit.mark:
-        raise PlaceError(f"{name} has changed since it was listed: run again")
+        raise changed(name)
 
 
 def _read_image(name: str, file: Path | MemoryFile) -> Iterator[UnitFrame]:
@@ -164,10 +164,10 @@ def _read_clip(
         yield UnitFrame(name, index, error)
 
 
-def _read_tar(name: str, uri: str) -> Iterator[UnitFrame]:
+def _read_tar(name: str, unit: Unit) -> Iterator[UnitFrame]:
     """Frames of the files in a tar, as they come: it is read once, from its start to its end."""
     suffixes = frame_suffixes() | VIDEO_SUFFIXES
-    with open_object(uri) as file:
+    with open_object(unit.uri, unit.mark) as file:
         try:
             with tarfile.open(fileobj=file, mode="r|*") as tar:
                 for member in tar:
@@ -177,7 +177,7 @@ def _read_tar(name: str, uri: str) -> Iterator[UnitFrame]:
                     if inner.suffix.lower() not in suffixes:
                         continue
                     yield from _read_member(f"{name}/{name_of(member.name)}", tar, member)
-            if uri.lower().endswith(".tar") and not _has_end(file):
+            if unit.uri.lower().endswith(".tar") and not _has_end(file):
                 raise tarfile.ReadError("its end is missing")
         except (tarfile.TarError, EOFError, zlib.error) as error:
             reason = FrameError(

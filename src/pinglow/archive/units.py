@@ -78,7 +78,7 @@ def _whole(file: Found) -> Unit:
 
 def _slice(file: Found) -> list[Unit]:
     try:
-        frames = probe_video(ClipFile(file.uri)).frames
+        frames = probe_video(ClipFile(file.uri, file.mark)).frames
     except (FrameError, MissingExtraError, PlaceError):  # reading it says why
         return [_whole(file)]
     # The number of frames may be an estimate: the last slice has the rest, whatever it is.

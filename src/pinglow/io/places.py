@@ -141,8 +141,12 @@ def _open_system(root: str) -> Any:
         raise
 
 
-def fetch(uri: str) -> bytes:
+def fetch(uri: str, mark: str | None = None) -> bytes:
     """All bytes of a file or object.
+
+    Args:
+        uri: It.
+        mark: Its ETag; an object in S3 that has another one by now is refused.
 
     Raises:
         PlaceError: It cannot be read.
@@ -152,12 +156,18 @@ def fetch(uri: str) -> bytes:
             return Path(uri).read_bytes()
     system, path = file_system(uri)
     with reaching(uri):
-        content: bytes = system.cat_file(path)
+        content: bytes = (
+            _fetch_s3(system, path, mark) if mark and _is_s3(system) else system.cat_file(path)
+        )
     return content
 
 
-def open_object(uri: str) -> IO[bytes]:
+def open_object(uri: str, mark: str | None = None) -> IO[bytes]:
     """A file or object to read and seek in, of which only what is asked for is read.
+
+    Args:
+        uri: It.
+        mark: See `fetch`.
 
     Raises:
         PlaceError: It cannot be read.
@@ -165,13 +175,36 @@ def open_object(uri: str) -> IO[bytes]:
     if not is_url(uri):
         with reaching(uri):
             return Path(uri).open("rb")
-    return io.BufferedReader(_ObjectFile(uri), 2**16)
+    return io.BufferedReader(_ObjectFile(uri, mark), 2**16)
+
+
+def changed(uri: str) -> PlaceError:
+    """What is raised of a file or object that is another one by now."""
+    return PlaceError(f"{hide_login(uri)} has changed since it was listed: run again")
+
+
+def _is_s3(system: Any) -> bool:
+    return hasattr(system, "call_s3")
+
+
+def _fetch_s3(system: Any, path: str, mark: str) -> bytes:
+    """An object with this ETag; fsspec would ask for its size before, and not for its ETag."""
+    bucket, key, _ = system.split_path(path)
+    try:
+        answer = system.call_s3("get_object", Bucket=bucket, Key=key, IfMatch=f'"{mark}"')
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # the precondition failed
+            raise changed(f"s3://{path}") from error
+        raise
+    asyn = import_extra("fsspec.asyn", "archive", "reading from S3")
+    content: bytes = asyn.sync(system.loop, answer["Body"].read)
+    return content
 
 
 class _ObjectFile(io.RawIOBase):
     """An object that is read in ranges; what fails is tried again."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, mark: str | None) -> None:
         self._uri = uri
         system, path = file_system(uri)
 
@@ -180,6 +213,9 @@ class _ObjectFile(io.RawIOBase):
                 return system.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
 
         self._file = try_again(start)
+        # From here on s3fs itself asks for the ETag.
+        if mark and _is_s3(system) and self._file.details["ETag"].strip('"') != mark:
+            raise changed(uri)
 
     def readable(self) -> bool:
         """It is."""
@@ -368,7 +404,7 @@ def list_folder(system: Any, path: str, *, deep: bool = False) -> Iterator[dict[
         path: The folder there.
         deep: List the files in all folders below it instead; folders themselves are left out.
     """
-    if hasattr(system, "call_s3"):
+    if _is_s3(system):
         yield from _list_s3(system, path, deep)
         return
     folders = [path]
