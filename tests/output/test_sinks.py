@@ -13,8 +13,10 @@ from PIL import Image
 
 from pinglow.errors import DataError, OptionError
 from pinglow.evaluation.saved import SavedMaps
+from pinglow.io.frames import read_frame
 from pinglow.io.source import open_source
 from pinglow.io.video import probe_video, read_video
+from pinglow.output.counts import CountsSink
 from pinglow.output.mask import MaskSink
 from pinglow.output.probability import ProbabilitySink
 from pinglow.output.sink import FrameRecord
@@ -143,6 +145,36 @@ def test_odd_file_names_keep_the_tables_readable(tmp_path: Path) -> None:
         assert [row["source"] for row in csv.DictReader(file)] == [expected]
 
 
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [("uint8", "uint8"), ("uint16", "uint16"), ("float32", "float32"), ("float64", "float32")],
+)
+def test_counts_are_the_frame_as_read(tmp_path: Path, stored: str, dtype: str) -> None:
+    frame = np.arange(12).reshape(3, 4).astype(stored).T  # not as C lays it out
+    frame[0] = np.nan if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max
+    boxes = Detections(np.array([[0.0, 1.0, 2.0, 2.0]]), np.array([0.75]))
+    with open_sinks(["counts"], tmp_path) as (sink,):
+        for name, found in (("a", Prediction(np.zeros(frame.shape, np.float32))), ("b", boxes)):
+            sink.write(FrameRecord(f"{name}.tif", 0, name, frame, found))
+    check_sinks(["counts"], "boxes")
+    for name in "ab":
+        path = tmp_path / "counts" / f"{name}.npy"
+        saved = np.load(path)
+        np.testing.assert_array_equal(saved, frame)
+        assert saved.dtype == dtype
+        np.testing.assert_array_equal(read_frame(path), frame)
+
+
+def test_counts_end_with_the_first_frame_that_does_not_fit(tmp_path: Path) -> None:
+    sink = CountsSink(tmp_path)
+    sink.write(make_record("a"))
+    [first] = (tmp_path / "counts").iterdir()
+    sink.bytes_left = first.stat().st_size
+    for name, shape in (("b", (40, 60)), ("c", (40, 60)), ("d", (1, 1))):
+        sink.write(make_record(name, shape=shape))
+    assert sorted(path.name for path in (tmp_path / "counts").iterdir()) == ["a.npy", "b.npy"]
+
+
 def test_an_interrupted_image_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +213,7 @@ def test_every_sink_can_be_opened_by_name(tmp_path: Path) -> None:
         ".coco.json.lines",
         ".targets.parquet.lines",
         "coco.json",
+        "counts/a.npy",
         "crops/a_1.png",
         "crops/crops.csv",
         "html/frames.jsonl",

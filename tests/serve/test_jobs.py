@@ -15,6 +15,7 @@ import time
 import zipfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from pinglow.files import claim
 from pinglow.inference.predictor import Predictor
 from pinglow.serve import job_store
 from pinglow.serve.app import make_app
-from pinglow.serve.job_process import FRAMES, ORDER, RESULTS, UPLOAD
+from pinglow.serve.job_process import FRAMES, ORDER, RESULTS, UPLOAD, room_for_counts
 from pinglow.serve.job_store import Job, JobsFullError, JobStore, Order, find_result
 from pinglow.serve.settings import ServeSettings
 
@@ -98,7 +99,7 @@ def test_an_archive_of_frames(client: TestClient) -> None:
             **{"README.txt": b"", "nested.zip": _zip({"x.png": _png()})},
         }
     )
-    options = {"name": "../n.zip", "save": "jsonl,csv,coco,overlay,mask", "min_score": "0.3"}
+    options = {"name": "../n.zip", "save": "jsonl,csv,coco,overlay,mask,counts", "min_score": "0.3"}
     sent = client.post("/v1/jobs", params=options, content=content)
     assert sent.status_code == 202
     job = sent.json()
@@ -114,7 +115,8 @@ def test_an_archive_of_frames(client: TestClient) -> None:
     assert "the limit of 262144" in broken["wide.png"]
     assert tempfile.gettempdir() not in json.dumps(shown)
     assert set(shown["results"]) == {
-        *("targets.jsonl", "targets.csv", "coco.json", "overlays.zip", "masks.zip")
+        *("targets.jsonl", "targets.csv", "coco.json", "overlays.zip", "masks.zip"),
+        "counts.zip",
     }
     [listed] = [each for each in client.get("/v1/jobs").json()["jobs"] if each["id"] == job["id"]]
     assert listed == {**shown, "broken": []}
@@ -140,6 +142,9 @@ def test_an_archive_of_frames(client: TestClient) -> None:
         one = client.get(f"{results}/masks/2_mask.png")
         assert one.headers["content-type"] == "image/png"
         assert one.content == masks.read("2_mask.png")
+    counts = client.get(f"{results}/counts/10.npy")
+    assert counts.headers["content-type"] == "application/octet-stream"
+    np.testing.assert_array_equal(np.load(io.BytesIO(counts.content)), _frame(10))
     assert client.get(f"{results}/overlay").headers["content-type"] == "application/zip"
     assert client.get(f"{results}/parquet").status_code == 404
 
@@ -265,11 +270,11 @@ def test_a_full_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Non
     assert answer.json()["detail"] == "the service's disk is full: try again later"
 
 
-def _lay_out(folder: Path, upload: bytes) -> None:
+def _lay_out(folder: Path, upload: bytes, **more: Any) -> None:
     for name in (FRAMES, RESULTS):
         (folder / name).mkdir()
     order = {"name": "a.png", "save": ["overlay"], "model": {"name_or_path": "pinglow-fast"}}
-    (folder / ORDER).write_text(json.dumps(order))
+    (folder / ORDER).write_text(json.dumps(order | more))
     (folder / UPLOAD).write_bytes(upload)
 
 
@@ -286,6 +291,40 @@ def test_no_room_for_results(tmp_path: Path) -> None:
         "state": "failed",
         "detail": "the service has no room for the results: try again later",
     }
+
+
+def test_counts_of_all_jobs_have_a_bound(tmp_path: Path) -> None:
+    one = len(_frame().tobytes()) + 128  # of the file's head
+    folder, other = tmp_path / "job", tmp_path / "other" / RESULTS / "counts"
+    folder.mkdir()
+    other.mkdir(parents=True)
+    (tmp_path / "lock").touch()
+    (other / "0.npy").write_bytes(bytes(3 * one))
+    _lay_out(
+        folder,
+        _zip({f"{number}.png": _png(number) for number in range(3)}),
+        **{"name": "n.zip", "save": ["jsonl", "counts"], "counts_bytes": 7 * one + 1},
+    )
+    command = [sys.executable, "-P", "-m", "pinglow.serve.job_process"]
+    with subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        last = json.loads(process.stdout.readlines()[-1])
+    assert (last["state"], last["done"]) == ("done", 3)
+    assert len((folder / RESULTS / "targets.jsonl").read_text().splitlines()) == 3
+    kept = sorted((folder / RESULTS / "counts").iterdir())
+    assert [path.name for path in kept] == ["0.npy", "1.npy"]  # half of what the other has left
+    for number, path in enumerate(kept):
+        np.testing.assert_array_equal(np.load(path), _frame(number))
+
+
+def test_counts_leave_half_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "job" / RESULTS
+    results.mkdir(parents=True)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert room_for_counts(results, 2**31) == 500
+    assert room_for_counts(results, 100) == 50
 
 
 def test_a_job_s_process_ends_with_the_service(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def predict(
         str | None,
         typer.Option(
             help="What to write: any of mask, probability (not of detectors), overlay, html (a "
-            "page to look through), csv, jsonl, coco, parquet, crops, with commas; "
+            "page to look through), csv, jsonl, coco, parquet, crops, counts, with commas; "
             "docs/guides/results.md tells what is in each.",
             show_default="csv,jsonl,overlay; jsonl to standard output",
         ),

@@ -85,3 +85,11 @@ def encode_png(values: NDArray[np.generic] | Image.Image) -> bytes:
     content = io.BytesIO()
     image.save(content, "PNG")
     return content.getvalue()
+
+
+def encode_npy(frame: NDArray[Any]) -> bytes:
+    """The NPY of (H, W) counts: uint8 and uint16 as they are, all others as float32."""
+    content = io.BytesIO()
+    kept = frame.dtype in (np.uint8, np.uint16)
+    np.save(content, np.ascontiguousarray(frame if kept else frame.astype(np.float32)))
+    return content.getvalue()

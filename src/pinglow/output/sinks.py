@@ -11,6 +11,7 @@ from typing import Final
 from pinglow.errors import DataError, OptionError
 from pinglow.files import remove_parts
 from pinglow.output.coco import CocoSink
+from pinglow.output.counts import CountsSink
 from pinglow.output.crops import CropSink
 from pinglow.output.mask import MaskSink
 from pinglow.output.overlay import OverlaySink
@@ -30,6 +31,7 @@ SINKS: Final[dict[str, type[PictureSink | TableSink]]] = {
     "coco": CocoSink,
     "parquet": ParquetSink,
     "crops": CropSink,
+    "counts": CountsSink,
 }
 """What can be written, by the name that ``--save`` takes."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pinglow.errors import DataError, FrameError, PinglowError
 from pinglow.files import NO_ROOM
+from pinglow.output.counts import CountsSink
 from pinglow.output.sink import FrameRecord, Sink
 from pinglow.serve.logs import log_to_stderr
 from pinglow.serve.unpacking import is_archive, unpack
@@ -49,6 +51,7 @@ class Order:
         ignore: Rectangles and polygons, as of the command's ``--ignore``.
         crop: As of the command's ``--crop``.
         most_bytes: Of an archive's members together.
+        counts_bytes: Of counts that are written, those of all jobs that are kept together.
         max_pixels: Of a frame.
     """
 
@@ -60,6 +63,7 @@ class Order:
     ignore: list[str] = field(default_factory=list)
     crop: str | None = None
     most_bytes: int = 2**33
+    counts_bytes: int = 2**31
     max_pixels: int = 2**24
 
 
@@ -121,6 +125,9 @@ def _carry_out(order: Order, tell: Callable[..., None]) -> dict[str, Any]:
     check_sinks(order.save, predictor.kind)
     progress = _Progress(tell)
     with open_sinks(order.save, results) as sinks:
+        for sink in sinks:
+            if isinstance(sink, CountsSink):
+                sink.bytes_left = room_for_counts(results, order.counts_bytes)
         summary = run(
             sources,
             predictor,
@@ -139,6 +146,23 @@ def _carry_out(order: Order, tell: Callable[..., None]) -> dict[str, Any]:
         )
     done = summary.frames + len(summary.broken)
     return {"done": done, "total": done, "targets": summary.targets, "tracks": summary.tracks}
+
+
+def room_for_counts(results: Path, most_bytes: int) -> int:
+    """How many bytes of counts a job may write: a compressed clip has far more than was sent.
+
+    It takes half of what is left, so that the next one has some, too.
+
+    Args:
+        results: The job's folder of results; those of the other jobs lie beside it.
+        most_bytes: Of the counts of all jobs together.
+    """
+    taken = 0
+    for job in results.parent.parent.iterdir():
+        with suppress(OSError):  # it has none, or is being removed
+            files = (job / RESULTS / CountsSink.place).iterdir()
+            taken += sum(file.stat().st_size for file in files)
+    return min(most_bytes - taken, shutil.disk_usage(results).free) // 2
 
 
 def _open_sources(order: Order) -> list[Source]:

@@ -36,6 +36,7 @@ _TYPES: Final = {
     ".mp4": "video/mp4",
     ".png": "image/png",
     ".webp": "image/webp",
+    ".npy": "application/octet-stream",
 }
 _EVENTS: Final = "text/event-stream"
 _GROWTH: Final = 4  # times that an archive may grow when it is unpacked
@@ -111,6 +112,7 @@ async def add_job(
             ignore=ignore or [],
             crop=crop,
             most_bytes=_GROWTH * service.settings.max_job_bytes,
+            counts_bytes=service.settings.max_job_bytes,
             max_pixels=service.settings.max_pixels,
         )
         body = stream_body(request, service.settings.max_job_bytes)

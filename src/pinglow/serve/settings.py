@@ -32,7 +32,7 @@ class ServeSettings:
         wait_ms: Milliseconds that a frame waits for others to be computed with, where that gains.
         jobs: Jobs that run at a time, each in a process with a model of its own.
         max_job_mb: Megabytes of what is sent for a job, at most; an archive may unpack to four
-            times as many.
+            times as many. Also of the counts that jobs keep, all together.
         streams: Streams that are open at a time.
         stream_idle: Seconds without a frame after which a stream is closed.
         token: What clients must know; None: nothing.

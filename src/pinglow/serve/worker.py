@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import io
 import json
 import logging
 import signal
@@ -28,7 +27,7 @@ from pinglow.io.memory import MemoryFile
 from pinglow.output.mask import mask_levels
 from pinglow.output.overlay import draw_overlay
 from pinglow.output.probability import probability_levels
-from pinglow.output.sink import FrameRecord, encode_png
+from pinglow.output.sink import FrameRecord, encode_npy, encode_png
 from pinglow.output.sinks import check_sinks
 from pinglow.output.tables import frame_with_targets
 from pinglow.serve.logs import log_to_stderr
@@ -268,11 +267,7 @@ def _outlines(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, byte
 
 
 def _counts(task: Task, frame: NDArray[Any], found: _Found) -> tuple[str, bytes]:
-    """The frame as it was read, as NPY: uint8, uint16 or float32."""
-    content = io.BytesIO()
-    kept = frame.dtype in (np.uint8, np.uint16)
-    np.save(content, np.ascontiguousarray(frame if kept else frame.astype(np.float32)))
-    return "application/octet-stream", content.getvalue()
+    return "application/octet-stream", encode_npy(frame)
 
 
 def _mask(task: Task, frame: NDArray[Any], found: Any) -> tuple[str, bytes]:

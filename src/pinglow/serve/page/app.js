@@ -32,7 +32,7 @@ const view = new View($("canvas"), {
   region: (word) => regions.add(word),
   move: (x, y, count) => {
     $("readout").textContent = x === undefined ? "\u00a0" : `x ${x}, y ${y}: ${Number.isInteger(count) ? count : count.toPrecision(7)}`
-      + (shown?.job || live.on ? " of 255" : "");
+      + (view.frame.counts.levels ? ` of ${view.frame.counts.levels}` : "");
   },
   zoom: (scale) => { $("zoom").textContent = `${Math.round(scale * 100)}%`; },
   draw: (mode) => {

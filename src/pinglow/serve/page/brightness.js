@@ -8,6 +8,7 @@ export class Brightness {
   constructor(view) {
     this.view = view;
     this.own = false;  // whether the user has chosen it
+    this.levels = undefined;  // those that it is in; undefined: counts
     for (const suffix of ["", "-number"]) {
       $(`level${suffix}`).addEventListener("input", (event) => this.choose(event.target.valueAsNumber, this.width));
       $(`width${suffix}`).addEventListener("input", (event) => this.choose(this.level, event.target.valueAsNumber));
@@ -27,7 +28,9 @@ export class Brightness {
     const { least, most } = range(counts), span = Math.max(most - least, 1e-9);
     Object.assign($("level"), { min: least, max: most });
     Object.assign($("width"), { min: span / 1000, max: span });
-    if ($("keep").checked || (same && this.own)) this.set(this.view.window);
+    const alike = counts.levels === this.levels;  // a window on counts hides a picture
+    this.levels = counts.levels;
+    if (alike && ($("keep").checked || (same && this.own))) this.set(this.view.window);
     else this.auto(counts);
   }
 

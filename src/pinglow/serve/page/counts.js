@@ -80,7 +80,7 @@ export function thumbnail(counts, width = 68, height = 58) {
   return paint(small, autoWindow(counts), false, document.createElement("canvas"));
 }
 
-// The counts of a picture that the browser itself can read, of 8 bits.
+// What takes the place of counts: the gray levels of a picture that the browser itself can read.
 export function ofPicture(source, width, height) {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -90,7 +90,7 @@ export function ofPicture(source, width, height) {
     const at = place * 4;
     gray[place] = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2] + 0.5;
   }
-  return { data: gray, width, height };
+  return { data: gray, width, height, levels: 255 };
 }
 
 // 97%, 99.6%, >99.99%: with the digits that tell a score from certainty, as in the library's pictures.

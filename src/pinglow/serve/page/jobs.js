@@ -6,7 +6,7 @@ const EVERY = 400;  // ms
 
 // {id, lines, broken} of a frame that is a clip; tell(text, share): how far it is.
 export async function runJob({ file, label }, settings, { tell, signal, onBusy }) {
-  const path = query("v1/jobs", { name: label.slice(-200), save: "jsonl,coco,html", ...settings });
+  const path = query("v1/jobs", { name: label.slice(-200), save: "jsonl,coco,html,counts", ...settings });
   const onProgress = (sent) => tell(`${Math.floor((sent / file.size) * 100)}% sent`, 0);
   const job = await (await upload(path, file, { onProgress, onBusy, signal })).json();
   const cancel = () => forget(job);
@@ -32,6 +32,16 @@ export function forget({ id }) {
 // A picture of what the job has written as a page.
 export async function picture({ id }, name) {
   return createImageBitmap(await results(id, `html/${name}`));
+}
+
+// The counts of a frame as NPY; null: the job has its picture only.
+export async function counts({ id }, name) {
+  try {
+    return await (await results(id, `counts/${name}.npy`)).arrayBuffer();
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
 }
 
 async function results(id, name) {

@@ -3,7 +3,7 @@
 import { ServiceError, ask, query } from "./api.js";
 import { ofPicture, readNpy, thumbnail } from "./counts.js";
 import { isClip } from "./files.js";
-import { forget, picture, runJob } from "./jobs.js";
+import { counts as countsOf, forget, picture, runJob } from "./jobs.js";
 import { Stream } from "./stream.js";
 
 const AT_ONCE = 2;  // requests for frames
@@ -195,7 +195,7 @@ export class Store {
     return this.lowest < settings.min_score || String(this.regions) !== String(settings.ignore);
   }
 
-  // The counts of a frame; of a clip's, the gray levels of its picture.
+  // The counts of a frame; where a job has not kept them, the gray levels of its picture.
   async counts(frame) {
     let counts = this.kept.get(frame);
     if (!counts) {
@@ -216,8 +216,9 @@ export class Store {
 
   async load(frame) {
     if (frame.job) {
-      const { name, width, height } = frame.line;
-      return ofPicture(await picture(frame.job, `frames/${encodeURIComponent(name)}.webp`), width, height);
+      const { width, height } = frame.line, name = encodeURIComponent(frame.line.name);
+      const kept = await countsOf(frame.job, name);
+      return kept ? readNpy(kept) : ofPicture(await picture(frame.job, `frames/${name}.webp`), width, height);
     }
     const counts = readNpy(await (await this.post(frame, { save: "counts" })).arrayBuffer());
     frame.thumbnail = thumbnail(counts);

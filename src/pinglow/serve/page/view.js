@@ -22,6 +22,7 @@ export class View {
     this.mode = null;  // null, "rectangle", "polygon"
     this.points = [];  // of the region that is drawn, in pixels of the frame
     this.fingers = new Map();
+    this.pointer = null;  // where the mouse was last; null: not here
     this.picture = document.createElement("canvas");
     this.scale = 1;
     this.left = 0;  // of the frame, on the screen
@@ -108,6 +109,7 @@ export class View {
 
   drawNow() {
     this.canvas.classList.toggle("whole", this.fitted);  // a finger scrolls the page then
+    this.tell();  // below a mouse that rests is something else
     const context = this.canvas.getContext("2d"), ratio = devicePixelRatio;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.wide, this.high);
@@ -202,7 +204,7 @@ export class View {
     canvas.addEventListener("pointerdown", (event) => this.press(event));
     canvas.addEventListener("pointermove", (event) => this.drag(event));
     for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.release(event));
-    canvas.addEventListener("pointerleave", () => this.on.move());
+    canvas.addEventListener("pointerleave", () => { this.pointer = null; this.tell(); });
     canvas.addEventListener("dblclick", () => { if (this.mode === "polygon") this.closeRegion(); });
     canvas.addEventListener("wheel", (event) => {
       if (!this.frame) return;
@@ -223,8 +225,9 @@ export class View {
   }
 
   drag(event) {
+    this.pointer = { x: event.clientX, y: event.clientY };
+    this.tell();
     if (!this.frame) return;
-    this.tell(event);
     const before = this.fingers.get(event.pointerId);
     if (!before) return;
     if (this.mode === "rectangle") {
@@ -264,10 +267,11 @@ export class View {
     if (number >= 0) this.on.pick(number);
   }
 
-  tell(event) {
+  tell() {
+    if (!this.frame || !this.pointer) return this.on.move();
     const { data, width, height } = this.frame.counts, box = this.canvas.getBoundingClientRect();
-    const x = Math.floor((event.clientX - box.left - this.left) / this.scale);
-    const y = Math.floor((event.clientY - box.top - this.top) / this.scale);
+    const x = Math.floor((this.pointer.x - box.left - this.left) / this.scale);
+    const y = Math.floor((this.pointer.y - box.top - this.top) / this.scale);
     if (x < 0 || y < 0 || x >= width || y >= height) this.on.move();
     else this.on.move(x, y, data[y * width + x]);
   }
