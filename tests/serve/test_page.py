@@ -7,6 +7,7 @@ import contextlib
 import csv
 import importlib.util
 import io
+import itertools
 import json
 import re
 import shutil
@@ -452,7 +453,11 @@ def test_the_token_is_asked_for_once(
 
 
 def test_many_frames_two_at_a_time(
-    open_tab: Callable[..., Tab], address: str, pool: InlinePool, tmp_path: Path
+    open_tab: Callable[..., Tab],
+    address: str,
+    pool: InlinePool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(60)]
     for path in paths:
@@ -460,6 +465,15 @@ def test_many_frames_two_at_a_time(
     for path in paths[::12]:
         Image.fromarray(np.full((40, 40), 100, np.uint8)).save(path)
     page = open_tab(address)
+    # The first waits for the second, however fast the service is.
+    both, asked, answer = threading.Barrier(2), itertools.count(), pool._answer
+
+    def meet(tasks: Sequence[Task]) -> list[Answer]:
+        if next(asked) < 2:
+            both.wait(10)
+        return answer(tasks)
+
+    monkeypatch.setattr(pool, "_answer", meet)
     pool.most_at_once = 0
     page.open(*paths)
     page.wait("#status", "60 frames, 55 cannot be used")
