@@ -25,7 +25,6 @@ MOST_RATE = 4.0  # and requests a second that it sends at most
 JOB_SECONDS = 60.0  # after which a job that was accepted has come to its end
 BACK_SECONDS = 60.0  # after which memory is back
 OPTIONS = ("--workers", "2", "--max-mb", "16", "--max-job-mb", "32", "--jobs", "2")
-WARM_UP = 60  # attacks before memory is measured first
 TOKEN = "correct-Horse-battery-staple"
 
 
@@ -46,9 +45,11 @@ def besiege(cases: int | None, bound_ms: float, most_mb: float) -> int:
             siege = _Siege(service, outside)
             requests = [Client(service.port).request(frame) for frame in make_frames(4)]
             rate = min(MOST_RATE, SHARE * measure_capacity(service, requests, 6))
-            warm_up = [attack for attack in attacks if not attack.slow]
-            asyncio.run(siege.attack(_spread(warm_up, WARM_UP)))  # readers load their libraries
+            fresh = service.usage()
+            # Once before memory is measured: each worker loads the libraries of all readers.
+            asyncio.run(siege.attack([attack for attack in attacks if not attack.slow]))
             siege.tried = 0
+            time.sleep(5)  # idle workers give back what large frames took
             before = service.usage()
             workers = {one.pid for one in service.workers()}
             with watched(service, 0.25) as seen:
@@ -67,7 +68,9 @@ def besiege(cases: int | None, bound_ms: float, most_mb: float) -> int:
     grown = [
         f"{(each - before.memory) / 2**20:+.0f}" for each in (before.memory + peak, rest.memory)
     ]
-    print(f"memory {before.memory / 2**20:.0f} MB, {grown[0]} at the most, {grown[1]} at the end")
+    start, once = (usage.memory / 2**20 for usage in (fresh, before))
+    print(f"memory {start:.0f} MB, {once:.0f} after each attack has been tried once; then")
+    print(f"{grown[0]} MB at the most, {grown[1]} at the end")
     print(
         f"files {before.files}, {rest.files} at the end; threads {before.threads}, {rest.threads}"
     )
