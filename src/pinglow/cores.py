@@ -34,11 +34,18 @@ def take_share(processes: int) -> None:
     To be called before models are loaded. OMP_NUM_THREADS, where the user has set it, is left.
 
     Args:
-        processes: How many there are.
+        processes: How many there are; one alone has all.
     """
-    if _THREADS in os.environ:
+    if processes == 1 or os.environ.get(_THREADS):
         return
-    share = max(1, (limit_of_cores() or os.cpu_count() or 1) // processes)
+    share = max(1, (limit_of_cores() or _count_cores()) // processes)
     os.environ[_THREADS] = str(share)
     if "torch" in sys.modules:  # it has looked already
         sys.modules["torch"].set_num_threads(share)
+
+
+def _count_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -99,15 +100,27 @@ def test_what_gets_through_is_seen() -> None:
     assert str(place) in str(attack.judge(told, (str(place),)))
 
 
-def test_a_version_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    attack = Attack("head", "HTTP/9.9", once(request("GET", "/", version="9.9")))
-    [found] = besiege(monkeypatch, ServeSettings(port=0), [attack])
-    assert [reply.status for reply in found.replies] == [505]
+def test_versions_of_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = ("9.9", "2.0", "1.0", "1.2")
+    tries = [
+        Attack("head", each, once(request("GET", "/healthz", version=each))) for each in versions
+    ]
+    found = besiege(monkeypatch, ServeSettings(port=0), tries)
+    assert [each.replies[0].status for each in found] == [505, 505, 200, 200]
 
 
 def test_who_does_not_read_loses_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_READ", 0.2)
     many = once(request("GET", "/openapi.json") * 500)
     attack = Attack("slow", "answers not read", many, answers=500, read_every=0.1, slow=True)
+    limits = set()
+    begin = connections.Connection.connection_made
+
+    def connection_made(self: Any, transport: Any) -> None:
+        begin(self, transport)
+        limits.add(transport.get_write_buffer_limits())
+
+    monkeypatch.setattr(connections.Connection, "connection_made", connection_made)
     [found] = besiege(monkeypatch, ServeSettings(port=0), [attack])
     assert not found.held
+    assert limits == {(0, 0)}  # also what would fit into a buffer must be read

@@ -319,11 +319,11 @@ def test_counts_of_all_jobs_have_a_bound(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.load(path), _frame(number))
 
 
-def test_counts_leave_half_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_leave_most_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "job" / RESULTS
     results.mkdir(parents=True)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    assert room_for_counts(results, 2**31) == 500
+    assert room_for_counts(results, 2**31) == 250
     assert room_for_counts(results, 100) == 50
 
 

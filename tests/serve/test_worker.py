@@ -246,28 +246,49 @@ def test_what_large_frames_took_is_given_back(name: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_worker_that_waits_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(worker, "give_back", given.append)
+def test_a_worker_that_waits_gives_back_what_large_frames_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shares: list[int] = []
+    given: list[int] = []
+    monkeypatch.setattr(worker, "give_back", lambda predictor: given.append(connection.taken))
     monkeypatch.setattr(worker, "log_to_stderr", lambda: None)
-    monkeypatch.setattr(worker, "take_share", lambda processes: None)
+    monkeypatch.setattr(worker, "take_share", shares.append)
+    monkeypatch.setattr(worker, "_LARGE", 100 * 100)
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
-    waits = iter([True, False, True])
+    small, large = (png(make_frame(0, (side, side))) for side in (64, 100))
 
     class Connection:
-        def __init__(self) -> None:
-            self.left = 3
+        """Waits after each task but the second one."""
+
+        tasks = (small, large, large, small, small)
+        taken = 0
 
         def poll(self, seconds: float) -> bool:
-            return next(waits)
+            return self.taken == 2
 
         def send(self, what: Any) -> None: ...
 
         def recv(self) -> list[Task]:
-            self.left -= 1
-            if not self.left:
+            self.taken += 1
+            if self.taken > len(self.tasks):
                 raise EOFError
-            return [Task(png(make_frame(0)))]
+            return [Task(self.tasks[self.taken - 1])]
 
-    worker.work(Connection(), ServeSettings(model="pinglow-fast"))  # type: ignore[arg-type]
-    assert len(given) == 1
+    connection = Connection()
+    worker.work(connection, ServeSettings(model="pinglow-fast", workers=3))  # type: ignore[arg-type]
+    assert given == [3]
+    assert shares == [3]
+
+
+def test_what_a_backend_fails_to_give_back_ends_no_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = Predictor.load("pinglow-fast", backend="onnxruntime", device="cpu")
+
+    def fail() -> None:
+        raise RuntimeError("of a runtime")
+
+    monkeypatch.setattr(predictor.backend, "release_memory", fail)
+    give_back(predictor)
+    assert "memory could not be given back" in caplog.text

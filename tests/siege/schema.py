@@ -54,7 +54,7 @@ def _fuzz(
         )
         counts = re.findall(r"(\d[\d,]*) generated", run.stdout)
         generated += sum(int(count.replace(",", "")) for count in counts)
-        failed = run.returncode != 0 or not counts
+        failed = run.returncode != 0 or not generated
         if failed:
             print(run.stdout[-8000:], run.stderr[-2000:])
         print(f"{with_token}: {generated} cases of {len(operations)} operations, to seed {seed}")

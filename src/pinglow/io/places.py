@@ -60,6 +60,8 @@ def reaching(name: str, verb: str = "read") -> Iterator[None]:
             "credentials"
         ) from error
     except Exception as error:  # object stores have trees of their own
+        if type(error).__name__ == "FileExpired":  # s3fs's, of another ETag than at the start
+            raise changed(name) from error
         raise PlaceError(
             f"{name} cannot be {verb} ({_detail(error)}): check the place and the network",
             again=True,
@@ -188,17 +190,22 @@ def _is_s3(system: Any) -> bool:
 
 
 def _fetch_s3(system: Any, path: str, mark: str) -> bytes:
-    """An object with this ETag; fsspec would ask for its size before, and not for its ETag."""
+    """An object with this ETag; s3fs would ask for its size before, and not tell its ETag."""
     bucket, key, _ = system.split_path(path)
+    answer = system.call_s3("get_object", Bucket=bucket, Key=key)
+    body = answer["Body"]
     try:
-        answer = system.call_s3("get_object", Bucket=bucket, Key=key, IfMatch=f'"{mark}"')
-    except OSError as error:
-        if error.errno == errno.EINVAL:  # the precondition failed
-            raise changed(f"s3://{path}") from error
-        raise
-    asyn = import_extra("fsspec.asyn", "archive", "reading from S3")
-    content: bytes = asyn.sync(system.loop, answer["Body"].read)
+        if _etag(answer) not in (mark, ""):  # not all stores tell it
+            raise changed(f"s3://{path}")
+        asyn = import_extra("fsspec.asyn", "archive", "reading from S3")
+        content: bytes = asyn.sync(system.loop, body.read)
+    finally:
+        body.close()
     return content
+
+
+def _etag(details: dict[str, Any]) -> str:
+    return str(details.get("ETag", "")).strip('"')
 
 
 class _ObjectFile(io.RawIOBase):
@@ -210,12 +217,13 @@ class _ObjectFile(io.RawIOBase):
 
         def start() -> Any:
             with reaching(uri):
-                return system.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
+                file = system.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
+                # Later on s3fs itself sees to it.
+                if mark and _is_s3(system) and _etag(file.details) != mark:
+                    raise changed(uri)
+                return file
 
         self._file = try_again(start)
-        # From here on s3fs itself asks for the ETag.
-        if mark and _is_s3(system) and self._file.details["ETag"].strip('"') != mark:
-            raise changed(uri)
 
     def readable(self) -> bool:
         """It is."""

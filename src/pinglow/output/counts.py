@@ -25,6 +25,8 @@ class CountsSink(PictureSink):
 
     def write(self, record: FrameRecord) -> None:
         """Write the counts of one frame."""
+        if self.bytes_left < 0:
+            return
         content = encode_npy(record.frame)
         self.bytes_left -= len(content)
         if self.bytes_left >= 0:

@@ -21,7 +21,6 @@ _logger = logging.getLogger("pinglow.serve")
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Also while the service ends.
 _ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
-_VERSIONS: Final = ("1.0", "1.1", "2", "3")
 GONE: Final = 499
 """Status in the log of a request whose client did not wait for the answer."""
 
@@ -78,7 +77,7 @@ class Gate:
             refused = why_not(service.settings, scope["path"], headers)
             if refused is not None:
                 await _refuse(scope, *refused, send_with_headers)
-            elif scope["http_version"] not in _VERSIONS:
+            elif not scope["http_version"].startswith("1."):
                 await _refuse(scope, 505, "send the request as HTTP/1.1", send_with_headers)
             elif service.draining.is_set() and not _is_always_open(scope):
                 reason = "the service is being stopped: send the request to another one"

@@ -162,7 +162,7 @@ def room_for_counts(results: Path, most_bytes: int) -> int:
         with suppress(OSError):  # it has none, or is being removed
             files = (job / RESULTS / CountsSink.place).iterdir()
             taken += sum(file.stat().st_size for file in files)
-    return min(most_bytes - taken, shutil.disk_usage(results).free) // 2
+    return min(most_bytes - taken, shutil.disk_usage(results).free // 2) // 2
 
 
 def _open_sources(order: Order) -> list[Source]:

@@ -112,7 +112,8 @@ async def add_job(
             ignore=ignore or [],
             crop=crop,
             most_bytes=_GROWTH * service.settings.max_job_bytes,
-            counts_bytes=service.settings.max_job_bytes,
+            # Those that run at a time do not see what the others are going to write.
+            counts_bytes=service.settings.max_job_bytes // service.settings.jobs,
             max_pixels=service.settings.max_pixels,
         )
         body = stream_body(request, service.settings.max_job_bytes)

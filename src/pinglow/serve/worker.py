@@ -44,6 +44,7 @@ _TOGETHER: Final = 16  # frames, on a card
 _MEASURED: Final = 2**14  # pixels of a frame whose statistics are taken
 _WARM_UP: Final = (256, 256)
 _IDLE: Final = 1.0  # seconds without a frame after which what large ones left is given back
+_LARGE: Final = 2**19  # pixels
 _MULTIPLE: Final = "post it to /v1/jobs, which takes clips and archives"
 
 
@@ -67,17 +68,28 @@ def work(connection: Connection, settings: ServeSettings) -> None:
         connection.send(type(error)(str(error)))
         return
     with suppress(EOFError, ConnectionError):  # the service has ended
+        large = False
         while True:
-            if not connection.poll(_IDLE):
+            if large and not connection.poll(_IDLE):
                 give_back(predictor)
-            tasks = connection.recv()
-            connection.send(_answer_whatever(predictor, tasks, settings.max_pixels))
+                large = False
+            answers = _answer_whatever(predictor, connection.recv(), settings.max_pixels)
+            connection.send(answers)
+            large = large or any(_is_large(answer) for answer in answers)
+
+
+def _is_large(answer: Answer) -> bool:
+    frame = answer.statistics
+    return frame is not None and frame.width * frame.height >= _LARGE
 
 
 def give_back(predictor: Predictor | BoxPredictor) -> None:
     """Give back memory that large frames needed; they leave hundreds of megabytes."""
     if isinstance(predictor, Predictor):
-        predictor.backend.release_memory()
+        try:
+            predictor.backend.release_memory()
+        except Exception:
+            _logger.exception("memory could not be given back")
     with suppress(AttributeError, OSError, TypeError):  # only glibc has it, and keeps that much
         ctypes.CDLL(None).malloc_trim(0)
 
