@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from pinglow.serve import streams
 from pinglow.serve.app import make_app
 from pinglow.serve.connections import Connection
+from pinglow.serve.logs import JsonFormatter
 from pinglow.serve.service import Service
 from pinglow.serve.settings import ServeSettings
 from pinglow.serve.streams import Stream, number_targets
@@ -285,3 +287,49 @@ def test_only_the_best_of_very_many_targets_are_linked() -> None:
     targets = [{"bbox": [0, 0, 1, 1], "score": 0.9 - number / 1e4} for number in range(300)]
     number_targets(Counting(), targets)  # type: ignore[arg-type]
     assert [target["track"] for target in targets] == [*range(1, 201), *[None] * 100]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("track=false", {"frames": 1, "dropped": 0, "code": 1003}),
+        ("min_score=5", {"code": 1008}),
+    ],
+)
+def test_a_stream_has_an_id_and_a_line(
+    query: str, expected: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pinglow.serve")
+    app = make_app(ServeSettings(), Workers())  # type: ignore[arg-type]
+    headers = {"X-Request-Id": "mine-1"}
+    with (
+        TestClient(app, base_url="http://127.0.0.1") as client,
+        client.websocket_connect(f"ws://127.0.0.1/v1/streams?{query}", headers=headers) as stream,
+    ):
+        assert dict(stream.extra_headers or ())[b"x-request-id"] == b"mine-1"
+        if "frames" in expected:
+            stream.send_bytes(b"1,1")
+            stream.receive_text()
+            stream.send_text("no frame")
+        with pytest.raises(WebSocketDisconnect):
+            stream.receive_text()
+    line = json.loads(JsonFormatter().format(caplog.records[-1]))
+    assert {key: line.get(key) for key in ("id", "route", *expected)} == {
+        "id": "mine-1",
+        "route": "/v1/streams",
+        **expected,
+    }
+
+
+def test_a_refused_stream_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pinglow.serve")
+    app = make_app(ServeSettings(), Workers())  # type: ignore[arg-type]
+    with (
+        TestClient(app, base_url="http://127.0.0.1") as client,
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect("ws://evil.example/v1/streams"),
+    ):
+        pass
+    line = json.loads(JsonFormatter().format(caplog.records[-1]))
+    assert (line["code"], line["route"]) == (1008, "other")
+    assert line["id"]

@@ -21,6 +21,7 @@ _logger = logging.getLogger("pinglow.serve")
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Also while the service ends.
 _ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+_CUT: Final = 1006  # code in the log of a stream that was not closed, but lost
 GONE: Final = 499
 """Status in the log of a request whose client did not wait for the answer."""
 
@@ -42,21 +43,46 @@ class Gate:
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
         elif scope["type"] == "websocket":
-            refused = why_not(self._service.settings, scope["path"], Headers(scope=scope))
-            if refused or self._service.draining.is_set():
-                await send({"type": "websocket.close", "code": 1008 if refused else 1012})
-                return
-            await self._app(scope, receive, send)
+            await self._connect(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        headers = Headers(scope=scope)
+        state, request_id = _identify(scope, headers)
+        code = _CUT
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "websocket.accept":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            elif message["type"] == "websocket.close":
+                code = message["code"]
+            await send(message)
+
+        try:
+            refused = why_not(self._service.settings, scope["path"], headers)
+            if refused or self._service.draining.is_set():
+                await send_with_id({"type": "websocket.close", "code": 1008 if refused else 1012})
+            else:
+                await self._app(scope, receive, send_with_id)
+        finally:
+            log_request(
+                {
+                    "id": request_id,
+                    "route": getattr(scope.get("route"), "path", "other"),
+                    "code": code,
+                    "frames": state.get("frames"),
+                    "dropped": state.get("dropped"),
+                    "ms": round(1e3 * (time.perf_counter() - began)),
+                }
+            )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
-        state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = request_id
+        state, request_id = _identify(scope, headers)
         status = GONE
         milliseconds: float | None = None
 
@@ -109,6 +135,15 @@ class Gate:
                     "batch": state.get("batch"),
                 }
             )
+
+
+def _identify(scope: Scope, headers: Headers) -> tuple[dict[str, Any], str]:
+    """What handlers note of a request, and its id: the client's own, if that can stand in a log."""
+    given = headers.get("x-request-id", "")
+    request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
+    state: dict[str, Any] = scope.setdefault("state", {})
+    state["request_id"] = request_id
+    return state, request_id
 
 
 def _is_always_open(scope: Scope) -> bool:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pinglow.errors import PinglowError
 from pinglow.inference.ignored import Ignored
 from pinglow.io.raw import RawFormat
-from pinglow.serve.logs import log_request
 from pinglow.serve.predict import Crop, Ignore, MinScore, Name
 from pinglow.serve.security import SUBPROTOCOL
 from pinglow.serve.service import Service, service_of
@@ -230,7 +229,6 @@ def _make_tracker(rate: float) -> Tracker:
 
 async def _serve(socket: WebSocket, service: Service, frames: Stream) -> None:
     """Take frames and send answers, to the end of the client or of the service."""
-    began = time.perf_counter()
     receiving = asyncio.create_task(_receive(socket, frames, service))
     sending = asyncio.create_task(_send(socket, frames))
     ending = asyncio.create_task(service.draining.wait())
@@ -250,16 +248,8 @@ async def _serve(socket: WebSocket, service: Service, frames: Stream) -> None:
             each.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         frames.close()
+        socket.state.frames, socket.state.dropped = frames.received, frames.dropped
     await _close(socket, *why)
-    log_request(
-        {
-            "route": "/v1/streams",
-            "frames": frames.received,
-            "dropped": frames.dropped,
-            "code": why[0],
-            "ms": round(1e3 * (time.perf_counter() - began)),
-        }
-    )
 
 
 async def _receive(socket: WebSocket, frames: Stream, service: Service) -> tuple[int, str]:
