@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -124,3 +125,15 @@ def test_who_does_not_read_loses_the_connection(monkeypatch: pytest.MonkeyPatch)
     [found] = besiege(monkeypatch, ServeSettings(port=0), [attack])
     assert not found.held
     assert limits == {(0, 0)}  # also what would fit into a buffer must be read
+
+
+def test_what_is_no_http_gets_a_sentence_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = request("GET", f"/v1/models?x={'x' * 70_000}")
+    tries = [Attack("head", "noise", once(b"x\r\n\r\n")), Attack("head", "long", once(long))]
+    for each in besiege(monkeypatch, ServeSettings(port=0), tries):
+        [reply] = each.replies
+        assert reply.status == 400
+        assert reply.header("content-type") == "application/json"
+        said = json.loads(reply.body)
+        assert said["detail"].endswith("or its head is longer than 64 KB")
+        assert said["request_id"] == reply.header("x-request-id")

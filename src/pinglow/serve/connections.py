@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pinglow.serve.answers import refusal_body
+from pinglow.serve.security import HEADERS
 
 _HEAD: Final = 10.0  # seconds for the head of a request, however it trickles in
 _READ: Final = 30.0  # seconds in which a client reads nothing of its answer
@@ -62,7 +66,23 @@ class Connection(H11Protocol):
         if self._is_answering:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        super().send_400_response(msg)
+        request_id = secrets.token_hex(8)
+        reason = "this is no request of HTTP/1.1, or its head is longer than 64 KB"
+        body = refusal_body(reason, request_id)
+        headers = {
+            **HEADERS,
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "x-request-id": request_id,
+            "connection": "close",
+        }
+        for event in (
+            h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over."""

@@ -36,6 +36,9 @@ Ignore = Annotated[
         max_length=64,
         description="x,y,w,h or a polygon x,y;x,y;x,y in whole pixels, in which nothing is found",
         examples=[["0,0,64,20"]],
+        json_schema_extra={
+            "items": {"type": "string", "maxLength": 500, "pattern": "^[0-9]+(,[0-9]+)*"}
+        },
     ),
 ]
 Crop = Annotated[
