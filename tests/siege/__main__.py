@@ -31,7 +31,7 @@ def main() -> int:
         command = commands.add_parser(name)
         command.add_argument("--seconds", type=float, default=seconds)
         command.add_argument("--model", default="pinglow-fast")
-    commands.choices["soak"].add_argument("--rate", type=float, default=5)
+    commands.choices["soak"].add_argument("--rate", type=float, default=2)
     command = commands.add_parser("schema")
     command.add_argument("--cases", type=int, default=10_000, help="of each of two services")
     command.add_argument("--seed", type=int, default=1)
