@@ -18,10 +18,10 @@ from pinglow.archive.plans import Keyed
 from pinglow.archive.settings import Settings
 from pinglow.archive.units import Unit
 from pinglow.archive.work import UNITS, Outcome, work_on
-from pinglow.cores import take_share
 from pinglow.errors import DataError, PinglowError
 from pinglow.files import explain
 from pinglow.io.places import Place, PlaceError
+from pinglow.process import take_share
 
 _GIVEN: Final = 2 * UNITS  # units that a process has been given and has not answered
 _STRIKES: Final = 3  # processes that may die over a unit

@@ -23,6 +23,7 @@ from pinglow.inference.inputs import LARGE
 from pinglow.inference.pipeline import find_each
 from pinglow.inference.predictor import Predictor
 from pinglow.io.places import Place, PlaceError
+from pinglow.process import trim_memory
 
 if TYPE_CHECKING:
     from pinglow.inference.boxes import BoxPredictor
@@ -36,6 +37,7 @@ UNITS: Final = 16
 _WRITERS: Final = 4  # threads; each waits until the disk has its part
 _WAITING: Final = 2**26  # bytes of frames that wait for the network, a larger one alone
 _LEAST: Final = 2**21  # bytes that a frame counts as at least, so that there are 32 at most
+_TRIMMED: Final = 10_000  # frames after which memory is given back
 _TOLD: Final = 20  # broken frames of a unit that its outcome tells of
 
 
@@ -170,7 +172,7 @@ class _Line:
     def run(self, units: Iterable[Keyed]) -> Iterator[Outcome]:
         threading.Thread(target=self._take, args=(units,), daemon=True).start()
         given: int | None = None
-        ended = 0
+        ended = frames = 0
         while given is None or ended < given:
             event: _Event | None = self._events.get()
             if isinstance(event, tuple):
@@ -179,6 +181,10 @@ class _Line:
                 self._writers.submit(self._write, event)
             elif isinstance(event, Outcome):
                 ended += 1
+                frames += event.frames
+                if frames >= _TRIMMED:
+                    frames = 0
+                    trim_memory()
                 self._slots.release()
                 yield event
             elif isinstance(event, int):

@@ -19,11 +19,11 @@ from pinglow.backends.device import (
     count_cards,
     other_index,
 )
-from pinglow.cores import limit_of_cores
 from pinglow.errors import MissingExtraError
 from pinglow.extras import how_to_install, import_extra, is_installed
 from pinglow.files import cache_folder
 from pinglow.models.graph import GATES_INPUT, OWN_INPUT, check_ends, last_line, unreadable
+from pinglow.process import limit_of_cores
 from pinglow.structures import FloatArray
 
 _Provider = tuple[str, dict[str, Any]]

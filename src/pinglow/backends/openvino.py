@@ -12,9 +12,9 @@ import numpy as np
 
 from pinglow.backends.base import Backend
 from pinglow.backends.device import CPU, Device
-from pinglow.cores import limit_of_cores
 from pinglow.extras import how_to_install, import_extra, is_installed
 from pinglow.models.graph import GATES_INPUT, OWN_INPUT, check_ends, no_numbers, unreadable
+from pinglow.process import limit_of_cores
 from pinglow.structures import FloatArray
 
 _REPEATED: Final = 8  # images of one shape after which OpenVINO compiles for it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import json
 import logging
 import signal
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pinglow.cores import take_share
 from pinglow.errors import FrameError, PinglowError
 from pinglow.inference.ignored import Ignored
 from pinglow.inference.inputs import output_name
@@ -30,6 +28,7 @@ from pinglow.output.probability import probability_levels
 from pinglow.output.sink import FrameRecord, encode_npy, encode_png
 from pinglow.output.sinks import check_sinks
 from pinglow.output.tables import frame_with_targets
+from pinglow.process import take_share, trim_memory
 from pinglow.serve.logs import log_to_stderr
 from pinglow.serve.settings import ServeSettings
 from pinglow.serve.tasks import Answer, Loaded, Statistics, Task
@@ -90,8 +89,7 @@ def give_back(predictor: Predictor | BoxPredictor) -> None:
             predictor.backend.release_memory()
         except Exception:
             _logger.exception("memory could not be given back")
-    with suppress(AttributeError, OSError, TypeError):  # only glibc has it, and keeps that much
-        ctypes.CDLL(None).malloc_trim(0)
+    trim_memory()
 
 
 def _answer_whatever(

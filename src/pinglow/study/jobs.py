@@ -16,9 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from pinglow.cores import take_share
 from pinglow.errors import PinglowError
 from pinglow.files import explain
+from pinglow.process import take_share
 from pinglow.study.grid import PlannedRun
 from pinglow.study.results import RunResult, write_table
 from pinglow.study.run import match_results, run_study

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pinglow import cores
-from pinglow.cores import limit_of_cores, take_share
+from pinglow import process
+from pinglow.process import limit_of_cores, take_share
 
 
 @pytest.fixture(autouse=True)
 def _free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(cores, "_CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr(process, "_CPU_LIMIT", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)  # whose threads are set, too
     del sys.modules["torch"]

@@ -1,9 +1,11 @@
-"""How many cores a process may keep busy."""
+"""What a process takes of its machine: cores and memory."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -49,3 +51,12 @@ def _count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def trim_memory() -> None:
+    """Give back to the system what the allocator keeps of memory that is free.
+
+    Only glibc can; where threads free what others have made, it keeps more and more.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
