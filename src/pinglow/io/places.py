@@ -17,6 +17,7 @@ from typing import IO, Any, Final, TypeVar
 from pinglow.errors import DataError, MissingExtraError, PinglowError
 from pinglow.extras import import_extra
 from pinglow.files import remove_parts, write_whole
+from pinglow.io import s3
 from pinglow.io.streams import hide_login
 
 _Answer = TypeVar("_Answer")
@@ -158,9 +159,11 @@ def fetch(uri: str, mark: str | None = None) -> bytes:
             return Path(uri).read_bytes()
     system, path = file_system(uri)
     with reaching(uri):
-        content: bytes = (
-            _fetch_s3(system, path, mark) if mark and _is_s3(system) else system.cat_file(path)
-        )
+        if not mark or not s3.is_s3(system):
+            return bytes(system.cat_file(path))
+        content, etag = s3.fetch(system, path)
+    if etag not in (mark, ""):  # not all stores tell it
+        raise changed(uri)
     return content
 
 
@@ -185,29 +188,6 @@ def changed(uri: str) -> PlaceError:
     return PlaceError(f"{hide_login(uri)} has changed since it was listed: run again")
 
 
-def _is_s3(system: Any) -> bool:
-    return hasattr(system, "call_s3")
-
-
-def _fetch_s3(system: Any, path: str, mark: str) -> bytes:
-    """An object with this ETag; s3fs would ask for its size before, and not tell its ETag."""
-    bucket, key, _ = system.split_path(path)
-    answer = system.call_s3("get_object", Bucket=bucket, Key=key)
-    body = answer["Body"]
-    try:
-        if _etag(answer) not in (mark, ""):  # not all stores tell it
-            raise changed(f"s3://{path}")
-        asyn = import_extra("fsspec.asyn", "archive", "reading from S3")
-        content: bytes = asyn.sync(system.loop, body.read)
-    finally:
-        body.close()
-    return content
-
-
-def _etag(details: dict[str, Any]) -> str:
-    return str(details.get("ETag", "")).strip('"')
-
-
 class _ObjectFile(io.RawIOBase):
     """An object that is read in ranges; what fails is tried again."""
 
@@ -219,7 +199,7 @@ class _ObjectFile(io.RawIOBase):
             with reaching(uri):
                 file = system.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
                 # Later on s3fs itself sees to it.
-                if mark and _is_s3(system) and _etag(file.details) != mark:
+                if mark and s3.is_s3(system) and s3.etag_of(file.details) != mark:
                     raise changed(uri)
                 return file
 
@@ -412,8 +392,8 @@ def list_folder(system: Any, path: str, *, deep: bool = False) -> Iterator[dict[
         path: The folder there.
         deep: List the files in all folders below it instead; folders themselves are left out.
     """
-    if _is_s3(system):
-        yield from _list_s3(system, path, deep)
+    if s3.is_s3(system):
+        yield from s3.list_folder(system, path, deep=deep)
         return
     folders = [path]
     while folders:
@@ -423,21 +403,3 @@ def list_folder(system: Any, path: str, *, deep: bool = False) -> Iterator[dict[
                     folders.append(entry["name"])
             else:
                 yield entry
-
-
-def _list_s3(system: Any, path: str, deep: bool) -> Iterator[dict[str, Any]]:
-    """`list_folder` of S3: a thousand names at a time, where fsspec would hold all of them."""
-    bucket, key, _ = system.split_path(path)
-    asked = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
-    asked |= {} if deep else {"Delimiter": "/"}
-    while True:
-        page = system.call_s3("list_objects_v2", **asked)
-        for entry in page.get("Contents", []):
-            if not entry["Key"].endswith("/"):  # what consoles make for an empty folder
-                name = f"{bucket}/{entry['Key']}"
-                yield {**entry, "name": name, "size": entry["Size"], "type": "file"}
-        for folder in page.get("CommonPrefixes", []):
-            yield {"name": f"{bucket}/{folder['Prefix']}", "size": 0, "type": "directory"}
-        if not page.get("IsTruncated"):
-            return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
