@@ -250,6 +250,13 @@ def test_a_float_frame_that_is_constant_but_for_a_few_pixels_stays_bounded() -> 
     assert 1 < normalize_frame(frame).max() < 10
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e15, -1e15])
+def test_whole_counts_far_from_0_are_told_apart(offset: float) -> None:
+    frame = np.random.default_rng(0).integers(0, 2, (64, 64)).astype(float)
+    frame[30:32, 30:32] += 20
+    assert np.array_equal(normalize_frame(frame + offset), normalize_frame(frame))
+
+
 def test_a_huge_frame_is_judged_by_a_grid_of_its_pixels() -> None:
     frame = scene(7, shape=(800, 1400)).astype(np.float32)
     np.testing.assert_allclose(normalize_frame(frame), reference(frame, 0.0), atol=0.02)

@@ -129,7 +129,8 @@ def measure_frame(frame: NDArray[Any]) -> tuple[Normalization, ...]:
         return (Normalization(0.0, 0.0),)
     floor = 0.5 if np.array_equal(finite, np.rint(finite)) else 0.0
     median, middle, _ = _middle(finite)
-    spread = max(middle or float(finite.std(dtype=np.float64)) / 10, floor)
+    with np.errstate(over="ignore"):
+        spread = max(middle or float(finite.std(dtype=np.float64)) / 10, floor)
     whole = Normalization(median, spread)
     regions = _two_regions(sample, spread, floor)
     if regions is None:
@@ -199,14 +200,15 @@ def _otsu(values: NDArray[Any]) -> float:
     low, high = np.percentile(values, [1, 99]) if values.size else (0.0, 0.0)
     if not high > low:
         return float(low)
-    counts, edges = np.histogram(values.clip(low, high), bins=256, range=(low, high))
+    # From 0 on, since 256 edges may not differ near large counts.
+    counts, edges = np.histogram(values.clip(low, high) - low, bins=256, range=(0, high - low))
     centers = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]  # never 0, nor all: both ends hold values
     sums = np.cumsum(counts * centers)[:-1]
     gap = (counts @ centers) / counts.sum() * below - sums
     between = gap**2 / (below * (counts.sum() - below))
     best = np.flatnonzero(between >= between.max())
-    return float(edges[best[[0, -1]] + 1].mean())  # in the middle, where a gap is empty
+    return float(low + edges[best[[0, -1]] + 1].mean())  # in the middle, where a gap is empty
 
 
 def normalize_frame(frame: NDArray[Any]) -> FloatArray:

@@ -61,7 +61,7 @@ class LossSection(Section):
 
 
 class DistillSection(Section):
-    """A trained model whose probabilities are learned, beside the masks."""
+    """A trained model whose probabilities are learned where the masks do not deny them."""
 
     model: str = Field(description="a bundled model or a weights file")
     weight: float = Field(default=1.0, gt=0, description="of the cross entropy with them")

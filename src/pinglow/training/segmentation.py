@@ -73,9 +73,11 @@ class SegmentationTask(TrainingTask):
             losses.append(self._loss(side, truth, warm))
         loss = torch.stack(losses).mean()
         if self.recipe.distill is not None:
-            taught = self._teachers[0].to(images.device)(images).sigmoid()
-            distance = F.binary_cross_entropy_with_logits(fused.float(), taught.float())
-            loss = loss + self.recipe.distill.weight * distance
+            taught = self._teachers[0].to(images.device)(images).float().sigmoid()
+            # What the teacher misses and its false alarms are not taught: the masks know better.
+            known = (taught - masks).abs() <= 0.5
+            distance = F.binary_cross_entropy_with_logits(fused.float(), taught, reduction="none")
+            loss = loss + self.recipe.distill.weight * (distance * known).mean()
         return loss
 
     def score_frames(self, frames: Sequence[ValidationFrame]) -> list[Scorer]:
