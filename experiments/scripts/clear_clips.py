@@ -48,12 +48,13 @@ def main() -> None:
         if half is None or written == arguments.clips:
             continue
         written += 1
+        rows, columns = half
         with av.open(str(arguments.out / f"{labels.stem}.mkv"), "w") as container:
             stream = container.add_stream("ffv1", rate=30)
+            stream.pix_fmt = "gray"
+            stream.height, stream.width = rows.stop - rows.start, columns.stop - columns.start
             for frame in read_video(labels.with_suffix(".mp4")):
                 counts = frame.counts[half].astype("uint8")
-                stream.height, stream.width = counts.shape
-                stream.pix_fmt = "gray"
                 image = av.VideoFrame.from_ndarray(counts.copy(), format="gray")
                 container.mux(stream.encode(image))
             container.mux(stream.encode())

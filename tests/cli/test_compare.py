@@ -58,6 +58,8 @@ def test_maps_are_compared_and_the_table_is_made_again_without_them(folder: Path
     assert "warning: no panels" in result.stderr
     for name in ("table.csv", "table.md", "table.tex"):
         assert (again / name).read_bytes() == (out / name).read_bytes()
+    for path in (out / "results").iterdir():  # of results files, too
+        assert (again / "results" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_stopped_comparison_goes_on_where_it_was(folder: Path) -> None:

@@ -269,7 +269,10 @@ def test_import_goes_on_after_a_wrong_label(tmp_path: Path) -> None:
     assert isinstance(error, DataError)
 
 
-@pytest.mark.parametrize("command", [("audit", "{}"), ("split", "{}")])
+@pytest.mark.parametrize(
+    "command",
+    [("audit", "{}"), ("split", "{}"), ("convert", "{}", "--to", "coco", "--out", "{}-coco")],
+)
 def test_a_folder_of_labels_tells_the_command_that_imports_it(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:

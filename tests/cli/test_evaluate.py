@@ -428,7 +428,9 @@ def test_of_several_models_panels_show_first_where_they_differ_most(folder: Path
             mask[10:13, 20:24] = mask[30:32, 2:50:20] = 255
         Image.fromarray(mask).save(folder / "better" / f"f{index}.png")
     both = ["--predictions", folder / "found", "--predictions", folder / "better"]
-    assert run(folder, *both, "--save", "panels", "--out", folder / "out").exit_code == 0
+    result = run(folder, *both, "--save", "panels", "--out", folder / "out")
+    assert result.exit_code == 0, result.output
+    assert "3 panels, where the models differ most first, are in" in result.stderr
     drawn = sorted(path.name for path in (folder / "out" / "panels").iterdir())
     assert drawn == ["01-f0-3-wrong.png", "02-f1-1-wrong.png", "03-f2-0-wrong.png"]
 

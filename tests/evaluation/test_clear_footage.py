@@ -68,6 +68,16 @@ def test_the_score_of_an_alarm_is_the_level_at_which_it_is_still_one() -> None:
     assert not alarm.like_a_target
 
 
+def test_alarms_that_a_lower_score_joins_are_one() -> None:
+    scores = [0.75] * 10 + [0.6] * 40 + [0.9] * 10  # the later part is the surer one
+    clip = clip_of(*(sighting(place, 50, score) for place, score in enumerate(scores)))
+    footage = ClearFootage([clip], Tracker)
+    assert [int(footage.count(level).sum()) for level in (0.8, 0.7, 0.55)] == [1, 2, 1]
+    [alarm] = footage.alarms
+    assert alarm.score == 0.8
+    assert alarm.seconds == pytest.approx(5.8, abs=0.2)
+
+
 def test_a_sure_and_long_track_looks_like_a_target() -> None:
     footage = ClearFootage([clip_of(*(sighting(p, 50 + p, 0.9) for p in range(30)))], Tracker)
     footage.count(0.8)

@@ -145,8 +145,9 @@ def test_a_job_leaves_out_what_it_does_not_fit(small_model: Path, tmp_path: Path
         assert record.ignored is not None
         assert record.ignored.sum() == 45
         assert np.isfinite(record.frame).all()  # as it was read
+    assert run(sources[1:], predictor, [Memory()]).frames == 1  # also if it is the first
     with pytest.raises(OptionError, match=r"b\.png: the ignored rectangle"):
-        run(sources[1:], predictor, [Memory()])
+        run(sources[1:2] * 2, predictor, [Memory()])
 
 
 def test_a_crop_is_searched_as_a_frame_of_its_own(small_model: Path, frame: Any) -> None:

@@ -52,6 +52,7 @@ class _Method:
         method: The model, or the maps; None for a results file.
         origin: Where its results come from.
         results: Its results, once they are there.
+        path: Where DIR keeps them.
     """
 
     what: str
@@ -59,6 +60,7 @@ class _Method:
     method: AnyPredictor | SavedMaps | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     results: Results | None = None
+    path: Path = Path()
 
 
 def compare(
@@ -114,7 +116,7 @@ def compare(
     if threshold is not None and not 0 <= threshold < 1:
         raise OptionError(f"--threshold {threshold} is out of range: give at least 0 and below 1")
     check_output_folder("--out", out)
-    named = _name_methods(methods)
+    named = _name_methods(methods, out / "results")
     fresh = [each for each in named if each.results is None]
     if fresh and data is None:
         raise OptionError(f"{fresh[0].what} is to be scored: say on what, with --data")
@@ -124,21 +126,25 @@ def compare(
         where, how = (data, split, boxes), {"device": device, "flips": flips}
         task = _open_task(named, where, score, rules, threshold, reading, **how)
         broken = task.broken
-        _score(named, task, out / "results")
+        _score(named, task)
     from pinglow.cli.score_tables import print_comparison
     from pinglow.evaluation.compare import compare_results
+    from pinglow.evaluation.results_file import write_results
 
     comparison = compare_results([each.results for each in named if each.results is not None])
     for row in comparison.rows:  # of results files, too
         broken |= dict.fromkeys(row.results.reasons)
+    for each in named:
+        if each.method is None and each.results is not None:  # DIR has all that it was made from
+            write_results(each.results, each.path)
     total = len(comparison.first.results.names)
     with told_broken(broken, len(comparison.names), total):
         print_comparison(comparison)
         _write(comparison, out, data)
 
 
-def _name_methods(given: Sequence[str]) -> list[_Method]:
-    """The methods with their names, results files read.
+def _name_methods(given: Sequence[str], folder: Path) -> list[_Method]:
+    """The methods with their names and where the folder keeps their results, results files read.
 
     Raises:
         OptionError: There are fewer than two, or one twice.
@@ -160,8 +166,10 @@ def _name_methods(given: Sequence[str]) -> list[_Method]:
         found.append(_Method(what, name or _title(what, results), results=results))
     if len(found) < 2:
         raise OptionError("name two methods at least, such as pinglow-base runs/mine")
+    taken: set[str] = set()
     for each, name in zip(found, name_folders(each.name for each in found), strict=True):
         each.name = name
+        each.path = folder / f"{_file_name(name, taken)}.json"
         if each.results is not None:
             each.results = each.results.model_copy(update={"method": name})
     return found
@@ -237,8 +245,8 @@ def _open_task(
     return task
 
 
-def _score(named: Sequence[_Method], task: PixelTask | BoxTask, folder: Path) -> None:
-    """Give each method its results: those in the folder where they fit, else new ones.
+def _score(named: Sequence[_Method], task: PixelTask | BoxTask) -> None:
+    """Give each method its results: those at its path where they fit, else new ones.
 
     A method that cannot be scored loses no other, as long as two are left.
 
@@ -255,7 +263,7 @@ def _score(named: Sequence[_Method], task: PixelTask | BoxTask, folder: Path) ->
         of_frames.append(digest_frame(frame))
         digests[name] = digest_truth(of_frames[-1], truth)
     unreadable = dict(task.broken)
-    names, failed = set[str](), set[str]()
+    failed: set[str] = set()
     for each in named:
         method, origin = each.method, each.origin
         if method is None:
@@ -267,15 +275,14 @@ def _score(named: Sequence[_Method], task: PixelTask | BoxTask, folder: Path) ->
                 "scores are too good",
                 err=True,
             )
-        path = folder / f"{_file_name(each.name, names)}.json"
         try:
-            kept = read_results(path) if path.is_file() else None
+            kept = read_results(each.path) if each.path.is_file() else None
         except DataError:  # of another version, or torn: made anew
             kept = None
         how = task.rules[0], task.threshold_of(method)
         if kept is not None and kept.kind == task.kind and kept.fits(origin, how, digests):
             each.results = kept.model_copy(update={"method": each.name})
-            echo(f"{each.name}: the results in {path} are taken", err=True)
+            echo(f"{each.name}: the results in {each.path} are taken", err=True)
             continue
         task.broken = dict(unreadable)
         try:
@@ -287,8 +294,9 @@ def _score(named: Sequence[_Method], task: PixelTask | BoxTask, folder: Path) ->
                 raise
             failed.add(each.name)
             continue
-        write_results(each.results, path)
-        echo(f"{each.name}: {len(each.results.frames)} frames scored, kept in {path}", err=True)
+        write_results(each.results, each.path)
+        scored = f"{len(each.results.frames)} frames scored"
+        echo(f"{each.name}: {scored}, kept in {each.path}", err=True)
     task.broken = unreadable
 
 

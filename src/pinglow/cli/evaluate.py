@@ -242,7 +242,7 @@ def _write_panels(
         count = collector.write(folder, frames, most)
     except OSError as error:
         raise unwritable(folder, error) from error
-    echo(f"{count} panels, the worst frame first, are in {folder}", err=True)
+    echo(f"{count} panels, {collector.order} first, are in {folder}", err=True)
 
 
 def _run(jobs: list[_Job], leave_out: Callable[[str], object]) -> Iterator[Scored]:

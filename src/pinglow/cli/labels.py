@@ -165,7 +165,7 @@ def convert(
     from pinglow.cli.progress import frame_progress
     from pinglow.data.boxes import BOX_SOURCES
     from pinglow.data.convert import LABEL_FORMATS, convert_labels
-    from pinglow.data.folder import read_split
+    from pinglow.data.folder import import_hint, read_split
     from pinglow.data.predicted import RESULTS, is_results
 
     check_output_folder("--out", out)
@@ -177,7 +177,7 @@ def convert(
     if not split and not results:
         raise OptionError(
             f"--split is missing: name a list of {folder}, which has no {RESULTS} of predicted "
-            "targets"
+            f"targets{import_hint(folder)}"
         )
     with frame_progress() as progress:
         total = None if results else sum(len(read_split(folder, name)) for name in split or ())

@@ -5,10 +5,11 @@ An alarm is what a user is told of: where frames have times a track, else a sing
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,7 +173,8 @@ class ClearFootage:
     def __init__(self, clips: Sequence[ClearClip], make_tracker: MakeTracker) -> None:
         self.clips = clips
         self._make = make_tracker
-        self._alarms: list[Alarm] = []
+        self._alarms: dict[int, Alarm] = {}
+        self._numbers = itertools.count()
         self._places: dict[Sighting, int] = {}
         self._last = [(0, 0)] * len(clips)
 
@@ -189,7 +191,7 @@ class ClearFootage:
     @property
     def alarms(self) -> list[Alarm]:
         """Those of all levels that were counted, surest first."""
-        return sorted(self._alarms, key=lambda alarm: (-alarm.score, -alarm.seconds))
+        return sorted(self._alarms.values(), key=lambda alarm: (-alarm.score, -alarm.seconds))
 
     def count(self, level: float) -> NDArray[np.int64]:
         """Alarms of each clip above a level, (clips,); it is called with falling levels."""
@@ -204,16 +206,16 @@ class ClearFootage:
     def _note(self, clip: ClearClip, level: float, alarms: list[list[Sighting]]) -> None:
         """Keep each alarm once, with the strictest level that it was found at."""
         for sightings in alarms:
-            known = next((self._places[each] for each in sightings if each in self._places), None)
-            if known is None:
-                known = len(self._alarms)
-                self._alarms.append(Alarm(clip.name, level, 0.0, ()))
-            if level >= _LIKELY or not self._alarms[known].sightings:
+            known = {self._places[each] for each in sightings if each in self._places}
+            first, *others = sorted(known & self._alarms.keys()) or [next(self._numbers)]
+            if level >= _LIKELY or first not in self._alarms:
                 places = [each.place for each in sightings]
                 lasts = 0.0 if clip.rate is None else (max(places) - min(places) + 1) / clip.rate
-                same = replace(self._alarms[known], seconds=lasts, sightings=tuple(sightings))
-                self._alarms[known] = same
-            self._places |= dict.fromkeys(sightings, known)
+                score = self._alarms[first].score if first in self._alarms else level
+                self._alarms[first] = Alarm(clip.name, score, lasts, tuple(sightings))
+                for number in others:  # parts of this one at stricter levels
+                    del self._alarms[number]
+            self._places |= dict.fromkeys(sightings, first)
 
 
 def read_clips(

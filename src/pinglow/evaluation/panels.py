@@ -44,6 +44,11 @@ class PanelCollector:
             self._found.setdefault(each.name, {})[title] = scorer.images[0], packed
             yield each
 
+    @property
+    def order(self) -> str:
+        """Which frame comes first, in words."""
+        return "the worst frame" if len(self._titles) < 2 else "where the models differ most"
+
     def rank(self) -> list[str]:
         """The frames that all models scored, the worst first.
 

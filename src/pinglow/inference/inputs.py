@@ -127,10 +127,13 @@ def read_all(
 ) -> Iterator[Input | End]:
     """The frames of each source, then its end.
 
-    Where what is ignored does not fit a source's frames, that ends the source, or with the first
-    frame the job.
+    Where what is ignored does not fit a source's frame, that ends the source.
+
+    Raises:
+        OptionError: It fits no frame of any source.
     """
     fits = ignore is None
+    refused: str | None = None  # why the first one is
     for entry in entries:
         source = entry.source
         for frame in source.select(selection):
@@ -143,11 +146,12 @@ def read_all(
                 fits |= not isinstance(frame.counts, FrameError)
                 yield Input(source, name, frame, rate, clip)
                 continue
-            if not fits:
-                raise OptionError(f"{source.name}: {wrong}")
+            refused = refused or f"{source.name}: {wrong}"
             yield Input(source, name, SourceFrame(frame.index, wrong), rate, clip)
             break  # and so are its others
         yield End(source.name)
+    if refused and not fits:
+        raise OptionError(refused)
 
 
 def _misfit(frame: SourceFrame, ignore: Ignored | None) -> FrameError | None:

@@ -102,7 +102,7 @@ def run(
 
     Raises:
         OptionError: The selection is by time and a source has no times; or what the predictor
-            ignores does not fit the first frame.
+            ignores fits no frame.
     """
     begin = time.perf_counter()
     selection = selection or Selection()
