@@ -86,8 +86,8 @@ def interpret_mask(mask: Values, name: object = "the mask", *, lossy: bool = Fal
         raise DataError(f"{name} holds values below 0, which have no meaning in a mask: {_ADVICE}")
     if lossy and 0 < values.max(initial=0) <= MOST_NUMBER:
         raise DataError(
-            f"{name} is a JPEG of values up to {values.max():g}, which its loss changes: {_ADVICE}, as "
-            "PNG and from before it was a JPEG"
+            f"{name} is a JPEG of values up to {values.max():g}, which loss changes: {_ADVICE}, "
+            "as PNG and from before it was a JPEG"
         )
     targets, way = np.zeros(values.shape, dtype=np.bool_), "plain"
     if values.any():
