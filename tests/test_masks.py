@@ -104,6 +104,9 @@ def test_a_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
         wrong = read_mask(tmp_path / "a.jpg").targets != large
         assert not (wrong & ndimage.binary_erosion(large)).any()
         assert not (wrong & ~ndimage.binary_dilation(large, SQUARE)).any()
+    Image.fromarray(large * np.uint8(1)).save(tmp_path / "a.jpg", quality=95)
+    with pytest.raises(DataError, match=r"a\.jpg is a JPEG of values up to 1"):
+        read_mask(tmp_path / "a.jpg")
     dim = large * np.uint8(255)
     dim[dim.shape[0] // 2 :] //= 3
     Image.fromarray(dim).save(tmp_path / "a.jpg")

@@ -84,6 +84,11 @@ def interpret_mask(mask: Values, name: object = "the mask", *, lossy: bool = Fal
     values = _fill_missing(values, name)
     if values.size and values.min() < 0:
         raise DataError(f"{name} holds values below 0, which have no meaning in a mask: {_ADVICE}")
+    if lossy and 0 < values.max(initial=0) <= MOST_NUMBER:
+        raise DataError(
+            f"{name} is a JPEG of values up to {values.max():g}, which loss changes: {_ADVICE}, "
+            "as PNG and from before it was a JPEG"
+        )
     targets, way = np.zeros(values.shape, dtype=np.bool_), "plain"
     if values.any():
         _refuse_bright(values > values.max() * _DARK, name)

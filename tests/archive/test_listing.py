@@ -62,6 +62,13 @@ def test_what_is_not_there_or_holds_no_frames_is_said(tmp_path: Path) -> None:
             names(str(tmp_path / word))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_pipe_is_no_source(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png is a pipe"):
+        names(str(tmp_path / "a.png"))
+
+
 def test_a_listing_without_end_is_not_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     with os.scandir(tmp_path) as entries:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pinglow.errors import ModelError
+
 pytest.importorskip("openvino", reason="needs openvino: pip install '.[openvino]'")
 
 SIZES = [(64, 64), (64, 96)]
@@ -38,6 +40,20 @@ def test_signals_arrive_after_models_have_gone() -> None:
         [sys.executable, "-c", CODE, str(model)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+
+
+def test_weights_under_the_name_of_onnx_are_refused_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import pinglow
+    from pinglow.backends.openvino import OpenVinoBackend
+
+    weights = Path(pinglow.__file__).parent / "weights" / "pinglow-fast.safetensors"
+    model = tmp_path / "a.onnx"
+    model.write_bytes(weights.read_bytes())
+    with pytest.raises(ModelError, match="does not begin as ONNX does"):
+        OpenVinoBackend(model, "a.onnx")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_where_it_matters_an_image_has_one_answer_whatever_came_before(

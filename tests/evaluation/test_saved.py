@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,16 @@ def test_damaged_maps_are_left_out_and_told(tmp_path: Path) -> None:
     assert "f1.npy holds NaN" in broken[1]
     with pytest.raises(FrameError, match=r"f0\.npy is damaged"):
         score(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("end", [".npy", ".mat", ".png"])
+def test_a_pipe_is_left_out_and_nothing_waits_for_it(tmp_path: Path, end: str) -> None:
+    os.mkfifo(tmp_path / f"f0{end}")
+    maps = SavedMaps(tmp_path, ["f0"])
+    with pytest.raises(FrameError, match="is a pipe"):
+        maps.read("f0", (4, 4))
+    assert maps.hash()
 
 
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:

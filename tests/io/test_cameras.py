@@ -89,6 +89,7 @@ def test_fits_scales_and_gaps(fits: Path) -> None:
             hdu(None) + hdu(STACK[0], start="XTENSION") + hdu(STACK[0, 1:], start="XTENSION"),
             "sizes",
         ),
+        (hdu(STACK[0, ::2, ::2]) + hdu(STACK[0], start="XTENSION"), "sizes"),  # a thumbnail
         (hdu(STACK[0])[:2900], "damaged"),
         (
             hdu(STACK[0]).replace(
@@ -156,6 +157,9 @@ def test_hdf5_the_largest_data_set_is_read_and_said(
 def test_hdf5_refusals(hdf5: Any) -> None:
     with pytest.raises(FrameError, match=r"several data sets of one size \(/a, /b\)"):
         read_frame(hdf5({"a": STACK, "b": STACK}))
+    picture = np.stack([STACK] * 3, -1)  # has no more pixels than what it shows
+    with pytest.raises(FrameError, match=r"several data sets of one size \(/a, /b\)"):
+        read_frame(hdf5({"a": STACK, "b": picture}))
     with pytest.raises(FrameError, match="no data set of frames"):
         read_frame(hdf5({"times": np.arange(3.0), "table": np.ones((9, 1))}))
     path = hdf5({"a": STACK})

@@ -145,6 +145,13 @@ def test_what_is_missing_is_counted(
     assert missing or share > 0.9 or "sound" in name  # which is stored last
 
 
+def test_ticks_of_a_file_with_hardly_any_frames_are_no_frames(
+    whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    count, said = read(cut(whole("wmv2.wmv"), 0.1, tmp_path))
+    assert (count, said) == (1, " is cut short: about 1.6 s are missing at its end; copy it again")
+
+
 @pytest.mark.parametrize("share", [0.6, 0.97])
 @pytest.mark.parametrize("name", UNCOUNTED)
 def test_a_torn_last_frame_is_left_out_and_said(

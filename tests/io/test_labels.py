@@ -40,7 +40,7 @@ def frames(draw: st.DrawFn) -> tuple[tuple[int, int], BoxArray]:
         (left, width), (top, height) = spans
         boxes.append((left, top, width, height))
     # What lies in the first pixel is taken for shares of a frame.
-    assume(not boxes or max(x + w for x, _, w, _ in boxes) > 1)
+    assume(all(max(x + w, y + h) > 1 for x, y, w, h in boxes))
     return shape, np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
@@ -343,6 +343,7 @@ def test_a_broken_coco_file_is_named(
         (coco_dict(images=[{**IMAGE, "width": "x"}]), r"images\.0\.width"),
         (coco_dict(images=[IMAGE, {**IMAGE, "id": 8}]), r"two images with the file_name 'a\.png'"),
         (coco_dict(images=[IMAGE, {**IMAGE, "file_name": "b.png"}]), r"two images with the id 7"),
+        (coco_dict([1, 2, 3, 4], [0.2, 0.3, 0.1, 0.1]), r"annotations\.1 has a box .* as a share"),
     ],
 )
 def test_what_is_wrong_with_one_coco_image_is_said_of_it_alone(

@@ -105,3 +105,14 @@ def test_luma_that_is_stored_is_taken(tmp_path: Path, compression: str | None) -
     image = Image.fromarray(colors, "YCbCr")
     image.save(tmp_path / "f.tif", compression=compression)
     np.testing.assert_array_equal(read_frame(tmp_path / "f.tif"), colors[..., 0])
+
+
+def test_a_second_plane_that_is_no_alpha_is_not_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    frame = np.arange(1200, dtype=np.uint16).reshape(30, 40)
+    tifffile.imwrite(path, np.stack([frame, frame + 1]), planarconfig="separate")
+    with pytest.raises(FrameError, match="2 planes that may be frames"):
+        read_frame(path)
+    gray_alpha = np.stack([frame, frame % 2], axis=-1)
+    tifffile.imwrite(path, gray_alpha, photometric="minisblack", extrasamples=["unassalpha"])
+    np.testing.assert_array_equal(read_frame(path), frame)

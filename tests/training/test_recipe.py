@@ -310,7 +310,7 @@ def test_what_is_no_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"bad\.toml is not readable TOML"):
         load_recipe(tmp_path / "bad.toml")
     (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(RecipeError, match=r"bad\.toml is not readable TOML"):
+    with pytest.raises(RecipeError, match=r"bad\.toml is no text in UTF-8: save it as UTF-8"):
         load_recipe(tmp_path / "bad.toml")
 
 

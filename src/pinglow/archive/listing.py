@@ -121,6 +121,8 @@ def _list_one(word: str, on_trouble: Callable[[str], None]) -> Iterator[Found]:
             return
         with reaching(uri):
             status = os.stat(uri)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{word} is a pipe or a device: save it to a file")
         yield Found(uri, status.st_size, _local_mark(status))
         return
     system, path = file_system(uri)

@@ -19,6 +19,7 @@ from pinglow.structures import FloatArray
 
 _REPEATED: Final = 8  # images of one shape after which OpenVINO compiles for it
 _MOST_STATIC: Final = 4  # shapes that it does so for
+_ONNX_START: Final = b"\x08"  # the tag of the version, which comes first
 
 
 @functools.cache
@@ -82,6 +83,10 @@ class OpenVinoBackend(Backend):
         self._lock = threading.RLock()
         self._after = _REPEATED
         try:
+            if isinstance(model, Path) and model.suffix == ".onnx":
+                with model.open("rb") as file:  # else TensorFlow's reader, too, has its say
+                    if file.read(1) != _ONNX_START:
+                        raise ValueError("it does not begin as ONNX does")
             self._model = self._core.read_model(model)
             self._dynamic = self._compile(self._model)
         except Exception as error:  # RuntimeError, mostly

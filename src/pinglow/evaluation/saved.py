@@ -111,7 +111,8 @@ class SavedMaps:
         """SHA-256 over the files of all maps, by the names of their frames."""
         digest = hashlib.sha256()
         for _, path in sorted(self._paths.items()):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            content = path.read_bytes() if path.is_file() else b""  # a pipe may never end
+            digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
 
     def explain_darkness(self, threshold: float, targets: int) -> str:
@@ -261,6 +262,8 @@ def _read_values(path: Path) -> NDArray[Any]:
         values = read_only_frame(path, as_stored=True)
         _check_gray(path)
         return np.where(values, np.uint8(255), np.uint8(0)) if values.dtype == np.bool_ else values
+    if not path.is_file():
+        raise FrameError(f"{path} is a pipe, a device or a folder: save the map to a file")
     try:
         if suffix == ".npy":  # not as a frame, which has 32 bits at most
             # `np.load` takes anything for a pickle.

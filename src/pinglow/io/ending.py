@@ -12,6 +12,7 @@ from pinglow.io.memory import OpenedFile
 
 _LOOSE: Final = 0.05  # of its length: where only times are known, a last frame may be long
 _FEW: Final = 3  # frames
+_TICKS: Final = 1000.0  # frames a second: what FFmpeg says where ASF does not tell
 _FASTEST: Final = 60.0  # frames a second; FFmpeg takes ticks for the rate of a very short video
 _REORDERED: Final = 16  # frames that may be stored out of order
 _GUESSED: Final = ("mpegts", "mpeg", "yuv4mpegpipe")  # FFmpeg takes their length from what is there
@@ -135,7 +136,7 @@ class Ending:
             loose = _FEW / min(self._rate, _FASTEST) + _LOOSE * length
             return self._guess(late) if late > max(loose, self._longest) else ""
         holes = round((ends - start) * self._rate) - self._packets  # stored after the last one
-        if not self._whole or holes > _REORDERED:
+        if not self._whole or holes > _REORDERED or self._rate >= _TICKS:
             return self._guess(late) if missing > 0 else ""
         if not self._stream.codec_context.has_b_frames or "avi" in self._kind:
             holes = 0
@@ -149,6 +150,8 @@ class Ending:
 
     def _guess(self, late: float) -> str:
         """Where frames are not evenly spaced, or not all were read."""
+        if self._rate >= _TICKS:
+            return f"about {late:.1f} s are missing at its end"
         frames = max(1, round(late * self._rate))
         return f"about {frames} frames ({late:.1f} s) are missing at its end"
 

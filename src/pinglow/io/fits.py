@@ -40,7 +40,9 @@ def open_fits(path: Path | MemoryFile, max_pixels: int) -> Iterator[Pages]:
                 raise FrameError(f"{path} holds no image: name another file")
             # A first image is the picture; what has names of its own behind it, such as masks and
             # errors, is about it.
-            images = images[:1] if images[0] is found[0] else images
+            largest = max(map(_pixels, images))
+            first = images[0] is found[0] and _pixels(images[0]) == largest
+            images = images[:1] if first else images
             shapes = {image.shape[-2:] for image in images}
             if len(shapes) > 1:
                 raise FrameError(
@@ -48,6 +50,10 @@ def open_fits(path: Path | MemoryFile, max_pixels: int) -> Iterator[Pages]:
                 )
             frames = [(image, plane) for image in images for plane in range(_planes(image))]
             yield Pages(len(frames), lambda page: _read(path, *frames[page], max_pixels))
+
+
+def _pixels(image: Any) -> int:
+    return int(np.prod(image.shape[-2:], dtype=np.int64))
 
 
 def _planes(image: Any) -> int:

@@ -61,7 +61,7 @@ def _layout(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
 def _choose(path: Path | MemoryFile, found: list[Any]) -> Any:
     if not found:
         raise FrameError(f"{path} holds no data set of frames: save one of shape (N, H, W)")
-    sizes = [math.prod(entry.shape) for entry in found]
+    sizes = [math.prod(_layout(entry.shape) or ()) for entry in found]  # colors are not more
     largest = [entry for entry, size in zip(found, sizes, strict=True) if size == max(sizes)]
     if len(largest) > 1:
         names = ", ".join(entry.name for entry in largest[:4])

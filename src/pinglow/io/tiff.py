@@ -119,7 +119,9 @@ def _read(
         if ifd.photometric == 6 and ifd.compression in _KEEP_LUMA:
             return counts[..., 0]
         # Writers take a stack of three or four frames for colors; their mixture is neither.
-        unsure = counts.shape[2] > 2 and (planar or ifd.photometric < 2)
+        unsure = planar or ifd.photometric < 2
+        if counts.shape[2] == 2:  # the second may be said to be alpha, or be the same all over
+            unsure = not {1, 2} & set(ifd.extrasamples) and bool(np.ptp(counts[..., 1]))
         planes = counts[..., :3] if ifd.photometric == 2 else counts  # without alpha
         if unsure and (planes != planes[..., :1]).any():
             raise FrameError(

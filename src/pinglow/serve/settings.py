@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pinglow.errors import OptionError
+from pinglow.files import read_whole
 from pinglow.io.counts import MAX_PIXELS
 
 _MEGABYTE: Final = 2**20
@@ -128,7 +129,7 @@ def read_token(path: Path) -> str:
         OptionError: The file cannot be read, or its token is empty or no printable ASCII.
     """
     try:
-        token = path.read_text(encoding="utf-8").strip()
+        token = read_whole(path).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise OptionError(f"--token-file {path} cannot be read ({reason})") from error

@@ -67,7 +67,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         return _loads(read_whole(path, _LARGEST).decode("utf-8-sig"))
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    except ValueError as error:  # of TOML, of the encoding, of a number
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is no text in UTF-8: save it as UTF-8") from error
+    except ValueError as error:  # of TOML, of a number
         raise RecipeError(f"{path} is not readable TOML: {error}") from error
 
 

@@ -126,8 +126,9 @@ class CocoImage:
         """
         if self.fault is not None:
             raise DataError(self.fault)
-        if _are_shares(self.rows):
-            raise DataError(f"{self.rows[0][0]} {_SHARES}")
+        for row in self.rows:
+            if _are_shares([row]):
+                raise DataError(f"{row[0]} {_SHARES}")
         if _are_corners((box, shape) for _, box in self.rows):
             raise DataError(f"{self.rows[0][0]} {_CORNERS}")
         return stack_boxes(fit_box(box, shape, place) for place, box in self.rows)
