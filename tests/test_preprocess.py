@@ -178,6 +178,24 @@ def test_regions_of_two_temperatures_are_each_normalized_as_a_frame_of_their_own
     assert abs(image[21, 31]) > 4 * abs(whole(sign * frame)[21, 31] - whole(sign * frame)[5, 5])
 
 
+@pytest.mark.parametrize(
+    "levels", [(7000, 9000, 9400), (7000, 7300, 9000), (7000, 8000, 9000, 20000)]
+)
+def test_regions_of_several_temperatures_are_each_normalized_as_a_frame_of_their_own(
+    levels: tuple[int, ...],
+) -> None:
+    frame = np.random.default_rng(4).normal(0, 12, (120, 160)).astype(np.float32)
+    strips = np.array_split(np.arange(120), len(levels))
+    for level, rows in zip(levels, strips, strict=True):
+        frame[rows] += level
+    whole, by_region = measure_frame(frame)
+    for rows in strips:
+        np.testing.assert_allclose(by_region(frame)[rows], reference(frame[rows], 0), atol=1e-4)
+    np.testing.assert_allclose(whole(frame), reference(frame, 0.0), atol=1e-4)
+    place = slice(33, 101), slice(7, 130)
+    np.testing.assert_array_equal(by_region(frame, place), by_region(frame)[place])
+
+
 def test_bright_ground_that_is_clipped_does_not_hide_the_sky() -> None:
     frame, ground = two_temperatures(1)
     clipped = frame.clip(max=8500).round().astype(np.uint16)

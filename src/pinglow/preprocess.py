@@ -6,6 +6,8 @@ Ours; docs/decisions/normalization.md says why.
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,6 +24,8 @@ NORMALIZATION: Final = "median-spread-asinh"
 
 Place = tuple[slice, slice]
 """Rows and columns of a frame."""
+
+_Middle = tuple[float, float, bool]
 
 _WHOLE: Final = slice(None), slice(None)
 _GAUSSIAN_SPREAD: Final = 3.29  # 5th to 95th percentile of a Gaussian, in standard deviations
@@ -40,7 +44,7 @@ class Normalization:
     Attributes:
         median: Counts that become 0; NaN and infinite pixels are taken for it.
         spread: Counts that become 1; 0 for a constant frame, which becomes all 0.
-        warm: The region of a frame of two temperatures that has a normalization of its own.
+        warm: The next warmer region of a frame of several temperatures, which has its own.
     """
 
     median: float
@@ -51,9 +55,11 @@ class Normalization:
         """asinh((counts - median) / spread) of the pixels (h, w) at a place; float32."""
         counts = frame[place]
         image = self._scale(counts)
-        if self.warm is not None:
-            there = self.warm.covers(frame, place)
-            image = np.where(there, self.warm.normalization._scale(counts), image)
+        warm = self.warm
+        while warm is not None:
+            there = warm.covers(frame, place)
+            image = np.where(there, warm.normalization._scale(counts), image)
+            warm = warm.normalization.warm
         return image
 
     def _scale(self, counts: NDArray[Any]) -> FloatArray:
@@ -73,12 +79,12 @@ class Normalization:
 
 @dataclass(frozen=True)
 class WarmRegion:
-    """The warmer region of a frame of two temperatures, such as ground under a sky.
+    """The warmer regions of a frame of several temperatures, such as ground under a sky.
 
     Attributes:
-        normalization: For its counts.
-        threshold: Counts between both regions.
-        cells: (ceil(H / cell), ceil(W / cell)) bool, those of the region.
+        normalization: For its counts; it has the next region, if there is one.
+        threshold: Counts below it.
+        cells: (ceil(H / cell), ceil(W / cell)) bool, those of the region and of warmer ones.
         cell: Side of a cell, pixels.
     """
 
@@ -109,15 +115,15 @@ def measure_frame(frame: NDArray[Any]) -> tuple[Normalization, ...]:
     count where all counts are whole numbers (flicker of the last bit is not signal). A frame of
     more than a million pixels is measured on an even grid. NaN and infinite pixels do not count.
 
-    A frame of two temperatures, such as a sky over hot ground, has a spread in which dim targets
-    vanish. Where it is more than five times that of one of two regions far apart, there is a second
-    normalization, each region's by itself.
+    A frame of several temperatures, such as a sky over hot ground, has a spread in which dim
+    targets vanish. Where it is more than five times that of one of its regions, which are far
+    apart, there is a second normalization, each region's by itself.
 
     Args:
         frame: (H, W), any number type.
 
     Returns:
-        The frame's normalization, and that by two regions if there are two.
+        The frame's normalization, and that by regions if there are several.
     """
     stride = max(1, int(np.ceil(np.sqrt(frame.size / _MOST_PIXELS))))
     grid = frame[::stride, ::stride]
@@ -132,31 +138,24 @@ def measure_frame(frame: NDArray[Any]) -> tuple[Normalization, ...]:
     with np.errstate(over="ignore"):
         spread = max(middle or float(finite.std(dtype=np.float64)) / 10, floor)
     whole = Normalization(median, spread)
-    regions = _two_regions(sample, spread, floor)
-    if regions is None:
-        return (whole,)
-    threshold, cells, (cold, warm) = regions
-    return whole, replace(cold, warm=WarmRegion(warm, threshold, cells, stride))
+    by_region = _find_regions(sample, spread, floor, stride)
+    return (whole,) if by_region is None else (whole, by_region)
 
 
-def _middle(values: NDArray[Any]) -> tuple[float, float, bool]:
+def _middle(values: NDArray[Any]) -> _Middle:
     """Median and spread of the middle 90 %, and whether the median is at an end of it."""
     low, median, high = np.percentile(values, [5, 50, 95])
     return float(median), float((high - low) / _GAUSSIAN_SPREAD), bool(median in (low, high))
 
 
-def _two_regions(
-    sample: NDArray[np.floating[Any]], spread: float, floor: float
-) -> tuple[float, BoolArray, list[Normalization]] | None:
-    """The counts between two regions, the warmer one's pixels, and both's normalizations.
+def _find_regions(
+    sample: NDArray[np.floating[Any]], spread: float, floor: float, cell: int
+) -> Normalization | None:
+    """The normalization by regions, or None where the frame is better normalized as one."""
 
-    None where the frame is better normalized as one.
-    """
-
-    def normalizations(cold: NDArray[Any], warm: NDArray[Any]) -> list[Normalization] | None:
-        middles = _middle(cold), _middle(warm)
-        apart = middles[1][0] - middles[0][0]
-        if not apart > _FAR_APART * max(middle for _, middle, _ in middles):
+    def normalize(parts: Sequence[NDArray[Any]]) -> list[Normalization] | None:
+        middles = [_middle(part) for part in parts]
+        if not all(itertools.starmap(_are_far_apart, itertools.pairwise(middles))):
             return None
         found = [  # of clipped counts nobody knows the spread
             Normalization(median, spread if clipped else max(middle, floor))
@@ -167,24 +166,59 @@ def _two_regions(
     step = max(1, int(np.sqrt(sample.size / _QUICK_PIXELS)))
     few = sample[::step, ::step]
     few = few[np.isfinite(few)]
-    threshold = _otsu(few)
-    if (
-        not _is_part(few > threshold)
-        or normalizations(few[few <= threshold], few[few > threshold]) is None
-    ):
+    thresholds = _find_gaps(few, _LEAST_REGION * few.size)
+    if not thresholds or normalize(_parts(few, thresholds)) is None:
         return None
-    warm = sample > threshold
-    for kind in (True, False):
-        warm ^= _small_parts(warm == kind, _LEAST_PART * sample.size)
     known = np.isfinite(sample)
-    if not _is_part(warm[known]):
+    regions = []  # each holds the next
+    for threshold in thresholds:
+        warm = sample > threshold
+        for kind in (True, False):
+            warm ^= _small_parts(warm == kind, _LEAST_PART * sample.size)
+        regions.append(warm)
+    numbers = np.sum(regions, axis=0)[known]
+    parts = [sample[known][numbers == number] for number in range(len(regions) + 1)]
+    if min(part.size for part in parts) <= _LEAST_REGION * numbers.size:
         return None
-    found = normalizations(sample[known & ~warm], sample[known & warm])
-    return None if found is None else (threshold, warm, found)
+    found = normalize(parts)
+    if found is None:
+        return None
+    normalization = found.pop()
+    while regions:
+        region = WarmRegion(normalization, thresholds.pop(), regions.pop(), cell)
+        normalization = replace(found.pop(), warm=region)
+    return normalization
 
 
-def _is_part(pixels: BoolArray) -> bool:
-    return bool(pixels.size) and _LEAST_REGION < pixels.mean() < 1 - _LEAST_REGION
+def _find_gaps(values: NDArray[Any], least: float) -> list[float]:
+    """Thresholds between temperatures that are far apart and have more than so many values each."""
+    threshold = _otsu(values)
+    cold, warm = values[values <= threshold], values[values > threshold]
+    if min(cold.size, warm.size) <= least:
+        return []
+    middles = [_middle(cold), _middle(warm)]
+    if not _apart(*middles) > _FAR_APART * min(middle for _, middle, _ in middles):
+        return []  # neither side is of one temperature, as in ordinary frames
+    below, above = _find_gaps(cold, least), _find_gaps(warm, least)
+    if below:
+        middles[0] = _middle(cold[cold > below[-1]])
+    if above:
+        middles[1] = _middle(warm[warm <= above[0]])
+    return [*below, threshold, *above] if _are_far_apart(*middles) else []
+
+
+def _apart(cold: _Middle, warm: _Middle) -> float:
+    return warm[0] - cold[0]
+
+
+def _are_far_apart(cold: _Middle, warm: _Middle) -> bool:
+    return _apart(cold, warm) > _FAR_APART * max(cold[1], warm[1])
+
+
+def _parts(values: NDArray[Any], thresholds: Sequence[float]) -> list[NDArray[Any]]:
+    """The values up to the first of rising thresholds, up to the next, and so on."""
+    numbers = np.sum([values > each for each in thresholds], axis=0, dtype=np.intp)
+    return [values[numbers == number] for number in range(len(thresholds) + 1)]
 
 
 def _small_parts(region: BoolArray, least: float) -> BoolArray:
@@ -216,8 +250,8 @@ def normalize_frame(frame: NDArray[Any]) -> FloatArray:
 
     asinh is linear for dim structure and logarithmic for bright structure: nothing is clipped, and
     within a region no two counts become equal, in contrast to a conversion to 8 bits. Of a frame
-    of two temperatures each region is normalized by itself. NaN and infinite pixels are taken as
-    the median, and so is a border that is no picture. See `measure_frame` and
+    of several temperatures each region is normalized by itself. NaN and infinite pixels are taken
+    as the median, and so is a border that is no picture. See `measure_frame` and
     `pinglow.border.hide_border`.
 
     Args:

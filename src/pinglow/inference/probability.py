@@ -94,7 +94,7 @@ def predict_probabilities(
 
 
 class _Look(NamedTuple):
-    """A frame as the network is to see it; one of two temperatures has two looks."""
+    """A frame as the network is to see it; one of several temperatures has two looks."""
 
     place: int
     frame: NDArray[Any]
