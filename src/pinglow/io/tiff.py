@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
-from pinglow.io.counts import Pages, check_size, damaged
+from pinglow.io.counts import Pages, check_palette, check_size, damaged
 from pinglow.io.memory import MemoryFile
 
 # Photometric interpretations that are gray or become gray: 0 white is zero, 1 black is zero,
@@ -112,7 +112,8 @@ def _read(
     else:
         counts = ifd.asarray()
     if ifd.photometric == 3:
-        counts = np.moveaxis(_shorten_palette(ifd.colormap)[:, counts], 0, -1)
+        colors = np.moveaxis(_shorten_palette(ifd.colormap)[:, counts], 0, -1)
+        counts = check_palette(path, counts, colors)
     elif counts.ndim == 3:
         planar = ifd.axes.startswith("S")
         counts = np.moveaxis(counts, 0, -1) if planar else counts
