@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.data.folder import resize_nearest
-from pinglow.errors import DataError, FrameError, OptionError
+from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 from pinglow.evaluation.pixels import Pair, ScoredFrame, add_up, describe_size
 from pinglow.io.counts import damaged
 from pinglow.io.frames import read_only_frame
+from pinglow.io.npy import read_npy_header
 from pinglow.io.readers import frame_suffixes
 from pinglow.metrics import Protocol, Report, Scorer
 from pinglow.preprocess import bring_back
@@ -335,11 +336,12 @@ def _read_values(path: Path) -> NDArray[Any]:
         raise FrameError(f"{path} is a pipe, a device or a folder: save the map to a file")
     try:
         if suffix == ".npy":  # not as a frame, which has 32 bits at most
+            read_npy_header(path)
             # `np.load` takes anything for a pickle.
             values = np.array(np.lib.format.open_memmap(path, mode="r"))
         else:
             values = _read_matlab(path)
-    except DataError:
+    except PinglowError:
         raise
     except NotImplementedError:
         raise DataError(f"{path} is a MATLAB 7.3 file: save it by save(..., '-v7')") from None
