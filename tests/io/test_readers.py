@@ -126,7 +126,8 @@ def test_numbers_that_a_palette_shows_in_one_color_are_not_lost(tmp_path: Path, 
         image = Image.fromarray(numbers).convert("P")
         image.putdata(numbers.ravel().tolist())
         image.putpalette(palette)
-        image.save(path, **({"bits": 2} if kind == "bits" else {}))
+        options: dict[str, Any] = {"bits": 2} if kind == "bits" else {}
+        image.save(path, **options)
         if kind == "interlaced":
             path.write_bytes(interlace(path.read_bytes(), numbers))
         return path

@@ -67,7 +67,12 @@ def link(content: bytes, *below: int) -> bytes:
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("circle", [False, True])
 def test_the_main_image_lies_at_any_depth(tmp_path: Path, depth: int, circle: bool) -> None:
-    images = [THUMBNAIL, THUMBNAIL[::2, ::2], (FRAME >> 6).astype(np.uint8)[::2, ::2], THUMBNAIL]
+    images: list[NDArray[Any]] = [
+        THUMBNAIL,
+        THUMBNAIL[::2, ::2],
+        (FRAME >> 6).astype(np.uint8)[::2, ::2],
+        THUMBNAIL,
+    ]
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         for image in (*images[:depth], FRAME):
