@@ -332,6 +332,34 @@ def test_a_broken_provider_leaves_the_kept_conversion_alone(
     assert kept.stat() == before
 
 
+@pytest.mark.parametrize("content", [b"no graph", b"\x08\x08no graph"])
+def test_a_broken_graph_is_said_once_though_several_runtimes_try(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    pytest.importorskip("openvino")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"m\.onnx is damaged"):
+        open_model(path, device="cpu")
+    assert said_by(caplog) == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_graph_that_one_runtime_does_not_read_runs_on_another_with_one_warning(
+    small_model: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ModelError("an operation is missing")
+
+    monkeypatch.setattr(backends.BACKENDS["openvino"], "load", refuse)
+    backend, _ = open_model(small_model, device="cpu")
+    assert backend.name == "torch"
+    assert "running on torch: an operation is missing" in said_by(caplog)
+
+
 def test_an_unknown_precision_is_refused(small_model: Path) -> None:
     with pytest.raises(OptionError, match="precision 'fp16' is unknown: use float32 or tf32"):
         open_model(small_model, precision="fp16")

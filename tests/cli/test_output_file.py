@@ -106,3 +106,25 @@ def test_json_on_standard_output_is_alone_there(command: str, tmp_path: Path) ->
 def test_a_device_without_room_is_named() -> None:
     with pytest.raises(OptionError, match="cannot write /dev/full: the disk is full"):
         write_json(Path("/dev/full"), {})
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"), [("--json", "or - for standard output"), ("--plot", "name a file$")]
+)
+def test_a_named_pipe_is_told_before_the_work(tmp_path: Path, option: str, instead: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OptionError, match=rf"{option} .*/{name} is a pipe.*{instead}"):
+            check_output_file(option, tmp_path / name)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="Windows has no shell's pipes")
+def test_a_shells_pipe_has_its_reader() -> None:
+    reader, writer = os.pipe()
+    path = Path(f"/dev/fd/{writer}")
+    check_output_file("--json", path)
+    write_json(path, [1])
+    assert json.loads(os.read(reader, 100)) == [1]
+    os.close(reader)
+    os.close(writer)

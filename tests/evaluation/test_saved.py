@@ -203,7 +203,7 @@ def test_a_pipe_is_left_out_and_nothing_waits_for_it(tmp_path: Path, end: str) -
 
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "f0.npy", np.array([[{}]]), allow_pickle=True)
-    with pytest.raises(FrameError, match="Python objects"):
+    with pytest.raises(FrameError, match=r"f0\.npy holds Python objects.*: save one"):
         SavedMaps(tmp_path, ["f0"]).read("f0", (1, 1))
 
 
@@ -269,6 +269,51 @@ def test_one_map_above_the_threshold_is_enough(tmp_path: Path) -> None:
     save_all(tmp_path, ".png", lambda values: np.zeros(SHAPE, np.uint8))
     save(tmp_path / "f1.png", to_8_bits(make_maps()["f1"]))
     assert score(tmp_path).pd == 1 / 3
+
+
+@pytest.mark.parametrize(
+    ("end", "change", "scale", "others"),
+    [
+        (".npy", lambda p: p * 255, 255, lambda p: p),
+        (".npy", lambda p: p * 255, 255, lambda p: (p > 0.5).astype(float)),
+        (".npy", lambda p: p * 1e9, 1e9, lambda p: p * 65535),
+        (".png", to_8_bits, None, lambda p: (p > 0.5).astype(np.uint8)),
+        (".png", to_16_bits, None, lambda p: to_8_bits(p).astype(np.uint16)),
+        (".png", to_8_bits, None, lambda p: to_8_bits(p).astype(np.uint16)),
+    ],
+)
+@pytest.mark.parametrize("smaller", [["f0"], ["f1", "f10"]])
+def test_maps_of_two_scales_are_refused(
+    tmp_path: Path, end: str, change: Any, scale: Any, others: Any, smaller: list[str]
+) -> None:
+    save_all(tmp_path, end, change)
+    for name in smaller:
+        save(tmp_path / f"{name}{end}", others(make_maps()[name]))
+    with pytest.raises(DataError, match=rf"{smaller[0]}\{end} goes up to .*save all maps in one"):
+        score(tmp_path, scale=scale)
+
+
+@pytest.mark.parametrize(("bits", "refused"), [(8, False), (16, True)])
+def test_one_dim_map_of_many_may_be_a_miss(tmp_path: Path, bits: int, refused: bool) -> None:
+    target = np.zeros((8, 8), dtype=np.bool_)
+    target[3:5, 3:5] = True
+    names = [f"g{number}" for number in range(20)]
+    for name in names:
+        save(tmp_path / f"{name}.png", target * np.uint8(255))
+    save(tmp_path / "g7.png", target.astype(np.uint8) if bits == 8 else target * np.uint16(255))
+    pairs = [(name, np.zeros((8, 8)), target) for name in names]
+    if refused:
+        with pytest.raises(DataError, match=r"g7\.png goes up to 255 where 65535"):
+            evaluate_saved(pairs, SavedMaps(tmp_path, names), STRICT)
+    else:
+        [report] = evaluate_saved(pairs, SavedMaps(tmp_path, names), STRICT)
+        assert report.pd == 0.95
+
+
+def test_maps_may_be_dim_where_nothing_was_found(tmp_path: Path) -> None:
+    save_all(tmp_path, ".npy", lambda values: values)
+    np.save(tmp_path / "f0.npy", make_maps()["f0"][::-1] / 300)  # beside its target
+    assert score(tmp_path).pd == 2 / 3
 
 
 def test_maps_that_may_be_inverted_are_warned_about(

@@ -84,6 +84,20 @@ def test_contradictions_are_refused(tmp_path: Path, changes: dict[str, Any], mes
         read_frame(write(tmp_path, CUBE, **changes))
 
 
+def test_bytes_beyond_the_header_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pinglow.terminal._said", set())
+    path = write(tmp_path, CUBE)
+    np.testing.assert_array_equal(read_frame(path), CUBE[0])
+    assert caplog.messages == []
+    (tmp_path / "c.img").write_bytes((tmp_path / "c.img").read_bytes() + bytes(6))
+    np.testing.assert_array_equal(read_frame(path, page=2), CUBE[2])
+    read_frame(path)
+    (said,) = caplog.messages
+    assert "c.img holds 6 bytes more than the 210 that its header claims" in said
+
+
 def test_other_refusals(tmp_path: Path) -> None:
     path = write(tmp_path, CUBE)
     text = path.read_text()

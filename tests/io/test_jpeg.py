@@ -62,6 +62,24 @@ def test_a_header_that_lies_is_refused(
             read(tmp_path, claim(whole, *sides))
 
 
+@pytest.mark.parametrize("image", [GRAY, COLOR], ids=["gray", "color"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_lost_part_between_restart_markers_is_refused(
+    tmp_path: Path, image: NDArray[Any], progressive: bool
+) -> None:
+    whole = jpeg(image, quality=90, restart_marker_rows=1, progressive=progressive)
+    assert read(tmp_path, whole).shape == GRAY.shape
+    # In the data itself 0 follows each 255; of these markers each scan has its own.
+    first, second, third = (whole.index(bytes([0xFF, 0xD0 + number])) for number in range(3))
+    swapped = whole[:first] + whole[second:third] + whole[first:second] + whole[third:]
+    twice = whole[:second] + whole[first:]
+    for changed in (whole[:first] + whole[second:], whole[:second] + whole[third:], swapped, twice):
+        with pytest.raises(
+            FrameError, match=r"f\.jpg is damaged .*restart markers do not count on"
+        ):
+            read(tmp_path, changed)
+
+
 def test_a_small_file_that_claims_much_is_refused_at_once(tmp_path: Path) -> None:
     flat = jpeg(np.full((32, 40), 90, np.uint8))
     with pytest.raises(FrameError, match="claims 16384 x 16384, fewer are stored"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,46 @@ def test_counts_of_a_dji_drone_are_named_not_passed_over(tmp_path: Path) -> None
         read_frame(tmp_path / "f.jpg")
     (tmp_path / "f.jpg").write_bytes(picture[:2] + maker + picture[2:])  # of its other camera
     assert read_frame(tmp_path / "f.jpg").shape == (8, 8)
+
+
+@pytest.mark.parametrize("kind", ["png", "interlaced", "bits", "tif", "bmp"])
+def test_numbers_that_a_palette_shows_in_one_color_are_not_lost(tmp_path: Path, kind: str) -> None:
+    numbers = np.zeros((8, 8), np.uint8)
+    numbers[2:4, 2:4], numbers[5:7, 5:7] = 1, 2
+
+    def save(numbers: NDArray[np.uint8], palette: list[int]) -> Path:
+        path = tmp_path / f"m.{kind if kind in ('tif', 'bmp') else 'png'}"
+        image = Image.fromarray(numbers).convert("P")
+        image.putdata(numbers.ravel().tolist())
+        image.putpalette(palette)
+        options: dict[str, Any] = {"bits": 2} if kind == "bits" else {}
+        image.save(path, **options)
+        if kind == "interlaced":
+            path.write_bytes(interlace(path.read_bytes(), numbers))
+        return path
+
+    for color in (0, 90):
+        with pytest.raises(FrameError, match=r"m\.\w+ has a palette that shows all .* in one"):
+            read_frame(save(numbers, [color] * 768))
+        assert (read_frame(save(numbers * 0, [color] * 768)) == color).all()
+    shown = read_frame(save(numbers, [*[0] * 6, *[255] * 3]))
+    np.testing.assert_array_equal(shown > 0, numbers == 2)
+
+
+def interlace(png: bytes, numbers: NDArray[np.uint8]) -> bytes:
+    """The same PNG of 8 bits in Adam7's passes."""
+    starts = (0, 0), (0, 4), (4, 0), (0, 2), (2, 0), (0, 1), (1, 0)
+    steps = (8, 8), (8, 8), (8, 4), (4, 4), (4, 2), (2, 2), (2, 1)
+    passes = (
+        numbers[top::down, left::right]
+        for (top, left), (down, right) in zip(starts, steps, strict=True)
+    )
+    lines = b"".join(b"\0" + line.tobytes() for part in passes for line in part)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    palette = png[png.index(b"PLTE") - 4 : png.index(b"IDAT") - 4]
+    header = chunk(b"IHDR", png[16:24] + bytes([8, 3, 0, 0, 1]))
+    return png[:8] + header + palette + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")

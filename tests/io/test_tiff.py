@@ -51,6 +51,36 @@ def test_a_camera_keeps_its_frame_below_a_thumbnail(
             check(path, tiff(first, *inner, **options), FRAME)
 
 
+def link(content: bytes, *below: int) -> bytes:
+    """A TIFF of pages in which each belongs to the one before, the last to what is given."""
+    changed = bytearray(content)
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        pages: Any = list(file.pages)
+        for page, inner in zip(pages, [*[page.offset for page in pages[1:]], *below], strict=False):
+            tag = page.tags[270]  # the description, which has room for it
+            struct.pack_into("<HHII", changed, tag.offset, 330, 13, 1, inner)
+            place = page.offset + 2 + 12 * len(page.tags)  # of the next page
+            changed[place : place + 4] = bytes(4)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("circle", [False, True])
+def test_the_main_image_lies_at_any_depth(tmp_path: Path, depth: int, circle: bool) -> None:
+    images: list[NDArray[Any]] = [
+        THUMBNAIL,
+        THUMBNAIL[::2, ::2],
+        (FRAME >> 6).astype(np.uint8)[::2, ::2],
+        THUMBNAIL,
+    ]
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for image in (*images[:depth], FRAME):
+            writer.write(image, photometric="minisblack", description="below", metadata=None)
+    content = buffer.getvalue()
+    check(tmp_path / "f.dng", link(content, *([8] if circle else [])), FRAME)
+
+
 def test_smaller_copies_that_belong_to_a_page_are_no_frames(tmp_path: Path) -> None:
     for kind in (0, REDUCED):  # some writers do not mark them
         pages = [(FRAME, 0, 1), (FRAME[::2, ::2], kind, 0)]

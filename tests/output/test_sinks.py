@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from pinglow.io.frames import read_frame
 from pinglow.io.source import open_source
 from pinglow.io.video import probe_video, read_video
 from pinglow.output.counts import CountsSink
+from pinglow.output.job_log import JobLog
 from pinglow.output.mask import MaskSink
 from pinglow.output.probability import ProbabilitySink
 from pinglow.output.sink import FrameRecord
 from pinglow.output.sinks import SINKS, check_sinks, open_sinks
-from pinglow.output.tables import CsvSink, JsonlSink
+from pinglow.output.tables import CsvSink, JsonlSink, TableSink
 from pinglow.structures import Clip, Detections, Prediction
 
 
@@ -322,3 +324,38 @@ def test_boxes_are_written_like_targets_and_have_no_mask(tmp_path: Path) -> None
     check_sinks(list(SINKS), "pixels")
     with pytest.raises(OptionError, match="a detector has no mask"):
         check_sinks(["csv", "mask"], "boxes")
+
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+
+
+@needs_pipes
+@pytest.mark.parametrize("name", ["csv", "jsonl", "coco", "parquet"])
+def test_a_pipe_in_the_place_of_a_table_is_named_and_not_waited_for(
+    tmp_path: Path, name: str
+) -> None:
+    kind = SINKS[name]
+    assert issubclass(kind, TableSink)
+    os.mkfifo(tmp_path / (kind.table or kind.place))
+    with (
+        pytest.raises(DataError, match=rf"{kind.table or kind.place} is a pipe"),
+        open_sinks([name], tmp_path),
+    ):
+        pass
+
+
+@needs_pipes
+def test_a_pipe_in_the_place_of_a_video_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "overlays").mkdir()
+    path = tmp_path / "overlays" / "clip_overlay.mp4"
+    os.mkfifo(path)
+    with open_sinks(["overlay"], tmp_path) as (sink,):
+        sink.write(dataclasses.replace(make_record("f", (30, 20, 0.9)), clip=Clip("clip", 25.0)))
+    assert path.is_file()
+
+
+@needs_pipes
+def test_a_pipe_is_no_log_of_a_job(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / JobLog.place)
+    with pytest.raises(DataError, match=rf"{JobLog.place} is not of a job"):
+        JobLog(tmp_path, ["csv"], {}, resume=True)

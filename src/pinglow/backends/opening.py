@@ -89,14 +89,23 @@ def open_model(
     graph = _Graph(path)
     graph.check()
     plan = _plan(graph, runs, backend, device)
+    of_model: list[str] = []  # said once another one runs it: what none runs is one error
     for (name, place), following in zip(plan, [*plan[1:], None], strict=True):
         try:
-            return _open(graph, name, place, precision)
+            opened = _open(graph, name, place, precision)
         except PinglowError as error:
             if following is None:
                 raise
             on = following[0] if following[1] == place else " on ".join(map(str, following))
-            _logger.warning("running on %s: %s", on, error)
+            reason = f"running on {on}: {error}"
+            if isinstance(error, ModelError):
+                of_model.append(reason)
+            else:
+                _logger.warning(reason)
+        else:
+            for reason in of_model:
+                _logger.warning(reason)
+            return opened
     raise AssertionError("there is always something to try")
 
 

@@ -26,8 +26,8 @@ def check_output_file(option: str, path: Path | None) -> None:
     """Refuse a file that cannot be written.
 
     Raises:
-        OptionError: It is a folder, its folder does not exist, or it is standard output, which is
-            for --json.
+        OptionError: It is a folder or a named pipe, its folder does not exist, or it is standard
+            output, which is for --json.
     """
     if path is None:
         return
@@ -37,6 +37,9 @@ def check_output_file(option: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise OptionError(f"{option} {path} is a folder: name a file in it")
+    if path.resolve().is_fifo():  # a shell's >(jq), which has its reader, has no such name
+        instead = "name a file, or - for standard output" if option == "--json" else "name a file"
+        raise OptionError(f"{option} {path} is a pipe, which may never be read: {instead}")
     if not path.parent.is_dir():
         raise OptionError(f"{option} {path} is in a folder that does not exist: make it first")
 

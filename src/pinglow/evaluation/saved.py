@@ -10,20 +10,22 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.data.folder import resize_nearest
-from pinglow.errors import DataError, FrameError, OptionError
+from pinglow.errors import DataError, FrameError, OptionError, PinglowError
 from pinglow.evaluation.pixels import Pair, ScoredFrame, add_up, describe_size
 from pinglow.io.counts import damaged
 from pinglow.io.frames import read_only_frame
+from pinglow.io.npy import read_npy_header
 from pinglow.io.readers import frame_suffixes
 from pinglow.metrics import Protocol, Report, Scorer
 from pinglow.preprocess import bring_back
+from pinglow.structures import BoolArray
 
 _logger = logging.getLogger("pinglow")
 
@@ -37,6 +39,8 @@ _SCALES: Final = (1, 100, 255, 1023, 4095, 16383, 65535)  # percent, and what ca
 _ROUNDING: Final = 1e-6  # by which a softmax or a filter may miss [0, 1]
 _UNBOUNDED: Final = "give --scale logits if they are logits, else clip them"
 _EXAMPLES: Final = 4
+_DIM: Final = 1 / 255 + 1e-9  # the most that a mask of 0 and 1 comes to among 8 bits
+_SOME: Final = 0.1  # of the frames with targets: models miss fewer by just that much
 
 
 class SavedMaps:
@@ -131,6 +135,14 @@ class SavedMaps:
             f"are {targets} targets: the highest value is {self.highest:g}{unit}; {hint}."
         )
 
+    def explain_mixture(self, dim: _Peak, bright: _Peak) -> str:
+        """Why maps are not of one scale, in one sentence."""
+        return (
+            f"Prediction {self._paths[dim.name]} goes up to {dim.value:.6g} where {dim.unit:g} "
+            f"stands for 1, but {self._paths[bright.name]} to {bright.value:.6g} where "
+            f"{bright.unit:g} does: save all maps in one scale."
+        )
+
     def _to_probability(self, path: Path, values: NDArray[Any]) -> Probability:
         low, high = float(values.min()), float(values.max())
         self.highest = max(self.highest, high)
@@ -151,6 +163,61 @@ class SavedMaps:
         if values.dtype.kind != "f":
             values = values.astype(np.float64)
         return np.clip(values if self.unit == 1 else values / self.unit, 0, 1)
+
+
+class _Peak(NamedTuple):
+    """The largest value of a map as stored, and the value that stood for 1 in it."""
+
+    name: str
+    value: float
+    unit: float
+
+
+class _Scales:
+    """Whether saved maps are of one scale, told from their largest values and what they find.
+
+    A map that is dim all over may be that of a frame in which nothing was found. It is of a smaller
+    scale than the others if it is stored in more bits, or if many find their targets by that only.
+    """
+
+    def __init__(self, maps: SavedMaps, threshold: float) -> None:
+        self._maps = maps
+        self._threshold = threshold
+        self._bright: _Peak | None = None
+        self._dim: list[_Peak] = []
+        self._fitting: list[_Peak] = []
+        self._frames = 0  # with targets
+
+    def look(self, name: str, probability: Probability, mask: BoolArray) -> None:
+        """See the map that was read last."""
+        unit, highest = self._maps.unit, float(probability.max())
+        self._frames += bool(mask.any())
+        if unit is None or highest == 0:
+            return
+        peak = _Peak(name, highest * unit, unit)
+        if highest > _DIM:
+            if highest > self._threshold and (self._bright is None or unit < self._bright.unit):
+                self._bright = peak
+            return
+        self._dim.append(peak)
+        fitting = next(each for each in (*_SCALES, unit) if peak.value <= each * (1 + _ROUNDING))
+        found = probability > self._threshold * fitting / unit
+        if 2 * (found & mask).sum() > (found | mask).sum():
+            self._fitting.append(peak)
+
+    def check(self) -> None:
+        """Refuse maps of two scales.
+
+        Raises:
+            DataError: Some are of a smaller one than others.
+        """
+        bright = self._bright
+        if bright is None:
+            return
+        some = [peak for peak in self._dim if peak.unit > bright.unit]
+        some += self._fitting if len(self._fitting) > _SOME * self._frames else []
+        if some:
+            raise DataError(self._maps.explain_mixture(some[0], bright))
 
 
 def evaluate_saved(
@@ -192,10 +259,11 @@ def score_saved(
         OptionError: A protocol resizes or pads the model's input, so that saved maps cannot tell.
         FrameError: A map cannot be read, or is of another size; with ``on_broken`` only where
             that is so of all.
-        DataError: A map is in color, or of another scale; or no map has a pixel above the
-            threshold, though there are targets.
+        DataError: A map is in color, or of another scale than expected or than the others; or no
+            map has a pixel above the threshold, though there are targets.
     """
     check_protocols(protocols)
+    scales = _Scales(maps, threshold)
     images, targets, found, covered = 0, 0, False, 0.0
     faults: list[FrameError] = []
     for name, _, mask in pairs:
@@ -206,6 +274,7 @@ def score_saved(
                 raise
             faults.append(error)
             continue
+        scales.look(name, probability, mask)
         above = float(np.mean(probability > threshold))
         found, covered, images = found or above > 0, covered + above, images + 1
         scorers = [Scorer(protocol, threshold) for protocol in protocols]
@@ -222,6 +291,7 @@ def score_saved(
             on_broken(str(fault))
     if not found and targets:
         raise DataError(maps.explain_darkness(threshold, targets))
+    scales.check()
     if covered > 0.5 * images:
         _logger.warning(
             f"{covered / images:.0%} of the pixels of the maps in {maps.place} are "
@@ -266,11 +336,12 @@ def _read_values(path: Path) -> NDArray[Any]:
         raise FrameError(f"{path} is a pipe, a device or a folder: save the map to a file")
     try:
         if suffix == ".npy":  # not as a frame, which has 32 bits at most
+            read_npy_header(path)
             # `np.load` takes anything for a pickle.
             values = np.array(np.lib.format.open_memmap(path, mode="r"))
         else:
             values = _read_matlab(path)
-    except DataError:
+    except PinglowError:
         raise
     except NotImplementedError:
         raise DataError(f"{path} is a MATLAB 7.3 file: save it by save(..., '-v7')") from None

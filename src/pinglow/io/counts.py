@@ -77,6 +77,18 @@ def check_size(path: Path | MemoryFile | str, height: int, width: int, max_pixel
         )
 
 
+def check_palette(
+    path: Path | MemoryFile, numbers: NDArray[Any], colors: NDArray[Any]
+) -> NDArray[Any]:
+    """(H, W, C) colors of (H, W) numbers; refused are different numbers of one color."""
+    if numbers.min() < numbers.max() and (colors == colors[0, 0]).all():
+        raise FrameError(
+            f"{path} has a palette that shows all its numbers in one color: save the numbers as "
+            "gray levels"
+        )
+    return colors
+
+
 def collapse_channels(path: Path | MemoryFile | str, counts: NDArray[Any]) -> NDArray[Any]:
     """(H, W), or (H, W, C) with C = 1 gray, 2 gray-alpha, 3 RGB, 4 RGB-alpha -> (H, W)."""
     if counts.ndim == 2:

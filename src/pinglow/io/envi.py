@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pinglow.errors import FrameError
 from pinglow.io.counts import Pages, check_size, damaged
 from pinglow.io.memory import MemoryFile
+from pinglow.terminal import warn_once
 
 ENVI_START: Final = b"ENVI"
 
@@ -69,6 +70,12 @@ def open_envi(path: Path | MemoryFile, max_pixels: int) -> Iterator[Pages]:
     stored = data.stat().st_size - offset
     if bands < 1 or stored < claimed:
         raise damaged(path, f"{claimed} bytes claimed, {max(stored, 0)} stored in {data.name}")
+    if stored > claimed:  # other sizes than the true ones give a picture as well
+        warn_once(
+            "envi",
+            f"{data} holds {stored - claimed} bytes more than the {claimed} that its header "
+            "claims: they are left out, so look whether samples, lines and data type are right",
+        )
     shape = tuple((bands, lines, samples)[axis] for axis in axes)
     values = np.memmap(data, dtype, mode="r", offset=offset, shape=shape)
     cube = values.transpose(np.argsort(axes))

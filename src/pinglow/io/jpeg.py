@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +29,7 @@ _SCAN = 0xDA
 _END = b"\xff\xd9"
 _SCAN_END = re.compile(rb"\xff(?=[^\0\xd0-\xd7\xff])")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_TURN = b"".join(bytes([0xFF, 0xD0 + number]) for number in range(8))  # of restart markers
 _JUNK = bytes((73 * i) % 251 + 1 for i in range(128))  # any bits, but no marker
 _GRAY = 4  # pixels: less than a block of what is missing
 _SHORT = 128  # bytes of a scan that may end in anything
@@ -94,7 +95,9 @@ def decode_jpeg(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArra
     simple = header.bits == 8 and header.kind != _LOSSLESS
     decode = _decode_8_bits if simple else imagecodecs.jpeg8_decode
     data = _drop_metadata(data)
-    late = [_find_late(data, *scan) for scan in _list_scans(data)]
+    scans = _list_scans(data)
+    _check_restarts(path, data, scans)
+    late = [_find_late(data, *scan) for scan in scans]
     once = simple and len(late) == 1 and late[0].stop > late[0].start
     watched = _Watched(data, late[0].start) if once else None
     decoded = np.asarray(decode(data) if watched is None else _decode_8_bits(watched))
@@ -107,6 +110,14 @@ def decode_jpeg(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArra
     if unused or (watched and not watched.reached):
         raise _contradiction(path, header, "more")
     return decoded
+
+
+def _check_restarts(path: Path | MemoryFile, data: bytes, scans: Sequence[tuple[int, int]]) -> None:
+    """Refuse markers that do not count on: decoders make up what was lost between two of them."""
+    for start, end in scans:
+        found = b"".join(_RESTART.findall(data, start, end))
+        if found != (_TURN * (len(found) // len(_TURN) + 1))[: len(found)]:
+            raise damaged(path, "its restart markers do not count on, so a part is missing")
 
 
 class _Watched(io.BytesIO):

@@ -26,13 +26,7 @@ _MOST_PACKED: Final = 1100  # times that zip makes anything smaller
 def read_npy(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:
     """(H, W) counts of a file that holds them as (H, W), (1, H, W) or (H, W, 1)."""
     # What the header claims is compared with the file's size before there is memory for it.
-    with path.open("rb") as file:
-        stored, dtype = _read_header(file)
-    if dtype.hasobject:
-        raise FrameError(
-            f"{path} holds Python objects, as arrays of several sizes do: save one (H, W) "
-            "array of integers or floats per file"
-        )
+    stored, dtype = read_npy_header(path)
     shape = _frame_shape(stored)
     if shape is None:
         raise FrameError(f"{path} holds an array of shape {stored}: save one (H, W) array per file")
@@ -45,6 +39,22 @@ def read_npy(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:
             raise damaged(path, f"{claimed} bytes claimed, fewer stored")
         mapped = np.load(path.open("rb"), allow_pickle=False)
     return np.array(mapped).reshape(shape)
+
+
+def read_npy_header(path: Path | MemoryFile) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array in a file.
+
+    Raises:
+        FrameError: It is of Python objects.
+    """
+    with path.open("rb") as file:
+        shape, dtype = _read_header(file)
+    if dtype.hasobject:
+        raise FrameError(
+            f"{path} holds Python objects, as arrays of several sizes do: save one (H, W) "
+            "array of integers or floats per file"
+        )
+    return shape, dtype
 
 
 def read_npz(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from typing import Any, Final
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from PIL import PngImagePlugin
 
 from pinglow.errors import FrameError
-from pinglow.io.counts import check_size, damaged
+from pinglow.io.counts import check_palette, check_size, damaged
 from pinglow.io.memory import MemoryFile
 
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's color type
@@ -22,6 +24,7 @@ _ADAM7: Final = (  # first row and column, and steps to the next
     *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)),
     (1, 0, 2, 1),
 )
+_PALETTE: Final = 3  # the color type
 _LONGEST: Final = 1_000_000  # side that libpng reads
 PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 
@@ -41,9 +44,11 @@ def decode_png(path: Path | MemoryFile, data: bytes, max_pixels: int) -> NDArray
     if b"acTL" in data[: data.find(b"IDAT")]:
         raise FrameError(f"{path} is an animation of several frames: save each to a file")
     bare = _keep_pixels(path, data)
-    if data[28]:
-        return _decode_passes(path, bare)
-    return np.asarray(imagecodecs.png_decode(bare))
+    pixels = _decode_passes(path, bare) if data[28] else np.asarray(imagecodecs.png_decode(bare))
+    if data[25] == _PALETTE and (pixels == pixels[0, 0]).all():  # else no number is lost
+        with PngImagePlugin.PngImageFile(io.BytesIO(bare)) as image:
+            check_palette(path, np.array(image), pixels)
+    return pixels
 
 
 def _decode_passes(path: Path | MemoryFile, data: bytes) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin
 
 from pinglow.errors import FrameError
-from pinglow.io.counts import Opener, check_size, open_single
+from pinglow.io.counts import Opener, check_palette, check_size, open_single
 from pinglow.io.envi import ENVI_START, find_envi_header, open_envi
 from pinglow.io.fits import FITS_START, open_fits
 from pinglow.io.flir import FLIR_START, find_flir_block, open_flir, read_flir_block
@@ -123,7 +123,8 @@ def _read_bmp(path: Path | MemoryFile, max_pixels: int) -> NDArray[Any]:
         check_size(path, image.height, image.width, max_pixels)
         if image.mode in ("1", "L"):
             return np.array(image)
-        return np.array(image.convert("RGB"))
+        colors = np.array(image.convert("RGB"))
+        return check_palette(path, np.array(image), colors) if image.mode == "P" else colors
 
 
 def _read_added(

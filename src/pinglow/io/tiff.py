@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from pinglow.errors import FrameError
-from pinglow.io.counts import Pages, check_size, damaged
+from pinglow.io.counts import Pages, check_palette, check_size, damaged
 from pinglow.io.memory import MemoryFile
 
 # Photometric interpretations that are gray or become gray: 0 white is zero, 1 black is zero,
@@ -26,8 +26,10 @@ _SUB_IFDS: Final = 330  # the tag: images that belong to a page, such as a camer
 _NODATA: Final = 42113  # GDAL's tag: the value of pixels that were not measured
 
 
-_Place = int | tuple[int, int]
-"""A page, or a page and which of the images that belong to it."""
+_DEEPEST: Final = 4  # images below images below a page
+
+_Place = tuple[int, ...]
+"""A page; then which of the images that belong to it, and of those that belong to that one."""
 
 _Rank = tuple[int, int, int]
 
@@ -46,36 +48,36 @@ def _list_places(tiff: tifffile.TiffFile) -> Sequence[_Place]:
 
     GDAL puts those behind the frame; a camera may put a thumbnail before it, and the frame below.
     """
-    every = range(len(tiff.pages))
+    every = [(page,) for page in range(len(tiff.pages))]
     if all(_main_places(tiff, page) == [page] for page in {*every[:2], *every[-1:]}):
         return every  # without a look at the thousands of a stack
     return [place for page in every for place in _main_places(tiff, page)] or every
 
 
-def _main_places(tiff: tifffile.TiffFile, page: int) -> list[_Place]:
+def _main_places(tiff: tifffile.TiffFile, page: _Place) -> list[_Place]:
     """Of a page and the images that belong to it, the main one that is no copy or mask."""
-    try:
-        ifd = _find_ifd(tiff, page)
-    except Exception:  # damaged: reading this page will say so, and the others may be whole
-        return [page]
-    whole: list[tuple[_Rank, _Place]] = [] if _is_copy(ifd) else [(_rank(ifd), page)]
-    for number in range(len(ifd.subifds or ()) if _SUB_IFDS in ifd.tags else 0):
-        place = (page, number)
+    whole: list[tuple[_Rank, _Place]] = []
+    places, seen = [page], set[int]()
+    for place in places:
         try:
-            inner = _find_ifd(tiff, place)
-        except Exception:  # reading it says so
+            ifd = _find_ifd(tiff, place)
+        except Exception:  # damaged: reading it says so, and the others may be whole
             whole += [] if whole else [((0, 0, 0), place)]
             continue
-        whole += [] if _is_copy(inner) else [(_rank(inner), place)]
+        whole += [] if _is_copy(ifd) else [(_rank(ifd), place)]
+        below = ifd.subifds or () if _SUB_IFDS in ifd.tags and len(place) <= _DEEPEST else ()
+        seen.add(ifd.offset)  # images may belong to each other in a circle
+        places += [(*place, i) for i, offset in enumerate(below) if offset not in seen]
+        seen.update(below)
     best = max((rank for rank, _ in whole), default=None)
     return [place for rank, place in whole if rank == best]
 
 
 def _find_ifd(tiff: tifffile.TiffFile, place: _Place) -> Any:
-    if isinstance(place, int):
-        return tiff.pages[place]
-    page: Any = tiff.pages[place[0]]
-    return page.pages[place[1]]
+    ifd: Any = tiff.pages[place[0]]
+    for number in place[1:]:
+        ifd = ifd.pages[number]
+    return ifd
 
 
 def _is_copy(ifd: Any) -> bool:
@@ -98,7 +100,7 @@ def _read(
     unlisted = _count_unlisted(tiff)
     if page == pages and _lacks_pages(tiff):
         raise damaged(path, f"it is cut short after page {pages - 1}")
-    ifd = _find_ifd(tiff, 0 if unlisted else listed[page])
+    ifd = _find_ifd(tiff, (0,) if unlisted else listed[page])
     check_size(path, ifd.imagelength, ifd.imagewidth, max_pixels)
     _check_tiff_data(path, ifd, tiff.filehandle.size, max_pixels)
     if unlisted:
@@ -112,7 +114,8 @@ def _read(
     else:
         counts = ifd.asarray()
     if ifd.photometric == 3:
-        counts = np.moveaxis(_shorten_palette(ifd.colormap)[:, counts], 0, -1)
+        colors = np.moveaxis(_shorten_palette(ifd.colormap)[:, counts], 0, -1)
+        counts = check_palette(path, counts, colors)
     elif counts.ndim == 3:
         planar = ifd.axes.startswith("S")
         counts = np.moveaxis(counts, 0, -1) if planar else counts

@@ -89,6 +89,8 @@ class JobLog(Sink):
                 file.write(json.dumps(source) + "\n")
 
     def _read(self) -> None:
+        if not self._path.is_file():  # a pipe may never end
+            raise ValueError("no file")
         # What follows the last line end was cut short.
         first, *lines = self._path.read_text(encoding="utf-8").split("\n")[:-1] or ["null"]
         before, now = json.loads(first), json.loads(self._head)

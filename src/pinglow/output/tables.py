@@ -30,8 +30,15 @@ class TableSink(Sink):
 
         Args:
             folder: Where the file is made; or what is written to instead, as standard output.
+
+        Raises:
+            DataError: A pipe, a device or a folder has its name.
         """
         self._path = folder / (self.table or self.place) if isinstance(folder, Path) else None
+        if self._path is not None and self._path.exists() and not self._path.is_file():
+            raise DataError(
+                f"{self._path} is a pipe, a device or a folder: remove it, or choose another folder"
+            )
         self._mode: Literal["w", "a"] = "w"
         self._file = None if isinstance(folder, Path) else folder
         self._begun = False

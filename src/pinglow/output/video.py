@@ -38,6 +38,8 @@ class VideoWriter:
         self._av = import_extra("av", "video", "writing videos")
         # A file of ours: FFmpeg says nothing when the disk is full, writing to ours raises.
         self._path = path
+        if path.is_fifo():  # replaced as pictures do that, not waited for
+            path.unlink()
         self._file = path.open("wb")
         self._container = self._av.open(self._file, "w", format="mp4", options=_OPTIONS)
         self._rate = max(Fraction(rate).limit_denominator(1001), _SLOWEST)
