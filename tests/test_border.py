@@ -224,6 +224,7 @@ def clipped_sky_with_a_target_high_up() -> NDArray[np.uint16]:
         lambda: np.full(SHAPE, np.nan),
         lambda: np.zeros((1, 1)),
         lambda: np.zeros((1, 900), dtype=np.int16),
+        lambda: np.array([[163, 136, 218, 107, 74, 169, 157, 18, 198, 251, 129, 3]], np.uint8),
         lambda: np.where(np.eye(40) > 0, np.inf, 0),
         lambda: np.where(bars(9) | sides(9), np.inf, sky()),
     ],

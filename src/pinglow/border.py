@@ -106,7 +106,7 @@ def _may_be_none(view: NDArray[Any]) -> bool:
     """Whether one value runs along an edge from the first pixel, and ends with a jump."""
     edges = view[0].astype(np.float64), view[:, 0].astype(np.float64)
     runs = [int(np.argmin(np.append(edge == edge[0], False))) for edge in edges]
-    if max(runs) < min(_LEAST_RUN, *view.shape) or not np.isfinite(edges[0][0]):
+    if max(runs) < min(_LEAST_RUN, max(view.shape)) or not np.isfinite(edges[0][0]):
         return False
     with np.errstate(invalid="ignore"):  # of infinite counts
         steps = np.abs(np.diff(view[:: max(1, len(view) // 32)].astype(np.float64), axis=1))
