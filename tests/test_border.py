@@ -78,6 +78,51 @@ def test_a_border_of_one_value_is_no_pixels(outside: Mask, value: int) -> None:
     np.testing.assert_allclose(normalize_frame(frame), normalize_frame(without), atol=1e-5)
 
 
+def faded(value: int, outside: Mask, pixels: int) -> tuple[NDArray[np.uint16], Mask]:
+    """A sky with a border that fades into it over so many pixels, and all that is not only sky."""
+    share = (ndimage.distance_transform_edt(~outside) / (pixels + 1)).clip(0, 1)
+    frame = share * sky() + (1 - share) * value
+    return frame.round().astype(np.uint16), share < 1
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+@pytest.mark.parametrize("pixels", [1, 2, 4, 8])
+@pytest.mark.parametrize("outside", [bars(8), sides(12), bars(4) | sides(9)])
+def test_bars_with_a_soft_edge_are_hidden_with_it(outside: Mask, pixels: int, value: int) -> None:
+    frame, border = faded(value, outside, pixels)
+    hidden = np.isnan(hide_border(frame))
+    assert hidden[border].mean() > 0.99
+    assert (hidden & ~border).mean() < 0.002
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+@pytest.mark.parametrize("pixels", [1, 4, 8])
+@pytest.mark.parametrize("outside", [turned(), small_round_stop(), round_stop(), one_corner()])
+def test_round_and_turned_borders_with_a_soft_edge_move_nothing(
+    outside: Mask, pixels: int, value: int
+) -> None:
+    frame, border = faded(value, outside, pixels)
+    hidden = np.isnan(hide_border(frame))
+    assert hidden[outside].all()
+    assert hidden[border & ~outside].mean() > 0.7  # not at the tips
+    assert (hidden & ~border).mean() < 0.02
+    scene = normalize_frame(np.where(border, np.nan, sky()))
+    shown = ~border & ~hidden
+    assert normalize_frame(frame)[shown].std() == pytest.approx(scene[shown].std(), rel=0.25)
+
+
+def test_a_clipped_sky_that_fades_out_over_more_than_a_soft_edge_stays() -> None:
+    rows = np.mgrid[: SHAPE[0], : SHAPE[1]][0]
+    frame = (sky() * ((rows - 20) / 40).clip(0, 1)).astype(np.uint16)
+    assert hide_border(frame) is frame
+
+
+def test_a_wire_under_a_clipped_sky_is_no_soft_edge() -> None:
+    frame = np.tile(np.linspace(4, 26, SHAPE[0])[:, None] - 5, SHAPE[1]).clip(4).astype(np.uint8)
+    frame[:30], frame[30], frame[31], frame[32:34], frame[34:40] = 0, 8, 11, 25, 4
+    assert hide_border(frame) is frame
+
+
 def test_bars_of_two_values_with_text_are_no_pixels() -> None:
     frame = sky()
     frame[:10], frame[-6:] = 0, 65535
@@ -136,6 +181,15 @@ def test_rows_of_telemetry_are_no_pixels(rows: slice) -> None:
     np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
 
 
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(118, 120)])
+@pytest.mark.parametrize("columns", [slice(0, 1), slice(0, 4), slice(153, 160)])
+def test_columns_of_telemetry_are_no_pixels(columns: slice, rows: slice) -> None:
+    frame, outside = sky(), np.zeros(SHAPE, dtype=np.bool_)
+    outside[:, columns] = outside[rows] = True
+    frame[outside] = np.random.default_rng(1).integers(0, 65536, np.count_nonzero(outside))
+    np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
+
+
 def clipped_sky() -> NDArray[np.uint16]:
     """Cold sky clipped at 0 that fades into ground."""
     rows = np.mgrid[: SHAPE[0], : SHAPE[1]][0]
@@ -170,7 +224,9 @@ def clipped_sky_with_a_target_high_up() -> NDArray[np.uint16]:
         lambda: np.full(SHAPE, np.nan),
         lambda: np.zeros((1, 1)),
         lambda: np.zeros((1, 900), dtype=np.int16),
+        lambda: np.array([[163, 136, 218, 107, 74, 169, 157, 18, 198, 251, 129, 3]], np.uint8),
         lambda: np.where(np.eye(40) > 0, np.inf, 0),
+        lambda: np.where(bars(9) | sides(9), np.inf, sky()),
     ],
 )
 def test_picture_stays(make: Callable[[], NDArray[np.generic]]) -> None:

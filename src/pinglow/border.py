@@ -14,11 +14,13 @@ from pinglow.terminal import warn_once
 _LEAST_RUN: Final = 8  # pixels along an edge, from the corner, that a region of one value has
 _LEAST_HIDDEN: Final = 0.001  # of the frame; a smaller region moves nothing
 _MOST_HIDDEN: Final = 0.5  # of the frame
-_JUMP: Final = 3.0  # spreads of the picture, at the rim of such a region
+_JUMP: Final = 3.0  # spreads of the picture, behind the edge of such a region
 _BLOCK: Final = 16  # rows in which lossy compression mixes a bar with the picture
 _MOST_RINGING: Final = 12  # levels
 _BLACK: Final = 3  # levels of 8 bits that lossy video makes of black
-_MOST_ROWS: Final = 8  # of telemetry, at either end
+_RISE: Final = 0.25  # of the jump, by which a soft edge rises at least
+_MOST_FADE: Final = 32  # pixels of a soft edge, or an eighth of the frame's shorter side
+_MOST_LINES: Final = 8  # of telemetry, at either end
 _FEW_PIXELS: Final = 2**14  # of the frame, on which the rest of it is measured
 
 
@@ -26,15 +28,16 @@ def hide_border(frame: NDArray[Any]) -> NDArray[Any]:
     """A frame in which what is no picture, along its edges, is NaN; the frame itself if all is.
 
     Letterbox bars, what stabilizing leaves at the corners, the outside of a round field stop, and
-    rows of telemetry would move the frame's normalization, and look like structure. Two kinds are
-    told from picture:
+    rows or columns of telemetry would move the frame's normalization, and look like structure. Two
+    kinds are told from picture:
 
     - a region of one value that holds a corner of the frame, up to half of it, whose other
       pixels jump where they meet it. A clipped sky does not: it fades out. Nor does a region with
       islands in it, which may be targets, unless it is rows in the outer eighth: text in a bar.
-      In 8 bits 0 to 3 count as one value, black: lossy video has noise there.
-    - up to eight rows at the top or at the bottom, most of whose pixels lie far outside
-      everything else in the frame.
+      In 8 bits 0 to 3 count as one value, black: lossy video has noise there. A soft edge of up to
+      32 pixels, or an eighth of the frame's shorter side, belongs to it.
+    - up to eight rows or columns along an edge of the frame, most of whose pixels lie far outside
+      everything else in it.
 
     The first time that a process hides something it says so.
 
@@ -45,18 +48,18 @@ def hide_border(frame: NDArray[Any]) -> NDArray[Any]:
         (H, W): the frame, or a floating copy that keeps its counts.
     """
     hidden = _one_value_regions(frame)
-    rows = _strange_rows(frame, hidden)
-    if hidden is None and not rows.any():
+    telemetry = _find_telemetry(frame, hidden)
+    if hidden is None and telemetry is None:
         return frame
     copy = frame.astype(np.result_type(frame.dtype, np.float32))
-    if hidden is not None:
-        copy[hidden] = np.nan
-    copy[rows] = np.nan
+    for part in (hidden, telemetry):
+        if part is not None:
+            copy[part] = np.nan
     share = 100 * float(np.isnan(copy).mean())
     warn_once(
         "border",
         f"a frame has a border that is no picture ({share:.3g} % of its pixels: one value from a "
-        "corner to a hard edge, as bars and a clipped sky have, or rows of telemetry): nothing is "
+        "corner to an edge, as bars and a clipped sky have, or lines of telemetry): nothing is "
         "looked for there, and it moves nothing",
     )
     return copy
@@ -67,29 +70,43 @@ def _one_value_regions(frame: NDArray[Any]) -> BoolArray | None:
 
     A region that cannot be one is mostly known by the few pixels at its corner.
     """
-    found: BoolArray | None = None
+    found: BoolArray | None = None  # (2, H, W), without and with soft edges
     if frame.dtype == np.uint8:
         frame = np.where(frame <= _BLACK, np.uint8(0), frame)
-    jump = _JUMP * max(_spread_of_rest(frame), 1e-30)
+    least = _JUMP * _spread_of_rest(frame, None)
     for flip in (slice(None), slice(None, None, -1)):
         for mirror in (slice(None), slice(None, None, -1)):
-            view = frame[flip, mirror]
-            if found is not None and found[flip, mirror][0, 0]:
+            if found is not None and found[0, flip, mirror][0, 0]:
                 continue
-            if not _may_be_none(view):
-                continue
-            region = _add_ringing(view, _grow(view == view[0, 0]), jump)
-            if _is_no_picture(view, region, jump):
-                found = np.zeros(frame.shape, dtype=np.bool_) if found is None else found
-                found[flip, mirror] |= region
-    return found if found is not None and found.mean() <= _MOST_HIDDEN else None
+            regions = _find_region(frame[flip, mirror], least)
+            if regions is not None:
+                found = np.zeros((2, *frame.shape), dtype=np.bool_) if found is None else found
+                found[:, flip, mirror] |= regions
+    return found[1] if found is not None and found[0].mean() <= _MOST_HIDDEN else None
+
+
+def _find_region(view: NDArray[Any], least: float) -> BoolArray | None:
+    """(2, H, W) bool: the region of the first pixel, without and with its soft edge; None: picture.
+
+    It has the size of a border, jumps at its edge, and has no islands.
+    """
+    if not _may_be_none(view):
+        return None
+    region = _add_ringing(view, _grow(view == view[0, 0]), least)
+    if not _LEAST_HIDDEN <= region.mean() <= _MOST_HIDDEN:
+        return None
+    fade, jump = _find_fade(view, region)
+    wanted = least if fade is None else _JUMP * _spread_of_rest(view, fade)
+    if jump <= wanted or _has_islands(region):
+        return None
+    return np.stack([region, region if fade is None else region | fade])
 
 
 def _may_be_none(view: NDArray[Any]) -> bool:
     """Whether one value runs along an edge from the first pixel, and ends with a jump."""
     edges = view[0].astype(np.float64), view[:, 0].astype(np.float64)
     runs = [int(np.argmin(np.append(edge == edge[0], False))) for edge in edges]
-    if max(runs) < min(_LEAST_RUN, *view.shape):
+    if max(runs) < min(_LEAST_RUN, max(view.shape)) or not np.isfinite(edges[0][0]):
         return False
     with np.errstate(invalid="ignore"):  # of infinite counts
         steps = np.abs(np.diff(view[:: max(1, len(view) // 32)].astype(np.float64), axis=1))
@@ -139,38 +156,72 @@ def _find_parts(region: BoolArray) -> tuple[NDArray[Any], int]:
     return parts, int(np.bincount(parts[~region]).argmax())
 
 
-def _spread_of_rest(frame: NDArray[Any]) -> float:
-    """The spread of the counts that differ from those at the corners."""
-    counts = _few(frame, None)
+def _spread_of_rest(frame: NDArray[Any], fade: BoolArray | None) -> float:
+    """The spread of the counts that differ from those at the corners, never 0."""
+    counts = _few(frame, fade)
     corners = frame[[0, 0, -1, -1], [0, -1, 0, -1]].astype(np.float64)
     rest = counts[~np.isin(counts, corners)]
     low, high = np.percentile(rest, [5, 95]) if rest.size else (0.0, 0.0)
-    return float(high - low) / 3.29
+    return max(float(high - low) / 3.29, 1e-30)
 
 
-def _is_no_picture(view: NDArray[Any], region: BoolArray, least: float) -> bool:
-    """Whether a region has the size of a border, jumps at its rim, and has no islands."""
-    if not _LEAST_HIDDEN <= region.mean() <= _MOST_HIDDEN:
-        return False
-    beside = _rim(region)
-    behind = _rim(region | beside)  # a frame that was turned fades for a pixel
-    jump = np.abs(view[behind if behind.any() else beside].astype(np.float64) - float(view[0, 0]))
-    jump = jump[np.isfinite(jump)]
-    if not jump.size or np.percentile(jump, 25) <= least:
-        return False
+def _has_islands(region: BoolArray) -> bool:
+    """Whether a region surrounds more than the picture."""
     parts, picture = _find_parts(region)  # the picture may have a border all around
     edges = parts[0], parts[-1], parts[:, 0], parts[:, -1]
     shown = {*np.concatenate(edges), picture} - {0}
-    return len(shown) == int(parts.max())  # an island touches no edge
+    return len(shown) < int(parts.max())  # an island touches no edge
 
 
-def _rim(region: BoolArray) -> BoolArray:
-    """(H, W) bool: the pixels beside a region."""
-    near = np.zeros_like(region)
+def _find_fade(view: NDArray[Any], region: BoolArray) -> tuple[BoolArray | None, float]:
+    """A region's soft edge, (H, W), None: it has a hard one; and the jump behind it, in counts.
+
+    A soft edge is rings around the region that rise from its value to a level, and stay there. What
+    rises further is a clipped sky that fades out; what falls again is a wire.
+    """
+    value = float(view[0, 0])
+    middle, high = np.percentile(np.abs(_few(view, region) - value), [50, 95])
+    spread = (high - middle) / 1.645  # a soft edge is in the lower half
+    widest = min(_MOST_FADE, min(view.shape) // 8)
+    edge, ring = region, _rim(region)
+    levels = [_jump(view, ring)]
+    for number in range(widest + 1):
+        inner = edge | ring
+        ring = _rim(inner, diagonal=number % 2 == 1)  # by turns: nearly round
+        levels.append(_jump(view, ring))
+        if levels[-1] - levels[-2] <= max(spread / 4, levels[-1] / 64):
+            break
+        if 2 * widest * levels[-1] < number * middle:  # too slow to get to the picture's level
+            return None, levels[1]
+        edge = inner
+    least = (1 - _RISE) * levels[-1]
+    if number in (0, widest) or levels[0] >= least:
+        return None, levels[1]
+    outer = inner | ring
+    behind = ndimage.binary_dilation(outer, iterations=4) & ~outer
+    if _jump(view, behind) < least:
+        return None, levels[1]
+    # It goes on along the frame's edge, where the region ends in a tip.
+    soft = np.abs(view.astype(np.float64) - value) < levels[-1] - 4 * spread
+    edge = ndimage.binary_dilation(edge, np.ones((3, 3), np.bool_), widest, mask=soft)
+    return edge & ~region, levels[-1]
+
+
+def _jump(view: NDArray[Any], ring: BoolArray) -> float:
+    """By how much three quarters of a ring's pixels differ from the first pixel; 0: it has none."""
+    jump = np.abs(view[ring].astype(np.float64) - float(view[0, 0]))
+    jump = jump[np.isfinite(jump)]
+    return float(np.percentile(jump, 25)) if jump.size else 0.0
+
+
+def _rim(region: BoolArray, diagonal: bool = False) -> BoolArray:
+    """(H, W) bool: the pixels beside a region, and those diagonal to it."""
+    near = region.copy()
     near[1:] |= region[:-1]
     near[:-1] |= region[1:]
-    near[:, 1:] |= region[:, :-1]
-    near[:, :-1] |= region[:, 1:]
+    beside = near.copy() if diagonal else region
+    near[:, 1:] |= beside[:, :-1]
+    near[:, :-1] |= beside[:, 1:]
     return near & ~region
 
 
@@ -184,22 +235,35 @@ def _few(frame: NDArray[Any], hidden: BoolArray | None) -> NDArray[np.float64]:
     return counts[known] if known.any() else np.zeros(1)
 
 
-def _strange_rows(frame: NDArray[Any], hidden: BoolArray | None) -> BoolArray:
-    """(H,) bool: rows at the top and the bottom that are no picture."""
-    strange = np.zeros(len(frame), dtype=np.bool_)
-    if len(frame) < 4 * _MOST_ROWS:
-        return strange
-    inner = slice(_MOST_ROWS, -_MOST_ROWS)
+def _find_telemetry(frame: NDArray[Any], hidden: BoolArray | None) -> BoolArray | None:
+    """(H, W) bool: rows and columns along the edges that are no picture; None: there are none."""
+    inner = tuple(
+        slice(_MOST_LINES, -_MOST_LINES) if side >= 4 * _MOST_LINES else slice(None)
+        for side in frame.shape
+    )
     low, high = np.percentile(
         _few(frame[inner], None if hidden is None else hidden[inner]), [1, 99]
     )
     margin = 3 * max(high - low, 1.0 if np.issubdtype(frame.dtype, np.integer) else 0.0)
-    ends = np.r_[0:_MOST_ROWS, len(frame) - _MOST_ROWS : len(frame)]
+    limits = low - margin, high + margin
+    turned = None if hidden is None else hidden.T
+    rows, columns = _strange_rows(frame, hidden, limits), _strange_rows(frame.T, turned, limits)
+    return rows[:, None] | columns if rows.any() or columns.any() else None
+
+
+def _strange_rows(
+    frame: NDArray[Any], hidden: BoolArray | None, limits: tuple[float, float]
+) -> BoolArray:
+    """(H,) bool: rows at the top and the bottom most of whose counts lie outside the limits."""
+    strange = np.zeros(len(frame), dtype=np.bool_)
+    if len(frame) < 4 * _MOST_LINES:
+        return strange
+    ends = np.r_[0:_MOST_LINES, len(frame) - _MOST_LINES : len(frame)]
     lines = frame[ends].astype(np.float64)
-    outside = (lines < low - margin) | (lines > high + margin)
+    outside = (lines < limits[0]) | (lines > limits[1])
     shown = ~hidden[ends] if hidden is not None else np.ones_like(outside)
     far = (outside & shown).sum(axis=1) > 0.5 * shown.sum(axis=1)
-    top, bottom = far[:_MOST_ROWS], far[_MOST_ROWS:][::-1]
+    top, bottom = far[:_MOST_LINES], far[_MOST_LINES:][::-1]
     for part, side in ((top, strange), (bottom, strange[::-1])):
         if part.any() and not part.all():  # more than these rows are picture of another kind
             side[: int(np.flatnonzero(part)[-1]) + 1] = True
