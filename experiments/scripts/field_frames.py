@@ -2,9 +2,9 @@
 
 python experiments/scripts/field_frames.py DIR OUT
 
-DIR has ir-drone, roadscene and lwir-clouds. OUT gets clips, roadscene and lwir-clouds, each with images,
-masks, train.txt and val.txt. A clip gives every 45th frame, with masks grown from its boxes as `pinglow
-data import` does. Every 14th clip validates, and two blocks of the streets and clouds.
+DIR has ir-drone, roadscene and lwir-clouds. OUT gets clips, roadscene and lwir-clouds, each with
+images, masks, train.txt and val.txt. A clip gives every 45th frame, with masks grown from its boxes
+as `pinglow data import` does. Every 14th clip validates, and two blocks of the streets and clouds.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pinglow.data.cores import grow_core
-from pinglow.io.labels.marks import Box
 from pinglow.io.frames import read_frame
+from pinglow.io.labels.marks import Box
 from pinglow.io.video import read_video
 
 EVERY, FIRST = 45, 20  # frames of a clip
