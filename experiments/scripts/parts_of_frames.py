@@ -54,6 +54,13 @@ def ground(share: float, spreads: float) -> Callable[[Frame, np.random.Generator
     return add
 
 
+def cold_and_hot(frame: Frame, random: np.random.Generator) -> tuple[Frame, Mask]:
+    """Ground in a fifth of the frame below, and as much that is as cold above."""
+    warm, below = ground(0.2, 20)(frame, random)
+    cold, above = (part[::-1] for part in ground(0.2, -20)(frame[::-1], random))
+    return np.where(above, cold, warm), above | below
+
+
 def bars(share: float, value: float) -> Callable[[Frame, np.random.Generator], Any]:
     """Rows of one value at the top and at the bottom, this share of the frame each."""
 
@@ -94,6 +101,7 @@ KINDS: dict[str, Callable[[Frame, np.random.Generator], Any]] = {
     "30 % ground, 20 spreads": ground(0.3, 20),
     "45 % ground, 20 spreads": ground(0.45, 20),
     "20 % ground, 200 spreads": ground(0.2, 200),
+    "20 % ground and 20 % cold": cold_and_hot,
     "bars of 0, 4 %": bars(0.04, 0),
     "bars of 0, 12 %": bars(0.12, 0),
     "bars of 65535, 4 %": bars(0.04, 65535),

@@ -204,7 +204,10 @@ def _find_gaps(values: NDArray[Any], least: float) -> list[float]:
         middles[0] = _middle(cold[cold > below[-1]])
     if above:
         middles[1] = _middle(warm[warm <= above[0]])
-    return [*below, threshold, *above] if _are_far_apart(*middles) else []
+    narrow = min((middle for _, middle, clipped in middles if not clipped), default=np.inf)
+    if not _are_far_apart(*middles) or not _middle(values)[1] > _TOO_WIDE * narrow:
+        return []
+    return [*below, threshold, *above]
 
 
 def _apart(cold: _Middle, warm: _Middle) -> float:
