@@ -101,7 +101,7 @@ KINDS: dict[str, Callable[[Frame, np.random.Generator], Any]] = {
     "30 % ground, 20 spreads": ground(0.3, 20),
     "45 % ground, 20 spreads": ground(0.45, 20),
     "20 % ground, 200 spreads": ground(0.2, 200),
-    "20 % ground and 20 % cold": cold_and_hot,
+    "20 % ground and 20 % as cold": cold_and_hot,
     "bars of 0, 4 %": bars(0.04, 0),
     "bars of 0, 12 %": bars(0.12, 0),
     "bars of 65535, 4 %": bars(0.04, 65535),
@@ -128,7 +128,7 @@ def main() -> None:
     for name, pairs in frames.items():
         hidden = sum(hide_border(frame) is not frame for frame, _ in pairs)
         twice = sum(len(measure_frame(frame)) > 1 for frame, _ in pairs)
-        print(f"{name}: {len(pairs)} frames, {hidden} with a border, {twice} of two temperatures")
+        print(f"{name}: {len(pairs)} frames, {hidden} with a border, {twice} of several temperatures")
     rules: dict[str, tuple[Any, Any]] = {
         "as one": (as_one, lambda frame: frame),
         "by its parts": (measure_frame, hide_border),
