@@ -128,7 +128,9 @@ def main() -> None:
     for name, pairs in frames.items():
         hidden = sum(hide_border(frame) is not frame for frame, _ in pairs)
         twice = sum(len(measure_frame(frame)) > 1 for frame, _ in pairs)
-        print(f"{name}: {len(pairs)} frames, {hidden} with a border, {twice} of several temperatures")
+        print(
+            f"{name}: {len(pairs)} frames, {hidden} with a border, {twice} of several temperatures"
+        )
     rules: dict[str, tuple[Any, Any]] = {
         "as one": (as_one, lambda frame: frame),
         "by its parts": (measure_frame, hide_border),

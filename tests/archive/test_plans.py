@@ -106,7 +106,7 @@ def test_shards_share_the_files_out(tmp_path: Path) -> None:
     assert len(list(read_units(place))) == 20
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "-1/2", "1/0"])
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "-1/2", "1/0", f"1/{'9' * 5000}"])
 def test_a_shard_is_one_of_several(text: str) -> None:
     with pytest.raises(OptionError, match="--shard"):
         Shard.parse(text)

@@ -33,6 +33,7 @@ def test_times_a_model(small_model: Path, tmp_path: Path) -> None:
         (["--device", "cuda", "--backends", "openvino"], "OpenVINO computes on the CPU only"),
         (["--device", "cpu", "--precision", "fp16"], "precision 'fp16' is unknown"),
         (["--size", "256"], "--size '256' is not WIDTHxHEIGHT"),
+        (["--size", f"64x{'9' * 5000}"], "is not WIDTHxHEIGHT"),
         (["--size", "16x256"], "32 to 8192 pixels"),
         (["--size", "3000000x3000000"], "32 to 8192 pixels"),
         (["--models", ""], "--models names no model"),

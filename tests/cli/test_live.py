@@ -171,6 +171,7 @@ def test_where_nobody_reads_on_it_ends_quietly(
         (["a.png", "--raw", "30x20"], "--raw '30x20' is not WIDTHxHEIGHT:KIND"),
         ([".", "--raw", RAW], "--raw is for pipes, raw files and cameras"),
         (["ir", "--raw", RAW, "--crop", "0,0,9"], "--crop '0,0,9' has 3 numbers"),
+        (["ir", "--raw", RAW, "--crop", f"0,0,9,{'9' * 5000}"], "is not x,y,w,h"),
         (["ir", "--raw", RAW, "--crop", "0,0,9,-9"], "the crop 0,0,9,-9 is impossible"),
     ],
 )

@@ -139,6 +139,7 @@ def test_a_key_that_resembles_none_gets_the_list(path: Path) -> None:
         ("network=3", "network"),
         ("loss.terms.0.name=scales", "loss.terms.0.name"),
         ("loss.terms=[]", "loss.terms"),
+        (f"loss.terms.{'9' * 5000}=1", "is no number of an item below"),
         ("loss.terms.0.weight=0", "loss.terms.0.weight"),
         ("network.convolution=cross", "network.convolution"),
         ("network.type=nowhere:Network", "nowhere:Network"),

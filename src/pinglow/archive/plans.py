@@ -12,6 +12,7 @@ import heapq
 import io
 import json
 import queue
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -57,10 +58,11 @@ class Shard:
         Raises:
             OptionError: It says something else.
         """
-        number, _, total = text.partition("/")
-        if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        number, total = map(int, match.groups()) if match else (0, 0)
+        if not 1 <= number <= total:
             raise OptionError(f"--shard is {text!r}: give the number of this machine, as in 3/8")
-        return cls(int(number), int(total))
+        return cls(number, total)
 
     def holds(self, uri: str) -> bool:
         """Whether a file belongs to it; that changes with the number of machines alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,11 +98,11 @@ def _split(text: str) -> list[str]:
 
 def _parse_size(text: str) -> tuple[int, int]:
     """Height and width from WIDTHxHEIGHT."""
-    width, x, height = text.partition("x")
-    sides = [int(side) if side.isdecimal() else 0 for side in (width, height)]
-    if not (x and 32 <= min(sides) <= max(sides) <= 8192):
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
+    width, height = map(int, match.groups()) if match else (0, 0)
+    if not 32 <= min(width, height) <= max(width, height) <= 8192:
         raise OptionError(f"--size {text!r} is not WIDTHxHEIGHT of 32 to 8192 pixels each")
-    return sides[1], sides[0]
+    return height, width
 
 
 def _print_timings(timings: list[Timing], err: bool) -> None:

@@ -21,7 +21,7 @@ from pinglow.structures import BoolArray, Detections, FloatArray
 Rectangle = tuple[int, int, int, int]
 """left, top, width, height in whole pixels."""
 
-_RECTANGLE: Final = re.compile(r"\s*-?\d+\s*(,\s*-?\d+\s*)*")
+_RECTANGLE: Final = re.compile(r"\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*)*")
 _POLYGON: Final = re.compile(r"[-+.\deE,\s]+(;[-+.\deE,\s]*)+")
 _JSON: Final = (".json", ".geojson")
 

@@ -212,6 +212,6 @@ def _change(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _number(items: list[Any], text: str, key: str) -> int:
-    if text.isdecimal() and int(text) < len(items):
+    if text in map(str, range(len(items))):
         return int(text)
     raise RecipeError(f"{key} cannot be set: {text} is no number of an item below {len(items)}")
