@@ -122,6 +122,12 @@ def test_a_key_that_resembles_none_gets_the_list(path: Path) -> None:
         load_recipe(path, ["qqq=1"])
 
 
+@pytest.mark.parametrize("number", ["2", "-1", "first", "9" * 5000])
+def test_a_list_has_only_the_items_that_it_has(path: Path, number: str) -> None:
+    with pytest.raises(RecipeError, match=f"loss.terms.{number} .* is no number of an item below"):
+        load_recipe(path, [f"loss.terms.{number}=1"])
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -139,7 +145,6 @@ def test_a_key_that_resembles_none_gets_the_list(path: Path) -> None:
         ("network=3", "network"),
         ("loss.terms.0.name=scales", "loss.terms.0.name"),
         ("loss.terms=[]", "loss.terms"),
-        (f"loss.terms.{'9' * 5000}=1", "is no number of an item below"),
         ("loss.terms.0.weight=0", "loss.terms.0.weight"),
         ("network.convolution=cross", "network.convolution"),
         ("network.type=nowhere:Network", "nowhere:Network"),
