@@ -359,3 +359,19 @@ def test_a_pipe_is_no_log_of_a_job(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / JobLog.place)
     with pytest.raises(DataError, match=rf"{JobLog.place} is not of a job"):
         JobLog(tmp_path, ["csv"], {}, resume=True)
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, "3\n", '{"save": ["csv"]}\n{}\n'])
+def test_what_is_no_log_of_a_job_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / JobLog.place).write_text(f"{text}\n")
+    with pytest.raises(DataError, match=rf"{JobLog.place} is not of a job"):
+        JobLog(tmp_path, ["csv"], {}, resume=True)
+
+
+def test_a_table_of_deep_lines_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "targets.jsonl").write_text("[" * 20_000 + "\n")
+    with (
+        pytest.raises(DataError, match="not a table that can be gone on with"),
+        open_sinks(["jsonl"], tmp_path, {"in/a.png"}),
+    ):
+        pass

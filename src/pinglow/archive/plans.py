@@ -266,7 +266,7 @@ def _read_plans(place: Place) -> dict[str, dict[str, Any]]:
 def _read_plan(place: Place, plan: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(place.read(f"{PLANS}/{plan}.json"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{place}/{PLANS}/{plan}.json is damaged: delete it and run again"
         ) from error

@@ -257,7 +257,7 @@ def read_clips(
                     if found:
                         clip.found[place] = found
                         clip.moved[place] = (float(shift[0]), float(shift[1]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{table} is not a table of candidates: start anew, without it") from error
     return list(clips.values())
 

@@ -65,7 +65,7 @@ class JobLog(Sink):
                 self._read()
         except OSError as error:
             raise unwritable(folder, error) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{self._path} is not of a job that can be gone on with: start anew, into another "
                 "folder"

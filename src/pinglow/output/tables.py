@@ -57,7 +57,14 @@ class TableSink(Sink):
             ):
                 for text in self._keep(file, done):
                     kept.write(text.encode())
-        except (ValueError, KeyError, TypeError, FileNotFoundError, csv.Error) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+            FileNotFoundError,
+            csv.Error,
+        ) as error:
             raise DataError(
                 f"{self._path} is not a table that can be gone on with: start anew, into another "
                 "folder"
