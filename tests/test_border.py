@@ -190,6 +190,15 @@ def test_columns_of_telemetry_are_no_pixels(columns: slice, rows: slice) -> None
     np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
 
 
+@pytest.mark.parametrize("rows", [1, 8, 31])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_target_at_the_end_of_a_narrow_frame_is_no_telemetry(rows: int, turned: bool) -> None:
+    frame = sky()[:rows]
+    frame[rows // 5 : rows - rows // 5, 2:6] += 9000
+    frame = frame.T if turned else frame
+    assert hide_border(frame) is frame
+
+
 def clipped_sky() -> NDArray[np.uint16]:
     """Cold sky clipped at 0 that fades into ground."""
     rows = np.mgrid[: SHAPE[0], : SHAPE[1]][0]

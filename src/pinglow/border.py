@@ -237,10 +237,9 @@ def _few(frame: NDArray[Any], hidden: BoolArray | None) -> NDArray[np.float64]:
 
 def _find_telemetry(frame: NDArray[Any], hidden: BoolArray | None) -> BoolArray | None:
     """(H, W) bool: rows and columns along the edges that are no picture; None: there are none."""
-    inner = tuple(
-        slice(_MOST_LINES, -_MOST_LINES) if side >= 4 * _MOST_LINES else slice(None)
-        for side in frame.shape
-    )
+    if min(frame.shape) < 4 * _MOST_LINES:  # a target may cover most of a short line
+        return None
+    inner = (slice(_MOST_LINES, -_MOST_LINES),) * 2
     low, high = np.percentile(
         _few(frame[inner], None if hidden is None else hidden[inner]), [1, 99]
     )
@@ -256,8 +255,6 @@ def _strange_rows(
 ) -> BoolArray:
     """(H,) bool: rows at the top and the bottom most of whose counts lie outside the limits."""
     strange = np.zeros(len(frame), dtype=np.bool_)
-    if len(frame) < 4 * _MOST_LINES:
-        return strange
     ends = np.r_[0:_MOST_LINES, len(frame) - _MOST_LINES : len(frame)]
     lines = frame[ends].astype(np.float64)
     outside = (lines < limits[0]) | (lines > limits[1])
