@@ -111,6 +111,15 @@ def test_round_and_turned_borders_with_a_soft_edge_move_nothing(
     assert normalize_frame(frame)[shown].std() == pytest.approx(scene[shown].std(), rel=0.25)
 
 
+@pytest.mark.parametrize("pixels", [1, 4, 8])
+def test_cold_picture_that_touches_a_soft_edge_stays(pixels: int) -> None:
+    frame, border = faded(0, bars(8), pixels)
+    frame[8 + pixels : 20 + pixels, 50:62] -= 4000
+    hidden = np.isnan(hide_border(frame))
+    assert hidden[border].mean() > 0.99
+    assert not hidden[11 + pixels : 20 + pixels, 50:62].any()
+
+
 def test_a_clipped_sky_that_fades_out_over_more_than_a_soft_edge_stays() -> None:
     rows = np.mgrid[: SHAPE[0], : SHAPE[1]][0]
     frame = (sky() * ((rows - 20) / 40).clip(0, 1)).astype(np.uint16)

@@ -201,8 +201,10 @@ def _find_fade(view: NDArray[Any], region: BoolArray) -> tuple[BoolArray | None,
     behind = ndimage.binary_dilation(outer, iterations=4) & ~outer
     if _jump(view, behind) < least:
         return None, levels[1]
-    # It goes on along the frame's edge, where the region ends in a tip.
     soft = np.abs(view.astype(np.float64) - value) < levels[-1] - 4 * spread
+    # Where the region ends in a tip, it goes on along the frame's edge; elsewhere that is picture.
+    inside = slice(number + 1, -number - 1)
+    soft[inside, inside] &= outer[inside, inside]
     edge = ndimage.binary_dilation(edge, np.ones((3, 3), np.bool_), widest, mask=soft)
     return edge & ~region, levels[-1]
 
