@@ -129,7 +129,9 @@ def read_token(path: Path) -> str:
         OptionError: The file cannot be read, or its token is empty or no printable ASCII.
     """
     try:
-        token = read_whole(path).decode().strip()
+        # A shell's <(pass token), which has its writer, resolves to no file.
+        content = read_whole(path) if path.resolve().exists() else path.read_bytes()
+        token = content.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise OptionError(f"--token-file {path} cannot be read ({reason})") from error
