@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -130,7 +131,8 @@ def read_token(path: Path) -> str:
     """
     try:
         # A shell's <(pass token), which has its writer, resolves to no file.
-        content = read_whole(path) if path.resolve().exists() else path.read_bytes()
+        named = Path(os.path.realpath(path)).exists()
+        content = read_whole(path) if named else path.read_bytes()
         token = content.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
