@@ -37,7 +37,7 @@ def hide_border(frame: NDArray[Any]) -> NDArray[Any]:
       In 8 bits 0 to 3 count as one value, black: lossy video has noise there. A soft edge of up to
       32 pixels, or an eighth of the frame's shorter side, belongs to it.
     - up to eight rows or columns along an edge of the frame, most of whose pixels lie far outside
-      everything else in it.
+      everything else in it. Frames of less than 32 rows or columns have none.
 
     The first time that a process hides something it says so.
 
