@@ -111,6 +111,15 @@ def test_round_and_turned_borders_with_a_soft_edge_move_nothing(
     assert normalize_frame(frame)[shown].std() == pytest.approx(scene[shown].std(), rel=0.25)
 
 
+@pytest.mark.parametrize("pixels", [1, 4, 8])
+def test_cold_picture_that_touches_a_soft_edge_stays(pixels: int) -> None:
+    frame, border = faded(0, bars(8), pixels)
+    frame[8 + pixels : 20 + pixels, 50:62] -= 4000
+    hidden = np.isnan(hide_border(frame))
+    assert hidden[border].mean() > 0.99
+    assert not hidden[11 + pixels : 20 + pixels, 50:62].any()
+
+
 def test_a_clipped_sky_that_fades_out_over_more_than_a_soft_edge_stays() -> None:
     rows = np.mgrid[: SHAPE[0], : SHAPE[1]][0]
     frame = (sky() * ((rows - 20) / 40).clip(0, 1)).astype(np.uint16)
@@ -188,6 +197,15 @@ def test_columns_of_telemetry_are_no_pixels(columns: slice, rows: slice) -> None
     outside[:, columns] = outside[rows] = True
     frame[outside] = np.random.default_rng(1).integers(0, 65536, np.count_nonzero(outside))
     np.testing.assert_array_equal(np.isnan(hide_border(frame)), outside)
+
+
+@pytest.mark.parametrize("rows", [1, 8, 31])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_target_at_the_end_of_a_narrow_frame_is_no_telemetry(rows: int, turned: bool) -> None:
+    frame = sky()[:rows]
+    frame[rows // 5 : rows - rows // 5, 2:6] += 9000
+    frame = frame.T if turned else frame
+    assert hide_border(frame) is frame
 
 
 def clipped_sky() -> NDArray[np.uint16]:

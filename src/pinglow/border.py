@@ -37,7 +37,7 @@ def hide_border(frame: NDArray[Any]) -> NDArray[Any]:
       In 8 bits 0 to 3 count as one value, black: lossy video has noise there. A soft edge of up to
       32 pixels, or an eighth of the frame's shorter side, belongs to it.
     - up to eight rows or columns along an edge of the frame, most of whose pixels lie far outside
-      everything else in it.
+      everything else in it. Frames of less than 32 rows or columns have none.
 
     The first time that a process hides something it says so.
 
@@ -201,8 +201,10 @@ def _find_fade(view: NDArray[Any], region: BoolArray) -> tuple[BoolArray | None,
     behind = ndimage.binary_dilation(outer, iterations=4) & ~outer
     if _jump(view, behind) < least:
         return None, levels[1]
-    # It goes on along the frame's edge, where the region ends in a tip.
     soft = np.abs(view.astype(np.float64) - value) < levels[-1] - 4 * spread
+    # Where the region ends in a tip, it goes on along the frame's edge; elsewhere that is picture.
+    inside = slice(number + 1, -number - 1)
+    soft[inside, inside] &= outer[inside, inside]
     edge = ndimage.binary_dilation(edge, np.ones((3, 3), np.bool_), widest, mask=soft)
     return edge & ~region, levels[-1]
 
@@ -237,10 +239,9 @@ def _few(frame: NDArray[Any], hidden: BoolArray | None) -> NDArray[np.float64]:
 
 def _find_telemetry(frame: NDArray[Any], hidden: BoolArray | None) -> BoolArray | None:
     """(H, W) bool: rows and columns along the edges that are no picture; None: there are none."""
-    inner = tuple(
-        slice(_MOST_LINES, -_MOST_LINES) if side >= 4 * _MOST_LINES else slice(None)
-        for side in frame.shape
-    )
+    if min(frame.shape) < 4 * _MOST_LINES:  # a target may cover most of a short line
+        return None
+    inner = (slice(_MOST_LINES, -_MOST_LINES),) * 2
     low, high = np.percentile(
         _few(frame[inner], None if hidden is None else hidden[inner]), [1, 99]
     )
@@ -256,8 +257,6 @@ def _strange_rows(
 ) -> BoolArray:
     """(H,) bool: rows at the top and the bottom most of whose counts lie outside the limits."""
     strange = np.zeros(len(frame), dtype=np.bool_)
-    if len(frame) < 4 * _MOST_LINES:
-        return strange
     ends = np.r_[0:_MOST_LINES, len(frame) - _MOST_LINES : len(frame)]
     lines = frame[ends].astype(np.float64)
     outside = (lines < limits[0]) | (lines > limits[1])

@@ -310,6 +310,12 @@ def test_one_dim_map_of_many_may_be_a_miss(tmp_path: Path, bits: int, refused: b
         assert report.pd == 0.95
 
 
+def test_maps_may_be_dim_where_the_threshold_is_lower(tmp_path: Path) -> None:
+    for name, _, mask in make_pairs():
+        np.save(tmp_path / f"{name}.npy", mask * (0.9 if name == "f0" else 0.003))
+    assert score(tmp_path, threshold=0.001).pd == 1
+
+
 def test_maps_may_be_dim_where_nothing_was_found(tmp_path: Path) -> None:
     save_all(tmp_path, ".npy", lambda values: values)
     np.save(tmp_path / "f0.npy", make_maps()["f0"][::-1] / 300)  # beside its target

@@ -127,6 +127,19 @@ def test_a_file_without_a_token_is_refused(content: bytes, said: str, tmp_path: 
 def test_a_token_is_read_without_white_space(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("abc123\n")
     assert read_token(tmp_path / "token") == "abc123"
-    for path in (tmp_path / "gone", Path(os.devnull), tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "gone", tmp_path / "loop", Path(os.devnull), tmp_path):
         with pytest.raises(OptionError, match="cannot be read"):
             read_token(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux names pipes there")
+def test_a_token_comes_through_a_shells_pipe_but_no_named_one(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"abc123\n")
+    os.close(writer)
+    assert read_token(Path(f"/dev/fd/{reader}")) == "abc123"
+    os.close(reader)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OptionError, match="it is a pipe"):
+        read_token(tmp_path / "pipe")

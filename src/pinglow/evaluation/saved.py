@@ -195,7 +195,7 @@ class _Scales:
         if unit is None or highest == 0:
             return
         peak = _Peak(name, highest * unit, unit)
-        if highest > _DIM:
+        if highest > min(_DIM, self._threshold):  # what a low threshold finds is no miss
             if highest > self._threshold and (self._bright is None or unit < self._bright.unit):
                 self._bright = peak
             return

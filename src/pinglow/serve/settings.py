@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -129,7 +130,10 @@ def read_token(path: Path) -> str:
         OptionError: The file cannot be read, or its token is empty or no printable ASCII.
     """
     try:
-        token = read_whole(path).decode().strip()
+        # A shell's <(pass token), which has its writer, resolves to no file.
+        named = Path(os.path.realpath(path)).exists()
+        content = read_whole(path) if named else path.read_bytes()
+        token = content.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise OptionError(f"--token-file {path} cannot be read ({reason})") from error
