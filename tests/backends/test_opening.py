@@ -351,6 +351,8 @@ def test_a_graph_that_one_runtime_does_not_read_runs_on_another_with_one_warning
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    pytest.importorskip("openvino")
+
     def refuse(*_: object) -> None:
         raise ModelError("an operation is missing")
 
