@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pinglow.cli.data import app
+from pinglow.cli.scoring import BoxTask
 from pinglow.data.boxes import BoxFolder
 from pinglow.data.folder import FrameFolder, read_split
 from pinglow.data.known import KNOWN_DATASETS
@@ -285,6 +286,15 @@ def test_a_folder_of_labels_tells_the_command_that_imports_it(
         FrameFolder(labels, "train")
     with pytest.raises(DataError, match=f"pinglow data import {labels} --out in-pinglow"):
         BoxFolder(labels, "train")
+
+
+def test_a_folder_of_labels_is_told_before_what_scoring_boxes_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    labels = write_labels(tmp_path / "in")
+    with pytest.raises(DataError, match=f"pinglow data import {labels} --out in-pinglow"):
+        BoxTask(labels, "train", None, ([], None))
 
 
 def test_audit_of_images_beside_labels_tells_the_command(tmp_path: Path) -> None:

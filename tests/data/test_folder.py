@@ -432,3 +432,8 @@ def test_a_folder_without_lists_is_told_how_to_make_one(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d", lists=())
     with pytest.raises(DataError, match=r"has no lists: write train\.txt there, one file name"):
         FrameFolder(folder, "train")
+
+
+def test_a_folder_without_images_is_told_what_a_data_folder_has(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither lists nor a folder images/: .*train\.txt"):
+        FrameFolder(tmp_path, "train")

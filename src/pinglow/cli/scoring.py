@@ -208,8 +208,9 @@ class BoxTask(FrameTask["BoxFolder"]):
         from pinglow.data.boxes import BoxFolder
         from pinglow.metrics.average_precision import need_average_precision
 
+        folder = BoxFolder(data, split, source)
         need_average_precision()  # not after hours
-        super().__init__(BoxFolder(data, split, source))
+        super().__init__(folder)
         self.rules, self.threshold = how
         self.truth = f", boxes from {self.frames.source}"
 

@@ -126,9 +126,17 @@ def _choose_list(folder: Path, split: str) -> Path:
             f"{folder} has several lists {split!r} ({', '.join(others)}); name one of them"
         )
     if not splits:
+        hint = import_hint(folder)
+        if hint:
+            raise DataError(f"{folder} has no lists{hint}")
+        if not (folder / "images").is_dir():
+            raise DataError(
+                f"{folder} has neither lists nor a folder images/: name a folder that holds "
+                f"images/, what is true of them, as masks/, and {split}.txt"
+            )
         raise DataError(
-            f"{folder} has no lists: write {split}.txt there, one file name a line"
-            + (import_hint(folder) or f", or let pinglow data split {folder} write them")
+            f"{folder} has no lists: write {split}.txt there, one file name a line, or let pinglow "
+            f"data split {folder} write them"
         )
     known = ", ".join(splits)
     raise DataError(f"{folder} has no list {split}.txt (lists there: {known}); name another")
