@@ -362,9 +362,8 @@ def _tell(footage: ClearFootage, rates: list[LevelRate], wish: Wish, out: Path) 
             listed.add_row(*_alarm_row(rank, alarm))
         console.print(listed)
         are = "alarm is" if len(alarms) == 1 else "alarms are"
-        echo(
-            f"{len(alarms)} {are} in {out / 'alarms.csv'}, surest first; pictures in {out / 'alarms'}."
-        )
+        places = f"{out / 'alarms.csv'}, surest first; pictures in {out / 'alarms'}"
+        echo(f"{len(alarms)} {are} in {places}.")
     if clips < FEWEST_CLIPS:
         echo(
             f"note: {clips} clip{'s' * (clips != 1)}: the bound takes alarms as independent; that "
