@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 
 from pinglow.errors import DataError
+from pinglow.evaluation.map_files import shorten
 from pinglow.evaluation.results import Results
-from pinglow.evaluation.saved import shorten
 from pinglow.metrics import BoxReport, Report
 from pinglow.metrics.report import FloatArray, percentile_interval
 from pinglow.metrics.scores import SCORES
