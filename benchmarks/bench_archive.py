@@ -38,11 +38,11 @@ from PIL import Image
 
 from pinglow.archive.listing import list_sources
 from pinglow.archive.local import run_units
+from pinglow.archive.place import open_place
 from pinglow.archive.run import run_archive
 from pinglow.archive.settings import Settings, make_settings
 from pinglow.archive.units import key_of, make_units
 from pinglow.archive.work import Outcome, work_on
-from pinglow.io.places import open_place
 
 MIB = 2**20
 

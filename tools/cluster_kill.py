@@ -36,8 +36,8 @@ import tifffile
 from PIL import Image
 
 from pinglow.archive.merge import merge
+from pinglow.archive.place import open_place
 from pinglow.archive.status import choose_results
-from pinglow.io.places import open_place
 
 KINDS = ("worker", "node", "driver", "head")
 LONGEST = 300  # seconds of a run

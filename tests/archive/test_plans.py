@@ -6,10 +6,10 @@ import pytest
 
 from finders import save_still
 from pinglow.archive import plans
+from pinglow.archive.place import Place
 from pinglow.archive.plans import Planner, Shard, read_units
 from pinglow.archive.units import key_of
 from pinglow.errors import DataError, OptionError
-from pinglow.io.places import Place
 
 
 def plan(place: Place, *words: Path, shard: str = "1/1") -> list[str]:

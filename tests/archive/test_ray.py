@@ -15,6 +15,7 @@ from PIL import Image
 
 from pinglow.archive import ray as runner
 from pinglow.archive.merge import merge
+from pinglow.archive.place import open_place
 from pinglow.archive.plans import Keyed
 from pinglow.archive.ray import run_on_ray
 from pinglow.archive.run import run_archive
@@ -22,7 +23,6 @@ from pinglow.archive.settings import make_settings
 from pinglow.archive.units import Unit
 from pinglow.cli.archive import run
 from pinglow.errors import MissingExtraError, OptionError
-from pinglow.io.places import open_place
 
 
 @pytest.fixture

@@ -26,17 +26,18 @@ from pinglow.archive.listing import list_sources
 from pinglow.archive.local import answer, run_units
 from pinglow.archive.merge import merge
 from pinglow.archive.parts import Keys
+from pinglow.archive.place import Place, open_place
 from pinglow.archive.plans import Shard
 from pinglow.archive.run import Progress, run_archive
 from pinglow.archive.status import list_results, measure
 from pinglow.archive.units import Unit, key_of, make_units
 from pinglow.archive.work import work_on
 from pinglow.errors import DataError, FrameError, OptionError
+from pinglow.files import write_whole
 from pinglow.inference import pipeline
 from pinglow.inference.ignored import Ignored
 from pinglow.inference.predictor import Predictor
-from pinglow.io import places
-from pinglow.io.places import Place, PlaceError, open_place
+from pinglow.io.places import PlaceError
 from pinglow.io.source import open_source
 from pinglow.models.card import ModelCard
 from pinglow.output.sinks import open_sinks
@@ -270,7 +271,7 @@ def test_a_store_that_is_away_ends_the_run(
 def test_a_full_disk_ends_the_run_and_loses_nothing(
     footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, room = places.write_whole, [1, 2]
+    write, room = write_whole, [1, 2]
 
     def fill_up(path: Path, content: bytes) -> None:
         if "parts" in path.parts:
@@ -279,7 +280,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
             room.pop()
         write(path, content)
 
-    monkeypatch.setattr(places, "write_whole", fill_up)
+    monkeypatch.setattr("pinglow.archive.place.write_whole", fill_up)
     with pytest.raises(OSError, match="No space left"):
         go(footage, tmp_path / "out")
     monkeypatch.undo()

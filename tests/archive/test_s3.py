@@ -15,6 +15,7 @@ from pinglow.archive.frames import load, read_frames
 from pinglow.archive.listing import list_sources
 from pinglow.archive.merge import merge
 from pinglow.archive.parts import part_name
+from pinglow.archive.place import open_place
 from pinglow.archive.run import Progress, run_archive
 from pinglow.archive.settings import Settings, make_settings
 from pinglow.archive.units import make_units
@@ -22,7 +23,7 @@ from pinglow.data.pack.cache import open_data
 from pinglow.data.pack.writer import write_pack
 from pinglow.errors import DataError
 from pinglow.io import places
-from pinglow.io.places import PlaceError, open_place
+from pinglow.io.places import PlaceError
 from s3 import Answer, Store, serve_s3
 
 

@@ -134,7 +134,7 @@ def test_a_full_disk_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     save_still(Path("in") / "a.png")
-    monkeypatch.setattr("pinglow.io.places.write_whole", fill_up)
+    monkeypatch.setattr("pinglow.archive.place.write_whole", fill_up)
     result = run("run", "in", "--out", "out")
     assert result.exit_code == 2
     assert "the disk is full, free some space" in result.stderr

@@ -18,12 +18,12 @@ from typer.core import TyperGroup
 
 from finders import finder_settings, save_still
 from pinglow.archive.merge import merge
+from pinglow.archive.place import Place
 from pinglow.archive.run import run_archive
 from pinglow.backends.opening import open_model
 from pinglow.cli.main import app
 from pinglow.inference.predictor import Predictor
 from pinglow.io.frames import read_frame
-from pinglow.io.places import Place
 from pinglow.output.sink import FrameRecord
 from pinglow.output.sinks import open_sinks
 from pinglow.serve.settings import ServeSettings

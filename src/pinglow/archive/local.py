@@ -14,13 +14,14 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
 from pinglow.archive.frames import name_of
+from pinglow.archive.place import Place
 from pinglow.archive.plans import Keyed
 from pinglow.archive.settings import Settings
 from pinglow.archive.units import Unit
 from pinglow.archive.work import UNITS, Outcome, work_on
 from pinglow.errors import DataError, PinglowError
 from pinglow.files import explain
-from pinglow.io.places import Place, PlaceError
+from pinglow.io.places import PlaceError
 from pinglow.process import take_share
 
 _GIVEN: Final = 2 * UNITS  # units that a process has been given and has not answered

@@ -15,12 +15,12 @@ from typing import IO, Any, BinaryIO, Final
 
 from pinglow._version import __version__
 from pinglow.archive.parts import FRAME, Keys, read_part, schema
+from pinglow.archive.place import Place
 from pinglow.archive.plans import read_units
 from pinglow.data.pack.reader import work_through
 from pinglow.extras import import_extra
 from pinglow.files import open_whole
 from pinglow.io.labels.boxes import CLASS
-from pinglow.io.places import Place
 from pinglow.results import TARGET_COLUMNS
 
 _READ: Final = 16  # parts at a time

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pinglow.archive.place import Place
 from pinglow.errors import FrameError
 from pinglow.extras import import_extra
-from pinglow.io.places import Place
 from pinglow.results import TARGET_COLUMNS, target_row
 from pinglow.structures import Detections, Prediction
 

@@ -22,11 +22,12 @@ from itertools import groupby, islice
 from typing import Any, Final
 
 from pinglow.archive.listing import list_sources
+from pinglow.archive.place import Place
 from pinglow.archive.units import Unit, make_units
 from pinglow.data.pack.reader import work_through
 from pinglow.errors import DataError, OptionError
 from pinglow.extras import import_extra
-from pinglow.io.places import Place, PlaceError, absolute
+from pinglow.io.places import PlaceError, absolute
 
 PLANS: Final = "plans"
 """The folder of the plans, in the folder of the results."""

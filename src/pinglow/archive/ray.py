@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from pinglow.archive.frames import name_of
+from pinglow.archive.place import Place
 from pinglow.archive.plans import Keyed
 from pinglow.archive.settings import Settings
 from pinglow.archive.units import Unit
@@ -23,7 +24,6 @@ from pinglow.archive.work import UNITS, Outcome, work_on
 from pinglow.errors import DataError, OptionError, PinglowError
 from pinglow.extras import import_extra
 from pinglow.files import explain
-from pinglow.io.places import Place
 
 LOCAL: Final = "local"
 """The address that starts a cluster on this machine, for the time of the run."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pinglow.archive.frames import load, read_frames
 from pinglow.archive.local import run_units
 from pinglow.archive.parts import PARTS, Keys, schema
+from pinglow.archive.place import Place
 from pinglow.archive.plans import Keyed, Planner, Shard
 from pinglow.archive.settings import SETTINGS, Settings
 from pinglow.archive.units import Unit, key_of
 from pinglow.archive.work import Outcome
 from pinglow.errors import FrameError, MissingExtraError, OptionError
 from pinglow.inference.ignored import Ignored
-from pinglow.io.places import Place, PlaceError
+from pinglow.io.places import PlaceError
 
 Runner = Callable[..., Iterator[Outcome]]
 """Takes units, settings, the folder of results and ``retry``; see `run_units`."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from pinglow.archive.frames import name_of
 from pinglow.archive.parts import Keys
+from pinglow.archive.place import Place
 from pinglow.archive.plans import read_units
 from pinglow.archive.settings import SETTINGS
 from pinglow.errors import DataError, OptionError
-from pinglow.io.places import Place
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from pinglow.archive.frames import UnitFrame, is_still, load, name_of, read_frames
 from pinglow.archive.parts import Rows, remove_broken, write_part
+from pinglow.archive.place import Place
 from pinglow.archive.plans import Keyed
 from pinglow.archive.units import Unit
 from pinglow.errors import FrameError, MissingExtraError
 from pinglow.inference.inputs import LARGE
 from pinglow.inference.pipeline import find_each
 from pinglow.inference.predictor import Predictor
-from pinglow.io.places import Place, PlaceError
+from pinglow.io.places import PlaceError
 from pinglow.process import trim_memory
 
 if TYPE_CHECKING:

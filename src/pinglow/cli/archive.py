@@ -118,11 +118,11 @@ def run(
     Example: pinglow archive run s3://bucket/2026/ --out s3://bucket/found --ray 10.0.0.5:6379
     """
     from pinglow.archive.local import run_units
+    from pinglow.archive.place import open_place
     from pinglow.archive.plans import Shard
     from pinglow.archive.run import run_archive
     from pinglow.archive.settings import make_settings
     from pinglow.archive.status import list_results
-    from pinglow.io.places import open_place
 
     if gpus and ray is None:
         raise OptionError("--gpus-per-worker is for --ray; without it all processes share the card")
@@ -223,9 +223,9 @@ def merge(
     Example: pinglow archive merge s3://bucket/found --out tables
     """
     from pinglow.archive.merge import merge as merge_parts
+    from pinglow.archive.place import open_place
     from pinglow.archive.status import choose_results
     from pinglow.cli.progress import frame_progress
-    from pinglow.io.places import open_place
 
     check_output_folder("--out", out)
     opened = open_place(place)
@@ -260,8 +260,8 @@ def status(
     """
     from dataclasses import asdict
 
+    from pinglow.archive.place import open_place
     from pinglow.archive.status import choose_results, find_results, list_missing, measure
-    from pinglow.io.places import open_place
 
     opened = open_place(place)
     if missing:
