@@ -119,6 +119,16 @@ def test_a_named_pipe_is_told_before_the_work(tmp_path: Path, option: str, inste
             check_output_file(option, tmp_path / name)
 
 
+def test_a_link_to_itself_is_told_and_one_to_no_file_is_written_through(tmp_path: Path) -> None:
+    for name, target in (("a", "b"), ("b", "a"), ("new", "made.json")):
+        (tmp_path / name).symlink_to(target)
+    with pytest.raises(OptionError, match=r"--json .*/a is a link that leads to itself"):
+        check_output_file("--json", tmp_path / "a")
+    check_output_file("--json", tmp_path / "new")
+    write_json(tmp_path / "new", [1])
+    assert json.loads((tmp_path / "made.json").read_text()) == [1]
+
+
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="Windows has no shell's pipes")
 def test_a_shells_pipe_has_its_reader() -> None:
     reader, writer = os.pipe()

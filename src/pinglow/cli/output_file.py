@@ -5,6 +5,7 @@ A file that cannot be written is said to be so before the work, not after it.
 
 from __future__ import annotations
 
+from errno import ELOOP
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +23,21 @@ def is_standard_output(path: Path | None) -> bool:
     return path in (STANDARD_OUTPUT, Path("/dev/stdout"))
 
 
+def is_loop(link: Path) -> bool:
+    """Whether a link leads to no file and back to itself."""
+    try:
+        link.stat()
+    except OSError as error:
+        return error.errno == ELOOP
+    return False
+
+
 def check_output_file(option: str, path: Path | None) -> None:
     """Refuse a file that cannot be written.
 
     Raises:
-        OptionError: It is a folder or a named pipe, its folder does not exist, or it is standard
-            output, which is for --json.
+        OptionError: It is a folder, a named pipe or a link to itself, its folder does not exist,
+            or it is standard output, which is for --json.
     """
     if path is None:
         return
@@ -37,6 +47,8 @@ def check_output_file(option: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise OptionError(f"{option} {path} is a folder: name a file in it")
+    if path.is_symlink() and is_loop(path):
+        raise OptionError(f"{option} {path} is a link that leads to itself: name another file")
     if path.resolve().is_fifo():  # a shell's >(jq), which has its reader, has no such name
         instead = "name a file, or - for standard output" if option == "--json" else "name a file"
         raise OptionError(f"{option} {path} is a pipe, which may never be read: {instead}")
