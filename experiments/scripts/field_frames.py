@@ -5,6 +5,7 @@ python experiments/scripts/field_frames.py DIR OUT
 DIR has ir-drone, roadscene and lwir-clouds. OUT gets clips, roadscene and lwir-clouds, each with
 images, masks, train.txt and val.txt. A clip gives every 45th frame, with masks grown from its boxes
 as `pinglow data import` does. Every 14th clip validates, and two blocks of the streets and clouds.
+OUT/held links those clips, for tracks.py and large_targets.py, and the streets of val.txt.
 """
 
 from __future__ import annotations
@@ -92,6 +93,22 @@ def make_clear(source: Path, folder: Path) -> None:
     write_list(folder / "val.txt", [paths[number].stem for number in val])
 
 
+def link_held(source: Path, out: Path) -> None:
+    """Links to the clips and streets that validate, in folders like those of the source."""
+    held = out / "held"
+    streets = (out / "roadscene" / "val.txt").read_text().split()
+    paths = [
+        each
+        for clip in sorted((source / "ir-drone").glob("*.mp4"))[HELD]
+        for each in (clip, clip.with_suffix(".csv"))
+    ]
+    paths += [each for each in (source / "roadscene" / "images").iterdir() if each.stem in streets]
+    for path in paths:
+        link = held / path.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.resolve())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
@@ -100,6 +117,7 @@ def main() -> None:
     make_clips(arguments.data / "ir-drone", arguments.out / "clips")
     for name in ("roadscene", "lwir-clouds"):
         make_clear(arguments.data / name, arguments.out / name)
+    link_held(arguments.data, arguments.out)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from pinglow.errors import OptionError
+from pinglow.errors import FrameError, OptionError
+from pinglow.nn.attention import _largest
 from pinglow.training.batches import TrainingBatches, collect_frames
+from pinglow.training.loop import validate
+from pinglow.training.processes import World
 from pinglow.training.recipe import Recipe
 from pinglow.training.segmentation import SegmentationTask
 from pinglow.training.splits import cut_validation
@@ -44,15 +47,24 @@ def test_a_step_leaves_the_gradients_of_its_batch(make_recipe: MakeRecipe) -> No
             assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),
+        RuntimeError("upsample_bilinear2d_nhwc: output.numel() < std::numeric_limits<INT_MAX>"),
+    ],
+    ids=lambda error: str(error)[:12],
+)
 def test_a_batch_that_does_not_fit_says_which_one_does(
-    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     step, task = open_step(make_recipe(batch_size=24))
     loss, room = task.batch_loss, [7]
 
     def limited(images: torch.Tensor, *rest: Any) -> torch.Tensor:
         if len(images) > room[0]:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return loss(images, *rest)
 
     monkeypatch.setattr(step, "_loss_of", limited)
@@ -92,6 +104,55 @@ def test_a_machine_without_a_compiler_is_told(
     monkeypatch.setattr(step, "_loss_of", fail)
     with pytest.raises(OptionError, match=r"--compile does not work here .* leave it out"):
         step(0)
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, _ = open_step(make_recipe())
+
+    def fail(*_: Any) -> torch.Tensor:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(step, "_loss_of", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        step(0)
+
+
+def test_validation_without_room_asks_the_step_for_it(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe()
+    step, task = open_step(recipe)
+    (cut,) = cut_validation(recipe)
+    frames = [task.read_frame("a", cut.validation_frames, each) for each in cut.validation]
+    expected = task.score_frames(frames)
+    score, freed = task.score_frames, list[bool]()
+
+    def score_where_free(frames: Any) -> list[Any]:
+        if not freed:
+            raise FrameError("a frame of 64 x 64 pixels does not fit into memory")
+        return score(frames)
+
+    monkeypatch.setattr(task, "score_frames", score_where_free)
+    with pytest.raises(FrameError, match="does not fit"):
+        validate(task, frames, World(torch.device("cpu")))
+    forget = step.forget
+    monkeypatch.setattr(step, "forget", lambda: (freed.append(True), forget()))
+    validate(task, frames, World(torch.device("cpu")), step)
+    assert task.scorers["a"].compute().to_dict()["images"] == len(expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_largest_of_a_channel_is_the_pools_on_a_card() -> None:
+    x = torch.randn(3, 8, 12, 20, device="cuda").to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    ours, pooled = _largest(x), torch.nn.functional.adaptive_max_pool2d(x, 1)
+    assert torch.equal(ours, pooled)
+    weights = torch.randn_like(pooled)
+    (one,) = torch.autograd.grad((ours * weights).sum(), x)
+    (other,) = torch.autograd.grad((pooled * weights).sum(), x)
+    assert torch.equal(one, other)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

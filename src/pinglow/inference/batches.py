@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from pinglow.errors import FrameError
 
 _Item = TypeVar("_Item")
-_OUT_OF_MEMORY: Final = re.compile(
-    "allocate memory|bad.?alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE
+_DOES_NOT_FIT: Final = re.compile(
+    "allocate memory|bad.?alloc|out of memory|_ALLOC_FAILED"
+    # cuDNN, where it has no room to work in; kernels that count elements in 32 bits.
+    "|unable to find an engine|INT_MAX",
+    re.IGNORECASE,
 )
 
 
@@ -40,13 +43,18 @@ def fill_batches(
         yield batch
 
 
+def does_not_fit(error: Exception) -> bool:
+    """Whether an error of PyTorch or a runtime says that memory, or a kernel, is too small."""
+    return isinstance(error, MemoryError) or bool(_DOES_NOT_FIT.search(str(error)))
+
+
 @contextmanager
 def memory_guard(frame: NDArray[Any]) -> Iterator[None]:
     """Turn a lack of memory into a FrameError, so that a job goes on with the next frame."""
     try:
         yield
     except Exception as error:  # the runtimes have exceptions of their own, without a common base
-        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+        if not does_not_fit(error):
             raise
         size = f"{frame.shape[1]} x {frame.shape[0]}"
         raise FrameError(

@@ -61,7 +61,7 @@ class TrainingBatches:
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Batch by its number: images and masks (batch, 1, crop, crop), of the step's phase."""
-        at = torch.tensor(number, device=self.device)
+        at = torch.full((), number, device=self.device)  # a copy from the host would wait
         return self.make(at, self.recipe.phase_at(number))
 
     def make(self, number: Tensor, phase: Phase) -> tuple[Tensor, Tensor]:

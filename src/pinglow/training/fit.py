@@ -127,7 +127,6 @@ def train(
     task.to(device)
     if world.size > 1:
         share_norms(task.network)
-    torch.backends.cudnn.benchmark = device.type == "cuda"  # sizes are few and fixed
     validating = world.share([(cut, index) for cut in cuts for index in cut.validation])
     frames = [kind.read_frame(cut.name, cut.validation_frames, index) for cut, index in validating]
     batches = TrainingBatches(recipe, bank, world.rank, world.size)

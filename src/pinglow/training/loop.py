@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from pinglow.errors import RecipeError
+from pinglow.errors import FrameError, RecipeError
 from pinglow.training.processes import World
 from pinglow.training.run import RunKeeper
 from pinglow.training.step import Step
@@ -109,7 +109,7 @@ def run_steps(
         ending = world.largest(float(deadline.left < 0)) > 0
         if validating or ending:
             keeper.say("validating")
-            deadline.validation = validate(task, frames, world)
+            deadline.validation = validate(task, frames, world, step)
             keeper.say("training")
             keeper.keep(task, optimizer, done, rate)
             ending = ending or world.largest(float(deadline.left < 0)) > 0
@@ -134,13 +134,26 @@ def _clip(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:
     return norm
 
 
-def validate(task: TrainingTask, frames: Sequence[ValidationFrame], world: World) -> float:
-    """Score the frames of all processes; the seconds that it took."""
+def validate(
+    task: TrainingTask,
+    frames: Sequence[ValidationFrame],
+    world: World,
+    step: Step | None = None,
+) -> float:
+    """Score the frames of all processes; the seconds that it took.
+
+    Where they do not fit beside a step's graph, the step makes room and is captured again.
+    """
     begun = time.monotonic()
-    benchmark = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False  # frames have many sizes
-    scorers = world.gather(task.score_frames(frames))
-    torch.backends.cudnn.benchmark = benchmark
+    try:
+        scored = task.score_frames(frames)
+    except FrameError:
+        if step is None:
+            raise
+        step.forget()
+        torch.cuda.empty_cache()
+        scored = task.score_frames(frames)
+    scorers = world.gather(scored)
     task.take_scores(world.gather([each.dataset for each in frames]), scorers)
     task.network.train()
     return time.monotonic() - begun

@@ -7,7 +7,8 @@ graph starts all of them at once, views and losses included.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pinglow.errors import OptionError
 from pinglow.files import cache_folder
+from pinglow.inference.batches import does_not_fit
 from pinglow.training.batches import TrainingBatches
 from pinglow.training.recipe import Phase
 from pinglow.training.task import TrainingTask
@@ -53,7 +55,7 @@ class Step:
         if compiled:
             keep_compiled()
             self._loss_of = torch.compile(task.batch_loss, dynamic=False)
-        self._resident = batches.device == device
+        self._resident = batches.device.type == device.type
         self._number = torch.zeros((), dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
         self._batch: tuple[Tensor, Tensor] | None = None
@@ -69,16 +71,17 @@ class Step:
         recipe = self._batches.recipe
         key = recipe.phase_at(number), self._task.is_warm(number)
         try:
-            self._make(number, *key)
-        except torch.OutOfMemoryError:
-            pass  # said below: here the failed step still holds its memory
+            with _trying_kernels(self._device):
+                self._make(number, *key)
         except Exception as error:  # of the compiler there are many kinds, with no common base
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise OptionError(
+                    f"--compile does not work here ({str(error).strip().splitlines()[0][:150]}): "
+                    "it needs a compiler for C++, and Triton on a card; leave it out"
+                ) from error
+            if not does_not_fit(error):
                 raise
-            raise OptionError(
-                f"--compile does not work here ({str(error).strip().splitlines()[0][:150]}): it "
-                "needs a compiler for C++, and Triton on a card; leave it out"
-            ) from error
+            # Said below: here the failed step still holds its memory.
         else:
             return self._loss
         raise OptionError(self._advise(*key))
@@ -141,11 +144,11 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         full = False
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.device(self._device), torch.cuda.graph(graph, stream=stream):
                 try:
                     run()
-                except torch.OutOfMemoryError:
-                    full = True
+                except RuntimeError as error:
+                    full = does_not_fit(error)
                     raise
         except RuntimeError as error:  # what ends a broken capture may raise something else
             if full:
@@ -176,11 +179,24 @@ class Step:
             try:
                 empty: Any = torch.zeros(batch_size, 1, crop, crop, device=self._device)
                 self._run(empty, torch.zeros_like(empty), warm)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not does_not_fit(error):
+                    raise
                 batch_size //= 2
             else:
                 return batch_size
         return 0
+
+
+@contextmanager
+def _trying_kernels(device: torch.device) -> Iterator[None]:
+    """Let cuDNN try its kernels once a size: views have few of them, validation frames many."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def keep_compiled() -> None:

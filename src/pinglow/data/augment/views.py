@@ -301,7 +301,8 @@ def cut_views(
     truth = (truth > 0.5).float()
     _keep_points(truth, points, there & scaled, views)
     image, truth = (
-        torch.where(views.transpose[:, None, None], each.transpose(1, 2), each)
+        # Else the result lies in memory as the transposed one does.
+        torch.where(views.transpose[:, None, None], each.transpose(1, 2), each).contiguous()
         for each in (image, truth)
     )
     image = image * views.gain[:, None, None] + views.offset[:, None, None]
