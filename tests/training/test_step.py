@@ -137,8 +137,7 @@ def test_validation_without_room_asks_the_step_for_it(
     monkeypatch.setattr(task, "score_frames", score_where_free)
     with pytest.raises(FrameError, match="does not fit"):
         validate(task, frames, World(torch.device("cpu")))
-    forget = step.forget
-    monkeypatch.setattr(step, "forget", lambda: (freed.append(True), forget()))
+    monkeypatch.setattr(step, "forget", lambda: freed.append(True))
     validate(task, frames, World(torch.device("cpu")), step)
     assert task.scorers["a"].compute().to_dict()["images"] == len(expected)
 
