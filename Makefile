@@ -17,7 +17,8 @@
 #                killed at 20 moments; KILL_MOMENTS=4 for less
 #   make bench-archive   archives: overhead beside the network, memory, scaling, listing; an hour, or
 #                BENCH_ARCHIVE="--frames 10000" for less and BENCH_ARCHIVE=--dry for a trial
-#   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one
+#   make bench-gpu   training speed on a GPU; BENCH_GPU="--device cpu --dry" tries it without one.
+#                Without installing: PYTHONPATH=src python benchmarks/bench_gpu.py
 
 PYTHON ?= python3
 BIN := .venv/bin

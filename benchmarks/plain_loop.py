@@ -11,13 +11,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from pinglow.nn import PinwheelUNet
 from pinglow.nn.blocks import ResidualBlock
@@ -97,44 +96,39 @@ def plain_loop(
     device: str = "cpu",
     workers: int = 0,
 ) -> Callable[[int], float]:
-    """Return a function that trains for some steps and says how long each took (median)."""
+    """Return a function that trains for some steps and says how long each took, loading and all."""
     torch.manual_seed(0)
     network = (network or PinwheelUNet.mshnet()).to(device)
     for block in network.modules():
-        if isinstance(block, ResidualBlock) and hasattr(block.spatial_attention, "conv"):
-            block.spatial_attention = PlainAttention(block.spatial_attention.conv)
+        if isinstance(block, ResidualBlock):
+            conv = getattr(block.spatial_attention, "conv", None)
+            if isinstance(conv, nn.Conv2d):
+                block.spatial_attention = PlainAttention(conv)
     optimizer = torch.optim.Adagrad(network.parameters(), lr=0.05)
+    frames = PlainFrames(folder)
+    # Without end: at each end of a short list workers would begin anew, with nothing made ahead.
+    endless = RandomSampler(frames, replacement=True, num_samples=2**40)
     loader = DataLoader(
-        PlainFrames(folder),
-        batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device != "cpu",
+        frames, batch_size, sampler=endless, num_workers=workers, pin_memory=device != "cpu"
     )
+    batches = iter(loader)
     pool = nn.MaxPool2d(2, 2)
 
     def run(steps: int) -> float:
         network.train()
-        times: list[float] = []
-        while True:
-            start = time.perf_counter()
-            for images, masks in loader:
-                images, masks = images.to(device), masks.to(device)
-                fused, *sides = network.forward_pyramid(images)
-                loss, truth = plain_loss(fused, masks), masks
-                for level, side in enumerate(sides):
-                    truth = pool(truth) if level else truth
-                    loss = loss + plain_loss(side, truth)
-                loss = loss / (len(sides) + 1)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                loss.item()
-                times.append(time.perf_counter() - start)
-                if len(times) == steps:
-                    return median(times)
-                start = time.perf_counter()
+        start = time.perf_counter()
+        for _ in range(steps):
+            images, masks = (each.to(device) for each in next(batches))
+            fused, *sides = network.forward_pyramid(images)
+            loss, truth = plain_loss(fused, masks), masks
+            for level, side in enumerate(sides):
+                truth = pool(truth) if level else truth
+                loss = loss + plain_loss(side, truth)
+            loss = loss / (len(sides) + 1)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss.item()
+        return (time.perf_counter() - start) / steps
 
     return run
