@@ -321,9 +321,11 @@ def measure_all(
     # Last: what a profiler leaves attached slows all that follows.
     for (form, mode), found in rows.items():
         best = max(found, key=lambda row: row.get("views_s", 0))
+        if "views_s" not in best:
+            continue  # nothing of it runs
         about = {"form": form.name, "mode": mode, "batch": best["batch"]}
-        about["of_asked"] = best.get("views_s", 0) / ASKED.get(form.name, float("inf"))
-        about["of_plain"] = best.get("views_s", 0) / (theirs or float("inf"))
+        about["of_asked"] = best["views_s"] / ASKED.get(form.name, float("inf"))
+        about["of_plain"] = best["views_s"] / (theirs or float("inf"))
         report.add("best", about, form.profile_step, mode, best["batch"])
 
 

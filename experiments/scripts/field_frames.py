@@ -106,6 +106,7 @@ def link_held(source: Path, out: Path) -> None:
     for path in paths:
         link = held / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
         link.symlink_to(path.resolve())
 
 

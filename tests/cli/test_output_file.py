@@ -12,7 +12,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pinglow.cli.main import app
-from pinglow.cli.output_file import STANDARD_OUTPUT, check_output_file, echo, write_json
+from pinglow.cli.output_file import (
+    STANDARD_OUTPUT,
+    check_output_file,
+    check_output_folder,
+    echo,
+    write_json,
+)
 from pinglow.errors import OptionError
 
 
@@ -122,8 +128,12 @@ def test_a_named_pipe_is_told_before_the_work(tmp_path: Path, option: str, inste
 def test_a_link_to_itself_is_told_and_one_to_no_file_is_written_through(tmp_path: Path) -> None:
     for name, target in (("a", "b"), ("b", "a"), ("new", "made.json")):
         (tmp_path / name).symlink_to(target)
-    with pytest.raises(OptionError, match=r"--json .*/a is a link that leads to itself"):
+    with pytest.raises(OptionError, match=r"--json .*[/\\]a is a link that leads to itself"):
         check_output_file("--json", tmp_path / "a")
+    with pytest.raises(OptionError, match="is in a folder that does not exist"):
+        check_output_file("--json", tmp_path / "a" / "b.json")
+    with pytest.raises(OptionError, match="is a link that leads to itself: name another folder"):
+        check_output_folder("--out", tmp_path / "a")
     check_output_file("--json", tmp_path / "new")
     write_json(tmp_path / "new", [1])
     assert json.loads((tmp_path / "made.json").read_text()) == [1]

@@ -23,7 +23,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from pinglow.data.digests import digest_frame
 from pinglow.data.folder import FrameFolder
 from pinglow.data.pack.writer import write_pack
-from pinglow.errors import DataError, ModelError, RecipeError
+from pinglow.errors import DataError, ModelError, OptionError, RecipeError
 from pinglow.inference.predictor import Predictor
 from pinglow.models.card import ModelCard, read_card
 from pinglow.training.batches import TrainingBatches
@@ -211,6 +211,31 @@ def test_a_run_that_died_before_its_first_checkpoint_is_begun_anew(
         train(recipe, run, resume=True, progress=False)
     train(recipe, run, progress=False)
     assert (run / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CUDA error: out of memory", OptionError),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", OptionError),
+        ("an illegal memory access was encountered", RuntimeError),
+    ],
+)
+def test_a_run_without_memory_says_what_to_do(
+    make_recipe: MakeRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    expected: type[Exception],
+) -> None:
+    def fail(*_: Any) -> int:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr("pinglow.training.fit.run_steps", fail)
+    with pytest.raises(
+        expected, match="use a smaller batch_size" if expected is OptionError else text
+    ):
+        train(make_recipe(), tmp_path / "run", progress=False)
 
 
 def test_a_run_folder_is_complete(

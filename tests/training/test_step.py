@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -127,18 +128,24 @@ def test_validation_without_room_asks_the_step_for_it(
     (cut,) = cut_validation(recipe)
     frames = [task.read_frame("a", cut.validation_frames, each) for each in cut.validation]
     expected = task.score_frames(frames)
-    score, freed = task.score_frames, list[bool]()
+    score, freed, held = task.score_frames, list[bool](), list[weakref.ref[Any]]()
 
     def score_where_free(frames: Any) -> list[Any]:
+        activations = torch.zeros(8)
+        held.append(weakref.ref(activations))
         if not freed:
             raise FrameError("a frame of 64 x 64 pixels does not fit into memory")
         return score(frames)
 
+    def forget() -> None:
+        freed.append(held[-1]() is None)
+
     monkeypatch.setattr(task, "score_frames", score_where_free)
     with pytest.raises(FrameError, match="does not fit"):
         validate(task, frames, World(torch.device("cpu")))
-    monkeypatch.setattr(step, "forget", lambda: freed.append(True))
+    monkeypatch.setattr(step, "forget", forget)
     validate(task, frames, World(torch.device("cpu")), step)
+    assert freed == [True]  # what failed holds no memory any more
     assert task.scorers["a"].compute().to_dict()["images"] == len(expected)
 
 

@@ -23,10 +23,10 @@ def is_standard_output(path: Path | None) -> bool:
     return path in (STANDARD_OUTPUT, Path("/dev/stdout"))
 
 
-def is_loop(link: Path) -> bool:
-    """Whether a link leads to no file and back to itself."""
+def is_loop(path: Path) -> bool:
+    """Whether it is a link that leads back to itself, or lies behind one."""
     try:
-        link.stat()
+        path.stat()
     except OSError as error:
         return error.errno == ELOOP
     return False
@@ -47,13 +47,13 @@ def check_output_file(option: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise OptionError(f"{option} {path} is a folder: name a file in it")
-    if path.is_symlink() and is_loop(path):
+    if not path.parent.is_dir():
+        raise OptionError(f"{option} {path} is in a folder that does not exist: make it first")
+    if is_loop(path):
         raise OptionError(f"{option} {path} is a link that leads to itself: name another file")
     if path.resolve().is_fifo():  # a shell's >(jq), which has its reader, has no such name
         instead = "name a file, or - for standard output" if option == "--json" else "name a file"
         raise OptionError(f"{option} {path} is a pipe, which may never be read: {instead}")
-    if not path.parent.is_dir():
-        raise OptionError(f"{option} {path} is in a folder that does not exist: make it first")
 
 
 def check_output_folder(option: str, path: Path) -> None:
@@ -64,6 +64,8 @@ def check_output_folder(option: str, path: Path) -> None:
     """
     if is_standard_output(path):
         raise OptionError(f"{option} {path} is standard output: name a folder")
+    if is_loop(path):
+        raise OptionError(f"{option} {path} is a link that leads to itself: name another folder")
     if path.exists() and not path.is_dir():
         raise OptionError(f"{option} {path} is a file: name a folder")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ import torch
 from pinglow.data.digests import pack_digests
 from pinglow.data.known import KNOWN_DATASETS
 from pinglow.errors import ModelError, OptionError, RecipeError
+from pinglow.inference.batches import does_not_fit
 from pinglow.models.card import DIGESTS, ModelCard
 from pinglow.models.registry import Kind, parse_network
 from pinglow.models.weights import load_network
@@ -161,24 +162,32 @@ def train(
         if world.main:
             describe_run(run, recipe, cuts, resume=resume)
             on_start(recipe, cuts)
-        with keeper.watching(start, recipe):
-            try:
-                if base is not None:
-                    keeper.keep_start(task)
-                    keeper.draw(task, frames)
-                task.steps_done = run_steps(
-                    task, step, optimizer, frames, keeper, world, deadline, start
-                )
-            except torch.OutOfMemoryError:
-                raise OptionError(
-                    f"training does not fit into the memory of {device}: use a smaller "
-                    "batch_size, or free the card"
-                ) from None
+        with keeper.watching(start, recipe), _naming_memory(device):
+            if base is not None:
+                keeper.keep_start(task)
+                keeper.draw(task, frames)
+            task.steps_done = run_steps(
+                task, step, optimizer, frames, keeper, world, deadline, start
+            )
     gain = keeper.gain(task.figures[0], sum(len(cut.validation) for cut in cuts))
     if gain is not None:
         on_end(gain)
     world.wait()  # until the first process has written all
     return task
+
+
+@contextmanager
+def _naming_memory(device: torch.device) -> Iterator[None]:
+    """Say what to do where a run does not fit into a device's memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not does_not_fit(error):
+            raise
+        raise OptionError(
+            f"training does not fit into the memory of {device}: use a smaller batch_size, or "
+            "free the card"
+        ) from error
 
 
 def _restore(

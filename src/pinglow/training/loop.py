@@ -145,15 +145,17 @@ def validate(
     Where they do not fit beside a step's graph, the step makes room and is captured again.
     """
     begun = time.monotonic()
+    scored: list[Any] | None = None
     try:
         scored = task.score_frames(frames)
     except FrameError:
         if step is None:
             raise
+    if scored is None and step is not None:  # here the error holds no memory any more
         step.forget()
         torch.cuda.empty_cache()
         scored = task.score_frames(frames)
-    scorers = world.gather(scored)
+    scorers = world.gather(scored or [])
     task.take_scores(world.gather([each.dataset for each in frames]), scorers)
     task.network.train()
     return time.monotonic() - begun

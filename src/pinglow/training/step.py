@@ -81,10 +81,12 @@ class Step:
                 ) from error
             if not does_not_fit(error):
                 raise
-            # Said below: here the failed step still holds its memory.
+            reason = str(error).strip().splitlines()[0][:150]
+            # The rest below: here the failed step still holds its memory.
         else:
             return self._loss
-        raise OptionError(self._advise(*key))
+        with _trying_kernels(self._device):
+            raise OptionError(self._advise(*key, reason))
 
     def forget(self) -> None:
         """Capture anew at the next step, and leave no gradients: after steps that were tried."""
@@ -158,13 +160,15 @@ class Step:
             buffer.copy_(value)
         self._replay, self._key = graph.replay, (phase, warm)
 
-    def _advise(self, phase: Phase, warm: bool) -> str:
+    def _advise(self, phase: Phase, warm: bool, reason: str) -> str:
         """Say what batch fits: the largest half of half of the one that does not."""
         self.forget()
         fits = phase.batch_size // 2
         if self._alone:  # else the others would wait for this one's sums
             fits = self._largest_that_fits(phase, warm)
-        hint = f"use --set batch_size={fits}" if fits else "use a smaller augmentation.crop"
+        hint = f"use --set batch_size={fits}"
+        if not fits:
+            hint = f"use a smaller augmentation.crop ({reason})"
         return (
             f"a batch of {phase.batch_size} views of {phase.augmentation.crop} pixels does not "
             f"fit into the memory of {self._device}; {hint}"
