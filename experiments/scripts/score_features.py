@@ -24,13 +24,13 @@ from scipy.stats import mannwhitneyu
 
 from pinglow.data.folder import FrameFolder
 from pinglow.inference.predictor import Predictor
+from pinglow.metrics.matching import MAX_DISTANCE
 from pinglow.models.score import bend_contrast, measure_contrast
 from pinglow.structures import Component, FloatArray, components, find_targets, outline_candidates
 
 LISTS = Path(__file__).parents[2] / "recipes" / "validation"
 SETS = ("sirst", "irstd-1k", "nudt-sirst", "sirst-v2-extra")
 ROUNDS, FOLDS = 10, 5
-NEAR = 3.0  # pixels between the centers of a true candidate and its target
 LEAST, MOST = 1e-4, 1 - 2.0**-24  # of a probability, for its log-odds
 Values = NDArray[np.float64]
 Feature = Callable[[FloatArray, Component], float]
@@ -60,7 +60,7 @@ def mark_true(found: list[Component], contrasts: list[float], truth: NDArray[np.
     for number in np.argsort(contrasts)[::-1]:
         center = found[number].target()
         away = [np.hypot(each.x - center.x, each.y - center.y) for each in targets]
-        if away and min(away) < NEAR:
+        if away and min(away) < MAX_DISTANCE:
             true[number] = 1
             targets.pop(int(np.argmin(away)))
     return true
